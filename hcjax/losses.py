@@ -1,0 +1,216 @@
+"""Losses per example, and penalties on parameters.
+
+In: logits with labels or target probabilities; or a parameter tree. Out: float32[N] nats per
+example, which the caller weighs, sums and divides; or one float32 penalty, which the caller
+scales and adds.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hcjax import options, trees
+from hcjax.errors import ConfigError
+
+
+def cross_entropy(logits: jax.Array, target: jax.Array, *, smoothing: float = 0.0) -> jax.Array:
+    """Returns the cross-entropy of each example.
+
+    loss = -sum_k q_k log softmax(logits)_k,  q = (1 - smoothing) · target + smoothing / K.
+
+    Args:
+      logits: float[N, K].
+      target: int[N] labels 0..K-1, or float[N, K] probabilities (rows sum to 1).
+      smoothing: label smoothing, in [0, 1). Static.
+
+    Returns:
+      float32[N], nats.
+
+    Raises:
+      ValueError: if the shapes do not fit together.
+      ConfigError: if `smoothing` is out of range.
+
+    Note:
+      Values of `target` are not checked under jit; a label outside 0..K-1 gives loss 0.
+
+    Reference:
+      Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", 2015,
+      arXiv:1512.00567, section 7 (smoothing).
+
+    Example:
+      >>> round(float(cross_entropy(jnp.zeros((1, 4)), jnp.array([2]))[0]), 4)  # log 4
+      1.3863
+    """
+    if not 0 <= smoothing < 1:
+        raise ConfigError(f"smoothing must be in [0, 1), got {smoothing}")
+    target = _probabilities(logits, target)
+    if smoothing:
+        target = (1 - smoothing) * target + smoothing / logits.shape[-1]
+    return -(target * jax.nn.log_softmax(logits.astype(jnp.float32))).sum(axis=-1)
+
+
+def focal(logits: jax.Array, target: jax.Array, *, gamma: float = 2.0) -> jax.Array:
+    """Returns the focal loss of each example: cross-entropy that discounts easy examples.
+
+    loss = -sum_k target_k (1 - p_k)^gamma log p_k,  p = softmax(logits).
+
+    Args:
+      logits: float[N, K].
+      target: int[N] labels 0..K-1, or float[N, K] probabilities.
+      gamma: focusing, >= 0; 0 is cross-entropy, 2 the paper's choice. Static.
+
+    Returns:
+      float32[N], nats.
+
+    Raises:
+      ValueError: if the shapes do not fit together.
+      ConfigError: if `gamma` is negative.
+
+    Reference:
+      Lin et al., "Focal Loss for Dense Object Detection", 2017, arXiv:1708.02002, eq. 4.
+      Deviation: softmax over K classes, and no alpha (use per-example weights).
+
+    Example:
+      >>> round(float(focal(jnp.zeros((1, 2)), jnp.array([0]), gamma=1.0)[0]), 4)  # log(2) / 2
+      0.3466
+    """
+    if not gamma >= 0:
+        raise ConfigError(f"gamma must be >= 0, got {gamma}")
+    if gamma == 0:
+        return cross_entropy(logits, target)
+    target = _probabilities(logits, target)
+    log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
+    # expm1 keeps 1 - p accurate near p = 1; the floor keeps the gradient finite for gamma < 1
+    rest = jnp.maximum(-jnp.expm1(log_p), 1e-12)
+    return -(target * rest**gamma * log_p).sum(axis=-1)
+
+
+LOSSES = {"cross_entropy": cross_entropy, "focal": focal}
+
+
+def create(name: str, **given: Any) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """Returns the loss of that name with its options bound and checked.
+
+    Args:
+      name: a key of `LOSSES`.
+      **given: that loss's keyword options.
+
+    Returns:
+      Function (logits, target) -> float32[N].
+
+    Raises:
+      ConfigError: if the name or an option is unknown, or a value is out of range.
+
+    Example:
+      >>> create("cross_entropy", smoothing=0.1)(jnp.zeros((3, 4)), jnp.zeros(3, int)).shape
+      (3,)
+    """
+    function = options.choose("loss", LOSSES, name)
+    options.check(f"loss '{name}'", function, given)
+    loss = functools.partial(function, **given)
+    shapes = jax.ShapeDtypeStruct((1, 2), jnp.float32), jax.ShapeDtypeStruct((1,), jnp.int32)
+    jax.eval_shape(loss, *shapes)  # wrong values raise here, not at the first step
+    return loss
+
+
+def l1(params: Any, select: trees.Select = trees.kernels) -> jax.Array:
+    """Returns the sum of absolute values of the selected parameters.
+
+    Args:
+      params: pytree of float arrays.
+      select: static predicate of (path, leaf); default: kernels only, no biases or norms.
+
+    Returns:
+      float32[].
+
+    Raises:
+      ConfigError: if nothing is selected.
+
+    Note:
+      The gradient at 0 is 0.
+
+    Example:
+      >>> float(l1({"kernel": jnp.array([[1.0, -2.0]]), "bias": jnp.array([5.0])}))
+      3.0
+    """
+    return sum(jnp.abs(leaf.astype(jnp.float32)).sum() for leaf in _selected(params, select))
+
+
+def l2(params: Any, select: trees.Select = trees.kernels) -> jax.Array:
+    """Returns half the sum of squares of the selected parameters.
+
+    The half makes the gradient w itself: a penalty of c · l2 under plain SGD is the classic
+    (coupled) weight decay c.
+
+    Args:
+      params: pytree of float arrays.
+      select: static predicate of (path, leaf); default: kernels only, no biases or norms.
+
+    Returns:
+      float32[].
+
+    Raises:
+      ConfigError: if nothing is selected.
+
+    Example:
+      >>> float(l2({"kernel": jnp.array([[1.0, -2.0]]), "bias": jnp.array([5.0])}))
+      2.5
+    """
+    chosen = _selected(params, select)
+    return 0.5 * sum(jnp.square(leaf.astype(jnp.float32)).sum() for leaf in chosen)
+
+
+def class_weights(counts: Sequence[int]) -> np.ndarray:
+    """Returns the weight of each class that gives all classes the same total weight.
+
+    weight_k = N / (K · count_k), with K the number of classes that have examples; averaged over
+    the examples it is 1, so that the learning rate keeps its meaning.
+
+    Args:
+      counts: int[K] training examples per class.
+
+    Returns:
+      float32[K]; 0 for a class without examples.
+
+    Raises:
+      ConfigError: if a count is negative or all are 0.
+
+    Example:
+      >>> class_weights([60, 20, 0]).round(2).tolist() == np.float32([0.67, 2, 0]).tolist()
+      True
+    """
+    counts = np.asarray(counts, np.float64)
+    if counts.ndim != 1 or (counts < 0).any() or not counts.any():
+        raise ConfigError(f"counts must be one number >= 0 per class, not all 0, got {counts}")
+    present = counts > 0
+    weights = counts.sum() / (present.sum() * np.where(present, counts, 1))
+    return np.where(present, weights, 0).astype(np.float32)
+
+
+def _probabilities(logits: jax.Array, target: jax.Array) -> jax.Array:
+    """Returns the target as float32[N, K], whichever of the two forms it has."""
+    integer = jnp.issubdtype(target.dtype, jnp.integer)
+    expected = logits.shape[:1] if integer else logits.shape
+    if logits.ndim != 2 or target.shape != expected:
+        raise ValueError(
+            f"logits must be float[N, K] and target int[N] or float[N, K]; "
+            f"got {logits.dtype}{list(logits.shape)} and {target.dtype}{list(target.shape)}"
+        )
+    if integer:
+        return jax.nn.one_hot(target, logits.shape[-1], dtype=jnp.float32)
+    return target.astype(jnp.float32)
+
+
+def _selected(params: Any, select: trees.Select) -> list[jax.Array]:
+    """Returns the selected leaves; a penalty on nothing is a mistake."""
+    chosen = [leaf for path, leaf in trees.paths(params) if select(path, leaf)]
+    if not chosen:
+        names = ", ".join(path for path, _ in trees.paths(params))
+        raise ConfigError(f"the penalty selects no parameter; parameters are: {names}")
+    return chosen

@@ -1,0 +1,178 @@
+"""Parameter trees by name: 'conv1/kernel' paths, selection by regex, sizes and a fingerprint.
+
+In: any pytree of arrays or of `jax.ShapeDtypeStruct`. Out: names, masks of the same structure,
+numbers. Nothing here is traced; everything works from static information but `sha256`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from hcjax.errors import ConfigError
+
+Select = Callable[[str, Any], bool]
+
+
+def paths(tree: Any) -> list[tuple[str, Any]]:
+    """Returns every leaf with its path, in the order of `jax.tree.leaves`.
+
+    Args:
+      tree: any pytree.
+
+    Returns:
+      List of `(path, leaf)`; the path joins dictionary keys, attribute names and positions
+      with '/'.
+
+    Example:
+      >>> [path for path, _ in paths({"conv1": {"kernel": 1.0, "bias": 2.0}, "blocks": [3.0]})]
+      ['blocks/0', 'conv1/bias', 'conv1/kernel']
+    """
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return [("/".join(map(_key_name, path)), leaf) for path, leaf in leaves]
+
+
+def mask(tree: Any, select: Select) -> Any:
+    """Returns a tree of bools with the structure of `tree`: `select(path, leaf)` of each leaf.
+
+    Args:
+      tree: any pytree.
+      select: predicate of the leaf's path and the leaf; must be static.
+
+    Returns:
+      Pytree of Python bools.
+
+    Example:
+      >>> mask({"a": np.zeros((2, 2)), "b": np.zeros(2)}, kernels)
+      {'a': True, 'b': False}
+    """
+    values = [bool(select(path, leaf)) for path, leaf in paths(tree)]
+    return jax.tree.unflatten(jax.tree.structure(tree), values)
+
+
+def select(tree: Any, pattern: str | Sequence[str]) -> Any:
+    """Returns a tree of bools: which leaves' whole paths match one of the patterns.
+
+    Args:
+      tree: any pytree.
+      pattern: a regular expression, or several, matched against the *whole* path
+        (`re.fullmatch`): 'conv1/.*' selects a layer, '.*/bias' all biases.
+
+    Returns:
+      Pytree of Python bools with the structure of `tree`.
+
+    Raises:
+      ConfigError: if a pattern is not a regular expression or matches no leaf.
+
+    Example:
+      >>> select({"conv1": {"kernel": 1.0}, "dense1": {"kernel": 2.0}}, "conv.*")
+      {'conv1': {'kernel': True}, 'dense1': {'kernel': False}}
+    """
+    patterns = [pattern] if isinstance(pattern, str) else list(pattern)
+    names = [path for path, _ in paths(tree)]
+    for each in patterns:
+        try:
+            matches = any(re.fullmatch(each, name) for name in names)
+        except re.error as error:
+            raise ConfigError(f"pattern {each!r} is not a regular expression: {error}") from error
+        if not matches:
+            raise ConfigError(
+                f"pattern {each!r} matches no parameter (it must match a whole path); "
+                f"parameters are: {', '.join(names)}"
+            )
+    return mask(tree, lambda path, _: any(re.fullmatch(each, path) for each in patterns))
+
+
+def kernels(path: str, leaf: Any) -> bool:
+    """Returns whether a leaf is a kernel: rank 2 or more, whatever its name.
+
+    Biases, normalisation scales and PReLU slopes have rank 1 and are left out, as usual for
+    weight decay and L1/L2.
+
+    Args:
+      path: ignored.
+      leaf: array or ShapeDtypeStruct.
+
+    Returns:
+      True for convolution and dense kernels.
+
+    Example:
+      >>> kernels("dense1/kernel", np.zeros((4, 2))), kernels("dense1/bias", np.zeros(2))
+      (True, False)
+    """
+    del path  # the rank says it for every library's naming
+    return len(leaf.shape) >= 2
+
+
+def num_parameters(tree: Any) -> int:
+    """Returns the number of scalars in a tree.
+
+    Args:
+      tree: pytree of arrays or ShapeDtypeStructs (see `jax.eval_shape`: no memory is needed).
+
+    Returns:
+      The sum of the leaves' sizes.
+
+    Example:
+      >>> num_parameters({"kernel": np.zeros((3, 3, 1, 32)), "bias": np.zeros(32)})
+      320
+    """
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def size_bytes(tree: Any) -> int:
+    """Returns the number of bytes that a tree's arrays hold.
+
+    Args:
+      tree: pytree of arrays or ShapeDtypeStructs.
+
+    Returns:
+      The sum of size × bytes per element.
+
+    Example:
+      >>> size_bytes({"kernel": np.zeros((3, 3, 1, 32), np.float32)})
+      1152
+    """
+    leaves = jax.tree.leaves(tree)
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
+
+
+def sha256(tree: Any) -> str:
+    """Returns a fingerprint of a tree: equal if and only if paths, dtypes, shapes and bits are.
+
+    Args:
+      tree: pytree of arrays; typed PRNG keys count by their data.
+
+    Returns:
+      64 hexadecimal digits.
+
+    Note:
+      Copies every leaf to the host. -0.0 and 0.0 differ, as do NaNs of different bits. The order
+      of dictionary keys does not matter.
+
+    Example:
+      >>> sha256({"a": np.zeros(2, np.float32)})[:16]
+      'b68b839f4164e11e'
+    """
+    digest = hashlib.sha256()
+    for path, leaf in sorted(paths(tree), key=lambda item: item[0]):
+        if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        array = np.asarray(leaf)
+        digest.update(f"{path} {array.dtype} {array.shape}\n".encode())
+        digest.update(array.tobytes())  # C order, whatever the memory layout
+    return digest.hexdigest()
+
+
+def _key_name(key: Any) -> str:
+    """Returns one step of a path as plain text, whatever kind of key jax uses for it."""
+    for attribute in ("key", "name", "idx"):
+        if hasattr(key, attribute):
+            return str(getattr(key, attribute))
+    return str(key)
