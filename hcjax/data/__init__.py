@@ -1,0 +1,30 @@
+"""Data: from a source's files to batches, and from batches to what the network sees.
+
+In reading order: `load` a `Dataset` from a source; `train_batches` and `eval_batches` of it, whose
+order is a pure function of (seed, step); `make_prepare` turns a batch of bytes into augmented,
+normalised floats inside the jitted step; `report` says what is in a dataset.
+"""
+
+from hcjax.data.augment import AUGMENTATIONS, needs_partners
+from hcjax.data.batches import eval_batches, indices, train_batches
+from hcjax.data.check import report, text
+from hcjax.data.dataset import Dataset, LazyImages, Parts, Split
+from hcjax.data.prepare import make_prepare
+from hcjax.data.source import SOURCES, load
+
+__all__ = [
+    "AUGMENTATIONS",
+    "SOURCES",
+    "Dataset",
+    "LazyImages",
+    "Parts",
+    "Split",
+    "eval_batches",
+    "indices",
+    "load",
+    "make_prepare",
+    "needs_partners",
+    "report",
+    "text",
+    "train_batches",
+]

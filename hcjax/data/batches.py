@@ -1,0 +1,191 @@
+"""Batches: which examples, in which order, on which host.
+
+Comes in: a `Split`; goes out: dicts of NumPy arrays. The global order is a pure function of
+(seed, step): there is no iterator state to save, a run continues at any step, and every number of
+hosts sees the same global batches. Training batches are always full; only evaluation pads.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from hcjax.data import order
+from hcjax.data.dataset import Split
+from hcjax.errors import ConfigError, DataError
+
+READ_AHEAD = 4  # batches per reading thread
+
+
+def indices(*, seed: int, step: int, batch_size: int, size: int) -> np.ndarray:
+    """Returns which examples make the global batch of a step.
+
+    Example i of step s is at position s * batch_size + i of the endless sequence
+    permutation(seed, 0), permutation(seed, 1), ...: every `size` positions run through all
+    examples once, and a batch may begin in one epoch and end in a later one.
+
+    Args:
+      seed: in [0, 2**64).
+      step: >= 0.
+      batch_size: of the global batch, >= 1.
+      size: number of examples, >= 1.
+
+    Returns:
+      int64[batch_size], each in [0, size).
+
+    Example:
+      >>> [indices(seed=0, step=s, batch_size=2, size=3).tolist() for s in range(3)]
+      [[0, 2], [1, 2], [1, 0]]
+    """
+    begin, end = step * batch_size, (step + 1) * batch_size
+    pieces = []
+    for epoch in range(begin // size, (end - 1) // size + 1):
+        first = max(begin - epoch * size, 0)
+        pieces.append(_epoch(seed, epoch, size)[first : end - epoch * size])
+    return np.concatenate(pieces)
+
+
+def train_batches(
+    split: Split,
+    *,
+    seed: int,
+    batch_size: int,
+    start: int = 0,
+    stop: int | None = None,
+    shard: tuple[int, int] = (0, 1),
+    partners: bool = False,
+    threads: int = 0,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Returns this host's part of the shuffled, full batches of steps `start`, `start` + 1, ....
+
+    Host s of S takes the rows s * n .. (s + 1) * n of each global batch, n = batch_size / S.
+    Continuing a run is `start=`; nothing is skipped or read twice.
+
+    Args:
+      split: examples to draw from.
+      seed: of the order.
+      batch_size: of the global batch, over all hosts; a multiple of S.
+      start: first step, >= 0.
+      stop: step to end before; None: never ends.
+      shard: (s, S), this host and the number of hosts.
+      partners: add, for each example, the next one of the global batch (the first after the
+        last), which mixup and cutmix mix it with.
+      threads: threads that read ahead (with grain); 0 reads in the calling thread, or, where the
+        images are lazy, with 16 threads.
+
+    Returns:
+      An iterator of {"image": uint8[n, H, W, C], "label": int32[n], "position": int32[n]};
+      `position` is the place in the global batch, 0 .. batch_size-1. With `partners` also
+      "partner_image" and "partner_label".
+
+    Raises:
+      ConfigError: if the batch cannot be divided among the hosts, or a number is out of range.
+      DataError: if `split` is empty.
+
+    Example:
+      >>> split = Split(np.zeros((3, 1, 1, 1), np.uint8), np.array([0, 1, 2], np.int32))
+      >>> batches = train_batches(split, seed=0, batch_size=2, start=1)
+      >>> next(batches)["label"].tolist(), next(batches)["label"].tolist()
+      ([1, 2], [1, 0])
+    """
+    n = _shard_size(batch_size, shard)
+    size = len(split.labels)
+    if size == 0:
+        raise DataError("cannot make training batches: the training part has no example")
+    if start < 0 or (stop is not None and stop < start):
+        raise ConfigError(f"expected 0 <= start <= stop, got start={start}, stop={stop}")
+    first = shard[0] * n
+
+    def make(step: int) -> dict[str, np.ndarray]:
+        rows = indices(seed=seed, step=step, batch_size=batch_size, size=size)
+        mine = rows[np.arange(first, first + n + partners) % batch_size]  # one more for partners
+        images, labels = split.images[mine], split.labels[mine]
+        position = np.arange(first, first + n, dtype=np.int32)
+        batch = {"image": images[:n], "label": labels[:n], "position": position}
+        if partners:
+            batch |= {"partner_image": images[1:], "partner_label": labels[1:]}
+        return batch
+
+    return _run(make, start, stop, split, threads)
+
+
+def eval_batches(
+    split: Split, *, batch_size: int, shard: tuple[int, int] = (0, 1), threads: int = 0
+) -> Iterator[dict[str, np.ndarray]]:
+    """Returns this host's part of the split in its own order, every example exactly once.
+
+    Every host yields the same number of batches, ceil(N / batch_size), all of one size; the rows
+    that are left over are padding: zeros, with mask False.
+
+    Args:
+      split: examples to read.
+      batch_size: of the global batch, over all hosts; a multiple of the number of hosts.
+      shard: (s, S), this host and the number of hosts.
+      threads: as in `train_batches`.
+
+    Returns:
+      An iterator of {"image": uint8[n, H, W, C], "label": int32[n], "mask": bool[n],
+      "index": int64[n]}, n = batch_size / S; `index` is the place in `split`, -1 for padding.
+
+    Raises:
+      ConfigError: if the batch cannot be divided among the hosts.
+
+    Example:
+      >>> split = Split(np.zeros((3, 1, 1, 1), np.uint8), np.array([7, 8, 9], np.int32))
+      >>> [b["index"].tolist() for b in eval_batches(split, batch_size=2)]
+      [[0, 1], [2, -1]]
+    """
+    n = _shard_size(batch_size, shard)
+    size = len(split.labels)
+
+    def make(step: int) -> dict[str, np.ndarray]:
+        index = step * batch_size + shard[0] * n + np.arange(n)
+        mask = index < size
+        real = index[mask]
+        image = np.zeros((n, *split.images.shape[1:]), np.uint8)
+        label = np.zeros(n, np.int32)
+        if len(real):
+            image[: len(real)], label[: len(real)] = split.images[real], split.labels[real]
+        return {"image": image, "label": label, "mask": mask, "index": np.where(mask, index, -1)}
+
+    return _run(make, 0, -(-size // batch_size), split, threads)
+
+
+@functools.lru_cache(maxsize=4)
+def _epoch(seed: int, epoch: int, size: int) -> np.ndarray:
+    """The order of one epoch, kept: a step needs at most the end of one and the next."""
+    return order.permutation(seed=seed, stream=epoch, size=size)
+
+
+def _shard_size(batch_size: int, shard: tuple[int, int]) -> int:
+    """The rows of a global batch that one host takes."""
+    host, hosts = shard
+    if not 0 <= host < hosts:
+        raise ConfigError(f"shard must be (host, hosts) with 0 <= host < hosts, got {shard}")
+    if batch_size < 1 or batch_size % hosts:
+        raise ConfigError(
+            f"batch_size must be a positive multiple of the {hosts} hosts, got {batch_size}"
+        )
+    return batch_size // hosts
+
+
+def _run(
+    make: Callable[[int], dict], start: int, stop: int | None, split: Split, threads: int
+) -> Iterator[dict]:
+    """Yields make(start), make(start + 1), ..., read ahead by threads where that pays."""
+    stop = 2**62 if stop is None else stop
+    if not threads and isinstance(split.images, np.ndarray):
+        yield from map(make, range(start, stop))
+        return
+    import grain  # a second to import, so only where it is used
+
+    threads = threads or 16
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=READ_AHEAD * threads)
+    dataset = grain.MapDataset.range(start, stop).map(make).to_iter_dataset(options)
+    batches = iter(dataset)
+    try:
+        yield from batches
+    finally:
+        batches.close()

@@ -1,0 +1,9 @@
+"""The data report."""
+
+
+def report(dataset):
+    raise NotImplementedError
+
+
+def text(report):
+    raise NotImplementedError

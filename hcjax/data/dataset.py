@@ -1,0 +1,111 @@
+"""What a dataset is here: the types that sources, batches and reports share. NumPy only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Split(NamedTuple):
+    """Images with their labels.
+
+    images: uint8[N, H, W, C] array, or an object with `shape`, `dtype`, `__len__` and
+      `__getitem__(int64[n]) -> uint8[n, H, W, C]` that reads on demand (`LazyImages`).
+    labels: int32[N], each in [0, K).
+    """
+
+    images: Any
+    labels: np.ndarray
+
+
+class Parts(NamedTuple):
+    """What a source returns: the parts it found ready-made, None where there is none."""
+
+    class_names: tuple[str, ...]
+    train: Split
+    validation: Split | None = None
+    test: Split | None = None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images of K classes in three parts.
+
+    name: for people and reports.
+    class_names: K names; label k is `class_names[k]`.
+    train, validation, test: disjoint parts; `validation` may be empty.
+    mean, std: float32[C] of the training part, in units where a pixel is 0..1.
+    statistics_examples: how many training images `mean` and `std` come from: all, unless the set
+      is streamed.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    train: Split
+    validation: Split
+    test: Split
+    mean: np.ndarray
+    std: np.ndarray
+    statistics_examples: int
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes K."""
+        return len(self.class_names)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of every image."""
+        return tuple(self.train.images.shape[1:])
+
+
+class LazyImages:
+    """Images that are read when they are indexed; looks like uint8[N, H, W, C] to `batches`."""
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(
+        self,
+        read: Callable[[int], np.ndarray],
+        rows: np.ndarray,
+        image_shape: tuple[int, int, int],
+    ):
+        """`read(row)` returns one uint8[H, W, C] image; it is called from several threads."""
+        self.read = read
+        self.rows = rows
+        self.shape = (len(rows), *image_shape)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: np.ndarray) -> np.ndarray:
+        images = np.empty((len(index), *self.shape[1:]), np.uint8)
+        for i, row in enumerate(self.rows[index].tolist()):
+            images[i] = self.read(row)
+        return images
+
+    def take(self, index: np.ndarray) -> LazyImages:
+        """The images at `index`, still unread."""
+        return LazyImages(self.read, self.rows[index], self.shape[1:])
+
+
+def take(split: Split, index: np.ndarray) -> Split:
+    """Returns the examples of `split` at the positions `index`; lazy images stay unread.
+
+    Args:
+      split: any split.
+      index: int64[n] positions in `split`.
+
+    Returns:
+      A split of n examples.
+
+    Example:
+      >>> split = Split(np.zeros((3, 1, 1, 1), np.uint8), np.array([5, 6, 7], np.int32))
+      >>> take(split, np.array([2, 0])).labels.tolist()
+      [7, 5]
+    """
+    lazy = isinstance(split.images, LazyImages)
+    return Split(split.images.take(index) if lazy else split.images[index], split.labels[index])

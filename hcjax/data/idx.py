@@ -1,0 +1,191 @@
+"""Source `idx`: a folder of IDX files (MNIST's format), compressed or not.
+
+Comes in: a path; goes out: `Parts`. NumPy and zlib only.
+"""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from hcjax.data.dataset import Parts, Split
+from hcjax.errors import DataError
+
+_PREFIXES = {"train": ("train",), "test": ("t10k", "test"), "validation": ("validation", "val")}
+
+
+def read_idx(path: str | Path) -> np.ndarray:
+    """Returns the array in an IDX file of unsigned bytes.
+
+    The file is: two zero bytes, 0x08 (unsigned byte), the number of axes, the size of each axis
+    as a big-endian int32, then the values. A name ending in `.gz` is decompressed.
+
+    Args:
+      path: file to read.
+
+    Returns:
+      uint8 array of the rank and shape in the header.
+
+    Raises:
+      DataError: if the file is missing, is damaged, has another magic number or another length
+        than its header says.
+
+    Reference:
+      LeCun, Cortes, Burges, "The MNIST database of handwritten digits" (section "File formats").
+
+    Example:
+      >>> import tempfile
+      >>> path = Path(tempfile.mkdtemp(), "labels")
+      >>> _ = path.write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 8, 9]))
+      >>> read_idx(path).tolist()
+      [7, 8, 9]
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: expected an IDX file, cannot read it: {error}") from error
+    return parse_idx(data, path)
+
+
+def parse_idx(data: bytes, path: str | Path) -> np.ndarray:
+    """Returns the array in the bytes of an IDX file; `path` is for its suffix and for messages."""
+    if str(path).endswith(".gz"):
+        try:
+            data = zlib.decompress(data, wbits=31)  # twice as fast as the gzip module
+        except zlib.error as error:
+            raise DataError(f"{path}: expected a whole gzip file, found: {error}") from error
+    if len(data) < 4 or data[:3] != b"\0\0\x08":
+        raise DataError(
+            f"{path}: expected an IDX file of unsigned bytes, which starts with 00 00 08, "
+            f"found {data[:4].hex(' ') or 'an empty file'}"
+        )
+    header = 4 + 4 * data[3]
+    shape = np.frombuffer(data[4:header], ">u4") if len(data) >= header else []
+    expected = header + int(np.prod(shape, dtype=np.int64))
+    if len(data) != expected:
+        raise DataError(
+            f"{path}: expected {expected} bytes for the header's shape "
+            f"{tuple(int(n) for n in shape)}, found {len(data)}; the file is "
+            f"{'truncated' if len(data) < expected else 'too long'}"
+        )
+    return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
+
+
+def load(path: str | Path) -> Parts:
+    """Returns the parts in a folder of IDX files with the standard names.
+
+    The names are `train-images-idx3-ubyte` and `train-labels-idx1-ubyte`, with `t10k-` (or
+    `test-`) for the test part and `validation-` for a validation part, with or without `.gz`,
+    with `.idx3` instead of `-idx3` too. Train must be there. A file `classes.txt`, one name a
+    line, names the classes; without it they are "0", "1", ....
+
+    Args:
+      path: the folder, e.g. `/usr/share/datasets/fashion-mnist`.
+
+    Returns:
+      The parts; images uint8[N, H, W, C] (C = 1 for three-axis files).
+
+    Raises:
+      DataError: if a file is missing or damaged, images and labels differ in number, parts
+        differ in image shape, a label is out of range or a class has no training example.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: expected a folder of IDX files, found no such folder")
+    splits = {part: _read_part(folder, part) for part in _PREFIXES}
+    if splits["train"] is None:
+        raise DataError(
+            f"{folder}: expected {_names('train', 'images')[0]} (or another standard name), "
+            f"found {', '.join(sorted(p.name for p in folder.iterdir())) or 'an empty folder'}"
+        )
+    listed = folder / "classes.txt"
+    class_names = tuple(listed.read_text().split("\n")) if listed.exists() else None
+    if class_names:
+        class_names = tuple(name.strip() for name in class_names if name.strip())
+    return check_parts(splits, class_names=class_names, where=str(folder))
+
+
+def check_parts(
+    splits: dict[str, Split | None], *, class_names: tuple[str, ...] | None, where: str
+) -> Parts:
+    """Returns `Parts` of splits held in memory, once they fit together.
+
+    Args:
+      splits: "train" and, or None, "validation" and "test".
+      class_names: K names, or None: "0" .. the largest training label.
+      where: file or folder, for messages.
+
+    Returns:
+      The parts.
+
+    Raises:
+      DataError: if counts or shapes differ, a label is out of range or a class is empty.
+    """
+    train = splits["train"]
+    if len(train.labels) == 0:
+        raise DataError(f"{where}: expected training examples, found none")
+    if class_names is None:
+        class_names = tuple(str(k) for k in range(int(train.labels.max()) + 1))
+    for part, split in splits.items():
+        if split is None:
+            continue
+        images, labels = split
+        if len(images) != len(labels):
+            raise DataError(
+                f"{where}: {part} has {len(images)} images but {len(labels)} labels; "
+                "expected the same number"
+            )
+        if images.shape[1:] != train.images.shape[1:]:
+            raise DataError(
+                f"{where}: {part} images have the shape {images.shape[1:]}, expected the training "
+                f"images' {train.images.shape[1:]}"
+            )
+        wrong = np.flatnonzero((labels < 0) | (labels >= len(class_names)))
+        if len(wrong):
+            raise DataError(
+                f"{where}: {part} label number {wrong[0]} is {labels[wrong[0]]}, expected 0 to "
+                f"{len(class_names) - 1} ({len(wrong)} such labels)"
+            )
+    empty = np.flatnonzero(np.bincount(train.labels, minlength=len(class_names)) == 0)
+    if len(empty):
+        raise DataError(
+            f"{where}: expected training examples of every class, found none of class "
+            f"{', '.join(class_names[k] for k in empty[:5])}; labels must be numbered from 0 "
+            "without gaps"
+        )
+    return Parts(class_names, train, splits.get("validation"), splits.get("test"))
+
+
+def _names(part: str, kind: str) -> list[str]:
+    """Legal file names of a part's images or labels, the standard one first."""
+    axes = {"images": 3, "labels": 1}[kind]
+    return [
+        f"{prefix}-{kind}{dash}idx{axes}-ubyte{suffix}"
+        for prefix in _PREFIXES[part]
+        for dash in "-."
+        for suffix in ("", ".gz")
+    ]
+
+
+def _read_part(folder: Path, part: str) -> Split | None:
+    """The part's images and labels, or None where the folder has neither file."""
+    found = {}
+    for kind in ("images", "labels"):
+        found[kind] = next((folder / n for n in _names(part, kind) if (folder / n).exists()), None)
+    if found["images"] is None and found["labels"] is None:
+        return None
+    for kind, path in found.items():
+        if path is None:
+            other = found["labels" if kind == "images" else "images"].name
+            raise DataError(f"{folder}: found {other}, expected {_names(part, kind)[0]} beside it")
+    images, labels = read_idx(found["images"]), read_idx(found["labels"])
+    if images.ndim not in (3, 4):
+        raise DataError(
+            f"{found['images']}: expected images with 3 axes (N, H, W) or 4 (N, H, W, C), "
+            f"found the shape {images.shape}"
+        )
+    if labels.ndim != 1:
+        raise DataError(f"{found['labels']}: expected one axis, found the shape {labels.shape}")
+    return Split(images if images.ndim == 4 else images[..., None], labels.astype(np.int32))

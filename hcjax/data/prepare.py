@@ -1,0 +1,115 @@
+"""From a batch of bytes to what the network sees: floats, augmented, normalised; and the target.
+
+Comes in: a batch of `batches`; goes out: the same with "image" float32 and "target". Pure, traced
+inside the jitted step, so that bytes and not floats travel to the device.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hcjax.data.augment import AUGMENTATIONS, MIXES, needs_partners
+from hcjax.errors import ConfigError, unknown_name
+
+
+def make_prepare(
+    *,
+    mean: np.ndarray,
+    std: np.ndarray,
+    num_classes: int,
+    augment: Sequence[tuple[str, dict]] = (),
+) -> Callable[[dict, jax.Array | None], dict]:
+    """Returns `prepare(batch, key) -> batch`, which makes a batch ready for the network.
+
+    image = (augment(bytes / 255) - mean) / std. Augmentations run in the order given. Example p
+    of the global batch uses the key fold_in(fold_in(key, p), i) in augmentation i, so an image
+    depends on its position alone, never on the number of devices or hosts.
+
+    Args:
+      mean: float32[C] of the training part, in units where a pixel is 0..1.
+      std: float32[C], likewise, > 0.
+      num_classes: K.
+      augment: pairs (name in `AUGMENTATIONS`, keyword arguments).
+
+    Returns:
+      A pure function. It takes a batch of `train_batches` with a key, or, for evaluation, any
+      batch with `key=None`: then nothing is augmented. It returns a new dict with the batch's
+      entries (partners removed), "image" float32[n, H, W, C] and "target": the labels int32[n],
+      or probabilities float32[n, K] where an augmentation mixes labels.
+
+    Raises:
+      ConfigError: if an augmentation or one of its arguments is unknown. The function it returns
+        raises it if an augmentation needs partners and the batch has none.
+
+    Example:
+      >>> prepare = make_prepare(mean=np.array([0.5]), std=np.array([0.5]), num_classes=2)
+      >>> batch = {"image": np.full((1, 1, 1, 1), 255, np.uint8), "label": np.array([1])}
+      >>> prepare(batch, None)["image"].item()
+      1.0
+    """
+    augment = [(name, dict(arguments)) for name, arguments in augment]
+    for name, arguments in augment:
+        _check(name, arguments)
+    mixing = needs_partners(augment)
+    mean, std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
+
+    def one(key, image, target, partner, partner_target):
+        """Augments one example; `partner` is augmented too, with keys of its own."""
+        partner_key = jax.random.fold_in(key, len(augment))
+        for i, (name, arguments) in enumerate(augment):
+            function, own_key = AUGMENTATIONS[name], jax.random.fold_in(key, i)
+            if name in MIXES:
+                image, target = function(
+                    own_key, image, target, partner, partner_target, **arguments
+                )
+            else:
+                image = function(own_key, image, **arguments)
+                if partner is not None:
+                    other = jax.random.fold_in(partner_key, i)
+                    partner = function(other, partner, **arguments)
+        return image, target
+
+    def prepare(batch: dict, key: jax.Array | None) -> dict:
+        batch = dict(batch)
+        partner = batch.pop("partner_image", None) if mixing and key is not None else None
+        partner_label = batch.pop("partner_label", None)
+        batch.pop("partner_image", None)
+        image, target = _float(batch["image"]), jnp.asarray(batch["label"])
+        if augment and key is not None:
+            if mixing and partner is None:
+                raise ConfigError(
+                    "mixup and cutmix need batches with partners: train_batches(partners=True)"
+                )
+            keys = jax.vmap(lambda p: jax.random.fold_in(key, p))(jnp.asarray(batch["position"]))
+            partner_target = None
+            if mixing:
+                target = jax.nn.one_hot(target, num_classes)
+                partner, partner_target = (
+                    _float(partner),
+                    jax.nn.one_hot(partner_label, num_classes),
+                )
+            image, target = jax.vmap(one)(keys, image, target, partner, partner_target)
+        return batch | {"image": (image - mean) / std, "target": target}
+
+    return prepare
+
+
+def _float(image: jax.Array) -> jax.Array:
+    """Bytes as float32 in 0..1."""
+    return jnp.asarray(image).astype(jnp.float32) / 255
+
+
+def _check(name: str, arguments: dict) -> None:
+    """Raises ConfigError if there is no such augmentation or it has no such argument."""
+    if name not in AUGMENTATIONS:
+        raise ConfigError(unknown_name("augmentation", name, AUGMENTATIONS))
+    parameters = inspect.signature(AUGMENTATIONS[name]).parameters.values()
+    legal = [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    for argument in arguments:
+        if argument not in legal:
+            raise ConfigError(unknown_name(f"argument of augmentation {name}", argument, legal))
