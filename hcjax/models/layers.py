@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from hcjax.errors import ConfigError, unknown_name
@@ -201,7 +202,7 @@ def _reduce_window(x, start, function, size, stride, padding):
     padding = _padding(padding)
     if not isinstance(padding, str):
         padding = [(0, 0), *padding, (0, 0)]
-    start = jnp.array(start, x.dtype)[()]
+    start = np.array(start, x.dtype)  # not traced, or lax does not see that it is the identity
     return lax.reduce_window(
         x, start, function, (1, size, size, 1), (1, stride, stride, 1), padding
     )

@@ -1,0 +1,55 @@
+"""Errors a user can mend: the launcher prints them as one message and exits with code 2.
+
+Every message says what was expected, what was found, and what to do. Anything else that
+escapes is a bug of ours and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class HcjaxError(Exception):
+    """Base of every error that a user can mend."""
+
+
+class ConfigError(HcjaxError, ValueError):
+    """A config key or value, or an argument, is not legal."""
+
+
+class DataError(HcjaxError, ValueError):
+    """A data file, folder or dataset is missing, damaged or inconsistent."""
+
+
+class CheckpointError(HcjaxError, RuntimeError):
+    """A checkpoint or workdir cannot be written, read, or belongs to another run."""
+
+
+class PlatformError(HcjaxError, RuntimeError):
+    """The platform, device or process that was asked for is not there."""
+
+
+class DivergedError(HcjaxError, FloatingPointError):
+    """The loss or the parameters became infinite or NaN."""
+
+
+def unknown_name(what: str, name: str, legal: Iterable[str]) -> str:
+    """Returns an error text that lists the legal names, the nearest one first.
+
+    Args:
+      what: what is being named, e.g. `"model"`.
+      name: the name that was given.
+      legal: every name that would have been accepted.
+
+    Returns:
+      One line of text.
+
+    Example:
+      >>> unknown_name("model", "lenet6", ["lenet5", "nin"])
+      "unknown model 'lenet6'; did you mean 'lenet5'? Legal: lenet5, nin"
+    """
+    legal = sorted(legal)
+    near = difflib.get_close_matches(name, legal, n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    return f"unknown {what} '{name}'; {hint}Legal: {', '.join(legal)}"

@@ -1,0 +1,1 @@
+"""Training: the step, its devices, the loop around it, checkpoints and evaluation."""

@@ -1,0 +1,233 @@
+"""Checkpoints: atomic, asynchronous, verified, free of any device layout; written by Orbax.
+
+In: a pytree of host arrays and a small JSON record. Out: the newest checkpoint that reads back
+with the checksums it was written with; a damaged one is named, set aside and skipped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from hcjax import trees
+from hcjax.errors import CheckpointError
+
+FOLDER = "checkpoints"
+
+
+class Checkpoints:
+    """The checkpoints of one workdir: `save` in the background, `restore` the newest sound one.
+
+    Args:
+      workdir: folder of the run; checkpoints go to its sub-folder `checkpoints`.
+      keep: how many of the newest to keep, >= 1. Keep 2 or more, so that a damaged last one has
+        one before it.
+
+    Note:
+      With several processes every process must make the same calls; process 0 writes.
+    """
+
+    def __init__(self, workdir: str | Path, *, keep: int = 3):
+        import orbax.checkpoint as ocp
+
+        self._ocp = ocp
+        self.folder = Path(workdir).absolute() / FOLDER
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, create=True, cleanup_tmp_directories=True
+        )
+        with _explained(self.folder):
+            self._manager = ocp.CheckpointManager(self.folder, options=options)
+
+    def steps(self) -> list[int]:
+        """Returns the steps of which there is a checkpoint, oldest first."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, step: int, tree: Any, record: dict) -> None:
+        """Starts writing a checkpoint; an error of the one before it is raised here.
+
+        Args:
+          step: completed training steps, >= 0. A step that is already there is left as it is.
+          tree: pytree of NumPy arrays that nobody writes to any more, see `parallel.to_host`.
+          record: JSON-serialisable facts that belong to this step.
+
+        Raises:
+          CheckpointError: if the disk is full or cannot be written; earlier checkpoints stay.
+        """
+        leaves = dict(trees.paths(tree))
+        size = sum(leaf.nbytes for leaf in leaves.values())
+        with _explained(self.folder):
+            self._manager.wait_until_finished()
+            if step in self.steps():
+                return
+            free = shutil.disk_usage(self.folder).free
+            if free < 1.1 * size:
+                raise CheckpointError(
+                    f"no room for a checkpoint in {self.folder}: it needs {size / 2**20:.1f} MiB, "
+                    f"the disk has {free / 2**20:.1f} MiB left; the checkpoints of steps "
+                    f"{self.steps()} are intact. Free some space and start the same command again"
+                )
+            arrays = {f"{i:05d}": leaf for i, leaf in enumerate(leaves.values())}
+            index = [[n, a.dtype.name, a.shape, digest(a)] for n, a in leaves.items()]
+            body = json.dumps({"step": step, "leaves": index, "record": record})
+            meta = {"body": body, "sha256": hashlib.sha256(body.encode()).hexdigest()}
+            ocp = self._ocp
+            args = ocp.args.Composite(
+                arrays=ocp.args.StandardSave(arrays), meta=ocp.args.JsonSave(meta)
+            )
+            self._manager.save(step, args=args)
+
+    def wait(self) -> None:
+        """Returns once everything saved is on the disk; raises CheckpointError if it is not."""
+        with _explained(self.folder):
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
+
+    def preempted(self, step: int) -> bool:
+        """Returns whether all processes are to stop after this step (a preemption notice)."""
+        return self._manager.reached_preemption(step)
+
+    def restore(self) -> tuple[int, dict[str, np.ndarray], dict] | None:
+        """Returns (step, arrays by name, record) of the newest sound checkpoint, None if none is.
+
+        A damaged one is moved to `checkpoints/damaged/`, with a warning that names it.
+
+        Raises:
+          CheckpointError: if there are checkpoints and all of them are damaged.
+        """
+        damaged = []
+        for step in reversed(self.steps()):
+            try:
+                return step, *self._read(step)
+            except Exception as error:  # any reader may fail in any way on damaged bytes
+                reason = str(error).strip().split("\n")[0][:200]
+                damaged.append(self.folder / str(step))
+                warnings.warn(
+                    f"checkpoint {damaged[-1]} is damaged ({type(error).__name__}: {reason}); "
+                    f"going back to the one before it",
+                    stacklevel=2,
+                )
+        if damaged:
+            raise CheckpointError(
+                f"every checkpoint in {self.folder} is damaged: {[p.name for p in damaged]}; "
+                f"move the folder away to start again from step 0"
+            )
+        return None
+
+    def _read(self, step: int) -> tuple[dict[str, np.ndarray], dict]:
+        ocp = self._ocp
+        meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))
+        meta = meta["meta"]
+        if hashlib.sha256(meta["body"].encode()).hexdigest() != meta["sha256"]:
+            raise CheckpointError("its record does not have the checksum it was written with")
+        body = json.loads(meta["body"])
+        if body["step"] != step:
+            raise CheckpointError(f"it says that it is of step {body['step']}")
+        target = {
+            f"{i:05d}": np.empty(shape, jax.numpy.dtype(dtype))
+            for i, (_, dtype, shape, _) in enumerate(body["leaves"])
+        }
+        args = ocp.args.Composite(arrays=ocp.args.StandardRestore(target))
+        arrays = self._manager.restore(step, args=args)["arrays"] if target else {}
+        found = {}
+        for (name, _, _, sha), (_, array) in zip(body["leaves"], sorted(arrays.items()), strict=True):
+            if digest(array) != sha:
+                raise CheckpointError(f"{name} does not have the checksum it was written with")
+            found[name] = array
+        return found, body["record"]
+
+    def discard_after(self, step: int) -> None:
+        """Moves every checkpoint newer than `step` (damaged ones) out of the way of new ones."""
+        newer = [s for s in self.steps() if s > step]
+        if newer and jax.process_index() == 0:
+            aside = self.folder / "damaged"
+            aside.mkdir(exist_ok=True)
+            for s in newer:
+                shutil.rmtree(aside / str(s), ignore_errors=True)
+                (self.folder / str(s)).rename(aside / str(s))
+        if newer:
+            self._manager.reload()
+
+    def close(self) -> None:
+        """Waits for what is being written and stops the background threads."""
+        with _explained(self.folder):
+            self._manager.close()
+
+
+def restructure(arrays: dict[str, np.ndarray], template: Any) -> Any:
+    """Returns the named arrays in the structure of `template`.
+
+    Args:
+      arrays: what `Checkpoints.restore` gave.
+      template: pytree of arrays or shapes with the same names, shapes and dtypes.
+
+    Raises:
+      CheckpointError: if a name is missing or left over, or a shape or dtype differs.
+    """
+    wanted = dict(trees.paths(template))
+    if set(wanted) != set(arrays):
+        missing, extra = sorted(set(wanted) - set(arrays)), sorted(set(arrays) - set(wanted))
+        raise CheckpointError(
+            f"the checkpoint holds other arrays than this run: missing {missing[:3]}, left over "
+            f"{extra[:3]}; the network or the optimiser is not the one that was saved"
+        )
+    for name, leaf in wanted.items():
+        found = arrays[name]
+        if found.shape != leaf.shape or found.dtype != leaf.dtype:
+            raise CheckpointError(
+                f"the checkpoint's {name} is {found.dtype}{list(found.shape)}, but this run needs "
+                f"{leaf.dtype}{list(leaf.shape)}"
+            )
+    return jax.tree.unflatten(jax.tree.structure(template), [arrays[name] for name in wanted])
+
+
+def nested(arrays: dict[str, np.ndarray], prefix: str) -> Any:
+    """Returns the arrays whose names begin with `prefix/` as nested dicts.
+
+    Example:
+      >>> nested({"params/a/b": 1, "step": 2}, "params")
+      {'a': {'b': 1}}
+    """
+    tree: dict = {}
+    for name, array in arrays.items():
+        if name.startswith(prefix + "/"):
+            *parents, last = name[len(prefix) + 1 :].split("/")
+            node = tree
+            for part in parents:
+                node = node.setdefault(part, {})
+            node[last] = array
+    return tree
+
+
+def digest(array: np.ndarray) -> str:
+    """Returns the sha256 of an array's dtype, shape and bytes, in hexadecimal."""
+    h = hashlib.sha256(f"{array.dtype.name}{tuple(array.shape)}".encode())
+    h.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return h.hexdigest()
+
+
+class _explained:
+    """Turns what the file system or Orbax raises while writing into a CheckpointError."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        if error is None or isinstance(error, CheckpointError) or not isinstance(error, Exception):
+            return False
+        text = str(error)
+        full = "No space left" in text or "ENOSPC" in text or getattr(error, "errno", 0) == 28
+        what = "the disk is full" if full else f"{kind.__name__}: {text.strip()[:300]}"
+        raise CheckpointError(
+            f"cannot write a checkpoint in {self.folder}: {what}. Earlier checkpoints are intact; "
+            f"mend the cause and start the same command again"
+        ) from error

@@ -1,0 +1,284 @@
+"""The loop around the step: `fit`, which the launcher uses and a notebook calls.
+
+In: a network, its parameters, a dataset, a loss and an optimiser. Out: trained parameters. With
+a workdir it also writes metrics and checkpoints, and goes on from them, bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from hcjax.data import augment as augmentation
+from hcjax.data import batches, prepare
+from hcjax.data.dataset import Dataset
+from hcjax.errors import ConfigError
+from hcjax.reports.progress import Progress
+from hcjax.training import evaluate, parallel, stopping
+from hcjax.training.session import Session
+from hcjax.training.step import TrainState, init_state, make_loss_fn, make_train_step
+
+
+class Fit(NamedTuple):
+    """What `fit` returns.
+
+    params, state: the trained network: the moving averages where they were kept, and those of the
+    best validation where `patience` was given. step: completed steps. stopped: "steps" (all of
+    them done), "patience" (early) or "preempted" (SIGTERM; start again to go on). history: one
+    dict per validation. best_step: of
+    the best of them, 0 for none. train_state: the last TrainState. train_seconds: in all processes that
+    worked on the run. seconds_to_first_step: from `started` to the end of the first step.
+    images_per_second: training only, without the first step; NaN where there was only one.
+    """
+
+    params: Any
+    state: Any
+    step: int
+    stopped: str
+    history: list[dict]
+    best_step: int
+    train_state: TrainState
+    train_seconds: float
+    seconds_to_first_step: float
+    images_per_second: float
+
+
+def fit(
+    apply: Callable,
+    params: Any,
+    data: Dataset,
+    *,
+    loss: Callable,
+    tx: optax.GradientTransformation,
+    steps: int,
+    key: jax.Array,
+    state: Any = None,
+    workdir: str | Path | None = None,
+    batch_size: int = 128,
+    augment: Sequence[tuple[str, dict]] = (),
+    penalty: Callable | None = None,
+    class_weights: Any = None,
+    ema_decay: float | None = None,
+    eval_every: int | None = None,
+    eval_batch_size: int = 1000,
+    patience: int | None = None,
+    monitor: str = "nll",
+    log_every: int = 50,
+    checkpoint_every: int | None = None,
+    keep: int = 3,
+    threads: int = 0,
+    profile_steps: int = 0,
+    quiet: bool = False,
+    started: float | None = None,
+) -> Fit:
+    """Returns trained parameters, after `steps` steps or when validation stops getting better.
+
+    Args:
+      apply: `(params, state, images, *, train, key) -> (logits, state)`; or, with `state` None,
+        `(params, images) -> logits`.
+      params: pytree of float arrays to start from; not changed.
+      data: the dataset, see `hcjax.data.load`. Only `train` and `validation` are used.
+      loss: `(logits float32[N, K], target) -> float32[N]`, e.g. `losses.cross_entropy`; target is
+        int32[N] labels, or float32[N, K] probabilities with mixup or cutmix.
+      tx: optax optimiser.
+      steps: optimiser steps in all, >= 0.
+      key: PRNG key that decides batch order, augmentation and dropout.
+      state: running statistics, {} for none, None for the two-argument form of `apply`.
+      workdir: folder for metrics and checkpoints; a run found there is resumed. None keeps
+        everything in memory.
+      batch_size: examples per step over all devices, a multiple of their number.
+      augment: sequence of (name, options), see `hcjax.data.augment`.
+      penalty: `params -> float32[]`, added to the mean loss.
+      class_weights: float32[K], weight of each class in the loss.
+      ema_decay: in [0, 1): evaluate, and return, a moving average of parameters and statistics.
+      eval_every: steps between validations; None for one epoch.
+      eval_batch_size: examples per evaluation step over all devices, rounded up to their multiple.
+      patience: stop after this many validations without a better one, and return the best;
+        None never stops early and returns the last.
+      monitor: what is better: "nll", lower, or "accuracy", higher.
+      log_every: steps between lines in the metrics.
+      checkpoint_every: steps between checkpoints; None for `eval_every`. Needs a workdir.
+      keep: number of checkpoints kept.
+      threads: for reading ahead; 0 reads in the loop where images are in memory.
+      profile_steps: write a trace of that many steps, from the 11th on, to `workdir/profile`.
+      quiet: show no progress.
+      started: `time.perf_counter()` from which seconds_to_first_step counts; None for now.
+
+    Returns:
+      Fit.
+
+    Raises:
+      ConfigError: if an argument is out of range.
+      CheckpointError: if the workdir holds a run of other arguments, or cannot be written.
+      DivergedError: if loss, gradient or parameters are not finite, with the steps concerned.
+
+    Example:
+      >>> import jax, optax, hcjax
+      >>> data = hcjax.data.load("mnist", limit=256)
+      >>> init, apply = hcjax.models.create("lenet_300_100")
+      >>> params, state = init(jax.random.key(0))
+      >>> done = fit(apply, params, data, loss=hcjax.losses.cross_entropy, tx=optax.adam(1e-3),
+      ...            steps=4, key=jax.random.key(1), state=state, quiet=True)
+      >>> done.step, done.stopped
+      (4, 'steps')
+    """
+    started = time.perf_counter() if started is None else started
+    stopping.check(monitor, patience)
+    _check(steps=steps, batch_size=batch_size, data=data, patience=patience)
+    apply, state = evaluate.four_arguments(apply, state)
+    eval_every = eval_every or math.ceil(len(data.train.labels) / batch_size)
+    checkpoint_every = checkpoint_every or eval_every
+
+    facts = dict(mean=data.mean, std=data.std, num_classes=data.num_classes)
+    step = make_train_step(
+        make_loss_fn(apply, loss, penalty=penalty, class_weights=class_weights),
+        tx,
+        prepare=prepare.make_prepare(**facts, augment=augment),
+        ema_decay=ema_decay,
+        devices=parallel.DEVICES,
+    )
+    train_step = parallel.train(step)
+    eval_step = evaluate.make_eval_step(
+        apply, prepare=prepare.make_prepare(**facts), devices=parallel.DEVICES
+    )
+    identity = {
+        "key": key_number(key),
+        "batch_size": batch_size,
+        "augment": [[name, dict(options)] for name, options in augment],
+        "ema_decay": ema_decay,
+        "examples": len(data.train.labels),
+    }
+    validation_size = len(data.validation.labels)
+    session = Session(
+        init_state(params, state, tx, ema=ema_decay is not None),
+        eval_step=parallel.evaluate(eval_step),
+        validation=data.validation,
+        eval_batch_size=parallel.round_up(min(eval_batch_size, max(1, validation_size))),
+        monitor=monitor,
+        batch_size=batch_size,
+        identity=identity,
+    )
+    first_seconds = float("nan")
+    with ExitStack() as stack:
+        if workdir is not None:
+            session.open(Path(workdir), keep, stack)
+        terminated = stack.enter_context(_sigterm())
+        progress = Progress(steps, initial=session.step, batch_size=batch_size, quiet=quiet)
+        session.progress = stack.enter_context(progress)
+        profiler = stack.enter_context(_profiler(workdir, session.step + 10, profile_steps))
+        stream = batches.train_batches(
+            data.train,
+            seed=key_number(key),
+            batch_size=batch_size,
+            start=session.step,
+            stop=steps,
+            shard=(jax.process_index(), jax.process_count()),
+            partners=augmentation.needs_partners(augment),
+            threads=threads,
+        )
+        session.start_clock()
+        preempted = False
+        for batch in () if session.stopped else stream:
+            profiler(session.step)
+            session.add(*train_step(session.train_state, parallel.shard(batch), key))
+            if math.isnan(first_seconds):
+                first_seconds = time.perf_counter() - started
+            done = session.step
+            preempted = terminated() or session.preempted()
+            session.stopped = "steps" if done == steps else ""
+            ending = bool(preempted or session.stopped)
+            validating = session.validates and (done % eval_every == 0 or done == steps)
+            saving = done % checkpoint_every == 0 or ending
+            if done % log_every == 0 or validating or saving:
+                session.log(now=validating or saving)
+            if validating:
+                session.validate()
+                if patience and session.best.since >= patience:
+                    session.stopped = "patience"
+            if saving or session.stopped:
+                session.save()
+            if ending or session.stopped:
+                break
+        rate = session.images_per_second
+        session.finish()
+    trained = parallel.to_host(session.train_state.averaged)
+    restored = session.best.kept if patience and session.best.kept is not None else trained
+    return Fit(
+        *restored,
+        step=session.step,
+        stopped=session.stopped or ("preempted" if preempted else "steps"),
+        history=session.history,
+        best_step=session.best.step,
+        train_state=session.train_state,
+        train_seconds=session.train_seconds,
+        seconds_to_first_step=first_seconds,
+        images_per_second=rate,
+    )
+
+
+def key_number(key: jax.Array) -> int:
+    """Returns the bits of a PRNG key as one whole number: the seed of the batch order.
+
+    Example:
+      >>> key_number(jax.random.key(7))
+      7
+    """
+    words = np.asarray(jax.random.key_data(key)).ravel().tolist()
+    return sum(word << (32 * i) for i, word in enumerate(reversed(words)))
+
+
+def _check(*, steps: int, batch_size: int, data: Dataset, patience: int | None) -> None:
+    if steps < 0:
+        raise ConfigError(f"steps must be >= 0, got {steps}")
+    devices = jax.device_count()
+    if batch_size < 1 or batch_size % devices:
+        raise ConfigError(
+            f"batch_size must be a multiple of the {devices} devices, got {batch_size}"
+        )
+    if not len(data.train.labels):
+        raise ConfigError("the training split is empty")
+    if patience is not None and not len(data.validation.labels):
+        raise ConfigError("early stopping (patience) needs validation examples, and there are none")
+
+
+@contextmanager
+def _sigterm():
+    """Catches SIGTERM; gives a function that says whether it came."""
+    came = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield came.is_set  # only the main thread may handle signals
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: came.set())
+    try:
+        yield came.is_set
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _profiler(workdir: str | Path | None, start: int, steps: int):
+    """Gives a function of the step that traces `steps` steps from `start` on."""
+    running = False
+
+    def at(step: int) -> None:
+        nonlocal running
+        if steps and step == start:
+            jax.profiler.start_trace(str(Path(workdir or ".") / "profile"))
+            running = True
+        elif running and step == start + steps:
+            jax.profiler.stop_trace()
+            running = False
+
+    yield at
+    if running:
+        jax.profiler.stop_trace()

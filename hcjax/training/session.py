@@ -1,0 +1,222 @@
+"""What changes while `fit` runs, and what it does with it: log, validate, save, finish."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from hcjax import trees
+from hcjax.data.dataset import Split
+from hcjax.errors import CheckpointError, DivergedError
+from hcjax.reports.progress import Progress
+from hcjax.reports.writers import MetricWriter
+from hcjax.training import evaluate, parallel, stopping
+from hcjax.training.step import TrainState
+
+
+class Session:
+    """A running `fit`: its newest TrainState, its best validation, its clock, its files.
+
+    Args:
+      train_state: before the first step.
+      eval_step: sharded evaluation step.
+      validation: examples that choose the best parameters; empty for none.
+      eval_batch_size: global, a multiple of the number of devices.
+      monitor: key of `stopping.MONITORS`.
+      batch_size: training examples per step over all devices.
+      identity: JSON facts that a resumed run must share.
+    """
+
+    def __init__(
+        self,
+        train_state: TrainState,
+        *,
+        eval_step: Any,
+        validation: Split,
+        eval_batch_size: int,
+        monitor: str,
+        batch_size: int,
+        identity: dict,
+    ):
+        self.train_state, self.identity = train_state, identity
+        self.step = 0
+        self.stopped = ""  # "steps" or "patience" once the run is over
+        self.best = stopping.Best()
+        self.history: list[dict] = []
+        self.progress = Progress(0, quiet=True)
+        self._eval_step, self._validation = eval_step, validation
+        self._eval_batch_size, self._monitor = eval_batch_size, monitor
+        self._batch_size = batch_size
+        self._checkpoints = self._writer = None
+        self._pending: list[dict] = []  # sums of the steps since the last line, on the device
+        self._due: list[dict] = []  # those of a line that is written once the next step runs
+        self._logged = 0  # last step of the last line, written or due
+        self._before = 0.0  # seconds trained by earlier processes
+        self._started = time.perf_counter()
+        self._rated: tuple[float, int] | None = None  # (seconds, step) after the first step
+        self._aside = 0.0  # seconds of validation and saving since then
+
+    @property
+    def validates(self) -> bool:
+        """Whether there are validation examples."""
+        return len(self._validation.labels) > 0
+
+    def open(self, workdir: Path, keep: int, stack: ExitStack) -> None:
+        """Opens the workdir's files and goes on from its newest sound checkpoint, if any.
+
+        Raises:
+          CheckpointError: if the workdir holds a run of another identity or cannot be used.
+        """
+        from hcjax.training.checkpoint import Checkpoints, restructure
+
+        self._checkpoints = Checkpoints(workdir, keep=keep)
+        stack.callback(self._checkpoints.close)
+        found = self._checkpoints.restore()
+        if found is not None:
+            self.step, arrays, record = found
+            _check_identity(self.identity, record["identity"], workdir)
+            kept = self.train_state.averaged if record["best"]["kept"] else None
+            saved = restructure(arrays, {"train": self.train_state, "best": kept})
+            self.train_state = saved["train"]
+            self.best = stopping.Best(**{**record["best"], "kept": saved["best"]})
+            self.history, self.stopped = record["history"], record["stopped"]
+            self._before, self._logged = record["train_seconds"], self.step
+            self._checkpoints.discard_after(self.step)
+        if jax.process_index() == 0:
+            self._writer = stack.enter_context(MetricWriter(workdir, self.step))
+
+    @property
+    def train_seconds(self) -> float:
+        """Seconds in all processes that worked on this run, restarts' set-up not counted."""
+        return self._before + time.perf_counter() - self._started
+
+    @property
+    def images_per_second(self) -> float:
+        """Training speed of this process without its first step, validation and saving."""
+        if self._rated is None or self.step == self._rated[1]:
+            return float("nan")
+        seconds = time.perf_counter() - self._rated[0] - self._aside
+        return (self.step - self._rated[1]) * self._batch_size / seconds
+
+    def start_clock(self) -> None:
+        """Starts counting train_seconds."""
+        self._started = time.perf_counter()
+
+    def add(self, train_state: TrainState, sums: dict) -> None:
+        """Takes over what a step returned; writes the line of earlier steps that is due."""
+        self.train_state, self.step = train_state, self.step + 1
+        due, self._due = self._due, []
+        self._write(due, self.step - 1 - len(self._pending))
+        self._pending.append(sums)
+        if self._rated is None:
+            jax.block_until_ready(sums)
+            self._rated = (time.perf_counter(), self.step)
+        self.progress.update(self.step)
+
+    def log(self, *, now: bool) -> None:
+        """Ends a line of the metrics here; it is written at once, or one step later."""
+        self._due, self._pending = self._due + self._pending, []
+        if now:
+            due, self._due = self._due, []
+            self._write(due, self.step)
+
+    def validate(self) -> None:
+        """Scores the validation examples and keeps the parameters if they are the best yet."""
+        with self._timed_aside():
+            params, state = self.train_state.averaged
+            scored = evaluate.run_eval(
+                self._eval_step, params, state, self._validation, batch_size=self._eval_batch_size
+            ).summary
+            value = stopping.MONITORS[self._monitor](scored)
+            self.best = stopping.update(
+                self.best, value, self.step, lambda: parallel.to_host((params, state))
+            )
+            line = {"nll": scored["nll"], "accuracy": scored["accuracy"], "ece": scored["ece"]}
+            self.history.append({"step": self.step, **line})
+            if self._writer is not None:
+                self._writer.write(self.step, "validation", line)
+        mark = " (best)" if self.best.since == 0 else ""
+        self.progress.note(
+            f"step {self.step}: validation accuracy {scored['accuracy']:.2%}, "
+            f"nll {scored['nll']:.4f}{mark}"
+        )
+
+    def save(self) -> None:
+        """Starts writing a checkpoint of everything, if there is a workdir."""
+        if self._checkpoints is None:
+            return
+        with self._timed_aside():
+            tree = {"train": parallel.to_host(self.train_state), "best": self.best.kept}
+            _check_finite(tree["train"].params, self.step)
+            best = self.best._replace(kept=self.best.kept is not None)._asdict()
+            record = {
+                "identity": self.identity,
+                "best": best,
+                "history": self.history,
+                "stopped": self.stopped,
+                "train_seconds": self.train_seconds,
+            }
+            self._checkpoints.save(self.step, tree, record)
+
+    def preempted(self) -> bool:
+        """Whether all processes agreed to stop here, because one was told to."""
+        if jax.process_count() == 1 or self._checkpoints is None:
+            return False
+        return self._checkpoints.preempted(self.step)
+
+    def finish(self) -> None:
+        """Returns once the last checkpoint is on the disk."""
+        if self._checkpoints is not None:
+            self._checkpoints.wait()
+
+    def _write(self, lines: list[dict], step: int) -> None:
+        """Writes the mean of the sums of the steps that end at `step`, and checks them."""
+        if not lines:
+            return
+        host = [{k: float(v) for k, v in sums.items()} for sums in parallel.to_host(lines)]
+        total = {k: sum(sums[k] for sums in host) for k in host[0]}
+        first, self._logged = self._logged + 1, step
+        if not all(np.isfinite(v) for v in total.values()):
+            bad = [i for i, s in enumerate(host) if not all(np.isfinite(v) for v in s.values())]
+            raise _diverged(f"steps {first + bad[0]} to {step}", host[bad[0]])
+        mean = {k: v / total["count"] for k, v in total.items() if k != "count"}
+        mean["accuracy"] = mean.pop("correct")
+        if self._writer is not None:
+            self._writer.write(step, "train", mean)
+        self.progress.update(self.step, loss=mean["loss"], accuracy=mean["accuracy"])
+
+    @contextmanager
+    def _timed_aside(self):
+        start = time.perf_counter()
+        with self.progress.aside():
+            yield
+        self._aside += time.perf_counter() - start
+
+
+def _diverged(where: str, sums: dict) -> DivergedError:
+    wrong = [k for k, v in sums.items() if not np.isfinite(v)]
+    return DivergedError(
+        f"{', '.join(wrong) or 'a parameter'} is infinite or NaN in {where}; try a lower learning "
+        f"rate, a warm-up, gradient clipping (optim.clip_norm), or float32 instead of bfloat16; "
+        f"the checkpoints before that are intact"
+    )
+
+
+def _check_finite(params: Any, step: int) -> None:
+    for path, leaf in trees.paths(params):
+        if not np.all(np.isfinite(np.asarray(leaf, np.float32))):
+            raise _diverged(f"{path} after step {step}", {})
+
+
+def _check_identity(ours: dict, theirs: dict, workdir: Path) -> None:
+    differ = [k for k in ours if ours[k] != theirs.get(k)]
+    if differ:
+        listing = "; ".join(f"{k}: there {theirs.get(k)}, here {ours[k]}" for k in differ)
+        raise CheckpointError(
+            f"{workdir} holds a run of other arguments ({listing}); give this run another workdir"
+        )

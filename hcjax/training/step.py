@@ -1,0 +1,197 @@
+"""One training step, as a pure function; it knows no devices, no config and no compression.
+
+In: a loss and an optax optimiser. Out: `train_step(state, batch, key) -> (state, sums)`, to be
+compiled by `jax.jit`, or sharded over devices by `parallel`, which hands in how to add up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from hcjax import metrics
+
+
+class TrainState(NamedTuple):
+    """All that a training step reads and writes; one shape on 1 or N devices.
+
+    step: int32[], number of completed steps. params: the trained pytree. state: the network's
+    running statistics ({} for most). opt_state: the optimiser's. ema: moving average of
+    (params, state), or None where none is kept.
+    """
+
+    step: jax.Array
+    params: Any
+    state: Any
+    opt_state: Any
+    ema: Any
+
+    @property
+    def averaged(self) -> tuple[Any, Any]:
+        """(params, state) to evaluate with: the moving averages where they are kept."""
+        return (self.params, self.state) if self.ema is None else self.ema
+
+
+class Devices(NamedTuple):
+    """How a step adds up over the devices that share its batch: three functions.
+
+    sum(tree) and mean(tree) combine a pytree over devices; key(key) makes a device's own key.
+    """
+
+    sum: Callable[[Any], Any]
+    mean: Callable[[Any], Any]
+    key: Callable[[jax.Array], jax.Array]
+
+
+ONE_DEVICE = Devices(sum=lambda tree: tree, mean=lambda tree: tree, key=lambda key: key)
+
+
+def init_state(params: Any, state: Any, tx: optax.GradientTransformation, *, ema: bool = False):
+    """Returns the `TrainState` before the first step, made of copies, so that it can be donated.
+
+    Args:
+      params: pytree of floating point arrays.
+      state: pytree of running statistics, {} for none.
+      tx: the optimiser whose state is created.
+      ema: whether to keep a moving average of (params, state).
+
+    Returns:
+      TrainState with step 0.
+
+    Example:
+      >>> import optax
+      >>> init_state({"w": jnp.ones(2)}, {}, optax.sgd(0.1)).step.item()
+      0
+    """
+
+    def copy(tree):
+        return jax.tree.map(lambda x: jnp.array(x, copy=True), tree)
+
+    average = (copy(params), copy(state)) if ema else None
+    params = copy(params)
+    return TrainState(jnp.zeros((), jnp.int32), params, copy(state), tx.init(params), average)
+
+
+def make_loss_fn(
+    apply: Callable,
+    loss: Callable[[jax.Array, Any], jax.Array],
+    *,
+    penalty: Callable[[Any], jax.Array] | None = None,
+    class_weights: jax.Array | None = None,
+):
+    """Returns the differentiated function of a training step, summed over the batch.
+
+    loss_fn = sum_i w_i * loss(logits_i, target_i) + (sum_i w_i) * penalty(params)
+
+    Args:
+      apply: `(params, state, images, *, train, key) -> (logits, state)`.
+      loss: `(logits float32[N, K], target) -> float32[N]`, nats per example.
+      penalty: `params -> float32[]`, e.g. L1 or L2; None for none.
+      class_weights: float32[K] >= 0, w_i = class_weights[label_i]; None weighs all alike.
+
+    Returns:
+      `loss_fn(params, state, batch, key) -> (loss, (state, sums))`. `batch` holds image
+      float[N, H, W, C], label int32[N], and target (labels where absent). `sums` holds count
+      (the sum of weights), correct and nll, all float32[].
+
+    Note:
+      The loss is a sum, not a mean: whoever calls divides by `sums["count"]`, added over all
+      devices, so that shards of unequal weight count right.
+    """
+
+    def loss_fn(params, state, batch, key):
+        logits, state = apply(params, state, batch["image"], train=True, key=key)
+        labels = batch["label"]
+        weight = jnp.ones(labels.shape) if class_weights is None else class_weights[labels]
+        each = loss(logits, batch.get("target", labels)).astype(jnp.float32)
+        sums = metrics.sums(logits, labels, weight)
+        total = jnp.sum(weight * each)
+        if penalty is not None:
+            total = total + sums["count"] * penalty(params)
+        return total, (state, sums)
+
+    return loss_fn
+
+
+def make_train_step(
+    loss_fn: Callable,
+    tx: optax.GradientTransformation,
+    *,
+    prepare: Callable | None = None,
+    ema_decay: float | None = None,
+    devices: Devices = ONE_DEVICE,
+):
+    """Returns `train_step(state, batch, key) -> (state, sums)`, one step of gradient descent.
+
+    grads = sum over devices of d loss_fn / d params  /  sum over devices of sums["count"]
+    params' = params + tx(grads)
+    ema' = d * ema + (1 - d) * (params', state'),  d = min(ema_decay, (1 + step) / (10 + step))
+
+    Args:
+      loss_fn: `(params, state, batch, key) -> (loss, (state, sums))`; the loss is a sum over the
+        batch and sums["count"] what it is divided by, see `make_loss_fn`.
+      tx: optax optimiser. Its update also receives `value=` the mean loss.
+      prepare: `(batch, key) -> batch`, e.g. augmentation and normalisation; its key is the same
+        on every device, so that a per-example key made from it does not depend on their number.
+      ema_decay: in [0, 1); None keeps no average. The state must have been initialised alike.
+      devices: how to add up over devices; the default is for one.
+
+    Returns:
+      A pure function. `key` is the run's key: the step's own is fold_in(key, state.step). The
+      returned sums are loss_fn's plus loss and grad_norm (times count), all divided by count for
+      their means.
+    """
+    tx = optax.with_extra_args_support(tx)
+
+    def train_step(state: TrainState, batch: dict, key: jax.Array):
+        prepare_key, loss_key = jax.random.split(jax.random.fold_in(key, state.step))
+        if prepare is not None:
+            batch = prepare(batch, prepare_key)
+        gradient = jax.value_and_grad(loss_fn, has_aux=True)
+        (loss, (net_state, sums)), grads = gradient(
+            state.params, state.state, batch, devices.key(loss_key)
+        )
+        grads, sums = devices.sum((grads, {**sums, "loss": loss}))
+        net_state = devices.mean(net_state)
+        count = sums["count"]
+        grads = jax.tree.map(lambda g: g / count.astype(g.dtype), grads)
+        updates, opt_state = tx.update(
+            grads, state.opt_state, state.params, value=sums["loss"] / count
+        )
+        params = optax.apply_updates(state.params, updates)
+        ema = state.ema
+        if ema_decay is not None:
+            ema = moving_average(ema, (params, net_state), state.step, ema_decay)
+        sums["grad_norm"] = optax.global_norm(grads) * count
+        return TrainState(state.step + 1, params, net_state, opt_state, ema), sums
+
+    return train_step
+
+
+def moving_average(average: Any, tree: Any, step: jax.Array, decay: float):
+    """Returns d * average + (1 - d) * tree with d = min(decay, (1 + step) / (10 + step)).
+
+    Args:
+      average: pytree of arrays. tree: the same structure, the newest values.
+      step: int32[], steps completed before this one.
+      decay: in [0, 1). The second term of d shortens the memory at the start, as in TensorFlow's
+        ExponentialMovingAverage(num_updates).
+
+    Returns:
+      The new average; leaves that are not floating point are taken from `tree`.
+
+    Example:
+      >>> moving_average(jnp.zeros(()), jnp.ones(()), jnp.array(0), 0.99).item().__round__(3)
+      0.9
+    """
+    d = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+
+    def mix(a, x):
+        floating = jnp.issubdtype(jnp.asarray(x).dtype, jnp.inexact)
+        return (a + (1 - d) * (x - a)).astype(x.dtype) if floating else x
+
+    return jax.tree.map(mix, average, tree)
