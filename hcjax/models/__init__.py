@@ -12,21 +12,36 @@ from typing import Any
 
 from hcjax import options as tables
 from hcjax.errors import ConfigError
-from hcjax.models.lenet import lenet5, lenet5_1998, lenet_300_100
-from hcjax.models.mnist_cnn import seed_cnn
+from hcjax.models import alexnet, lenet, mnist_cnn, nin, resnet
+from hcjax.models.adapters import linen
 from hcjax.models.network import Network, inference
 
-__all__ = ["MODELS", "Network", "create", "inference", "options"]
+__all__ = ["MODELS", "Network", "create", "inference", "linen", "options"]
 
 MODELS = {
-    "seed_cnn": seed_cnn,
-    "mnist_cnn": seed_cnn,  # the name that configs use
-    "seed_cnn_tiny": partial(seed_cnn, filters=4),
-    "lenet_300_100": lenet_300_100,
-    "mlp_tiny": partial(lenet_300_100, hidden=(16, 16)),
-    "lenet5": lenet5,
-    "lenet5_tiny": partial(lenet5, filters=(4, 8), hidden=16),
-    "lenet5_1998": lenet5_1998,
+    "seed_cnn": mnist_cnn.seed_cnn,
+    "mnist_cnn": mnist_cnn.seed_cnn,  # the name that configs use
+    "seed_cnn_tiny": partial(mnist_cnn.seed_cnn, filters=4),
+    "lenet_300_100": lenet.lenet_300_100,
+    "mlp_tiny": partial(lenet.lenet_300_100, hidden=(16, 16)),
+    "lenet5": lenet.lenet5,
+    "lenet5_tiny": partial(lenet.lenet5, filters=(4, 8), hidden=16),
+    "lenet5_1998": lenet.lenet5_1998,
+    "alexnet": alexnet.alexnet,
+    "alexnet32": alexnet.alexnet32,
+    "alexnet_tiny": partial(alexnet.alexnet32, filters=(4, 8, 8, 8, 8), hidden=(16, 16)),
+    "nin": nin.nin,
+    "nin_tiny": partial(nin.nin, filters=((8, 8, 8), (8, 8, 8), (8, 8))),
+    "resnet8": partial(resnet.resnet_small, depth=8),
+    "resnet20": partial(resnet.resnet_small, depth=20),
+    "resnet32": partial(resnet.resnet_small, depth=32),
+    "resnet44": partial(resnet.resnet_small, depth=44),
+    "resnet56": partial(resnet.resnet_small, depth=56),
+    "resnet110": partial(resnet.resnet_small, depth=110),
+    "resnet_tiny": partial(resnet.resnet_small, depth=8, width=4),
+    "resnet18": partial(resnet.resnet, stages=(2, 2, 2, 2), bottleneck=False, stride_in="3x3"),
+    "resnet50": partial(resnet.resnet, stages=(3, 4, 6, 3), bottleneck=True),
+    "resnet50_tiny": partial(resnet.resnet, stages=(1, 1), bottleneck=True, width=4),
 }
 
 
