@@ -136,7 +136,9 @@ class Checkpoints:
         args = ocp.args.Composite(arrays=ocp.args.StandardRestore(target))
         arrays = self._manager.restore(step, args=args)["arrays"] if target else {}
         found = {}
-        for (name, _, _, sha), (_, array) in zip(body["leaves"], sorted(arrays.items()), strict=True):
+        for (name, _, _, sha), (_, array) in zip(
+            body["leaves"], sorted(arrays.items()), strict=True
+        ):
             if digest(array) != sha:
                 raise CheckpointError(f"{name} does not have the checksum it was written with")
             found[name] = array
@@ -188,12 +190,14 @@ def restructure(arrays: dict[str, np.ndarray], template: Any) -> Any:
 
 
 def nested(arrays: dict[str, np.ndarray], prefix: str) -> Any:
-    """Returns the arrays whose names begin with `prefix/` as nested dicts.
+    """Returns the arrays whose names begin with `prefix/` as nested dicts; {} if none does.
 
     Example:
       >>> nested({"params/a/b": 1, "step": 2}, "params")
       {'a': {'b': 1}}
     """
+    if prefix in arrays:
+        return arrays[prefix]
     tree: dict = {}
     for name, array in arrays.items():
         if name.startswith(prefix + "/"):

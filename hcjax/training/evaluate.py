@@ -108,7 +108,9 @@ def run_eval(eval_step: Callable, params: Any, state: Any, split: Split, *, batc
         sums, outputs = eval_step(params, state, parallel.shard(batch))
         each.append(outputs)
         sums = {k: np.asarray(v) for k, v in parallel.to_host(sums).items()}
-        sums = {k: v.astype(np.int64 if v.dtype.kind in "iu" else np.float64) for k, v in sums.items()}
+        sums = {
+            k: v.astype(np.int64 if v.dtype.kind in "iu" else np.float64) for k, v in sums.items()
+        }
         total = sums if total is None else {k: total[k] + v for k, v in sums.items()}
     rows = []
     for (index, label, kept), outputs in zip(pending, each):

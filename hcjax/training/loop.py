@@ -167,6 +167,13 @@ def fit(
         monitor=monitor,
         batch_size=batch_size,
         identity=identity,
+        data={
+            "class_names": list(data.class_names),
+            "image_shape": list(data.image_shape),
+            "mean": data.mean.tolist(),
+            "std": data.std.tolist(),
+        },
+        restore_best=patience is not None,
     )
     first_seconds = float("nan")
     with ExitStack() as stack:
@@ -211,10 +218,8 @@ def fit(
                 break
         rate = session.images_per_second
         session.finish()
-    trained = parallel.to_host(session.train_state.averaged)
-    restored = session.best.kept if patience and session.best.kept is not None else trained
     return Fit(
-        *restored,
+        *session.trained,
         step=session.step,
         stopped=session.stopped or ("preempted" if preempted else "steps"),
         history=session.history,

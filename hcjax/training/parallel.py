@@ -59,9 +59,7 @@ def evaluate(eval_step: Callable, *, devices: Sequence | None = None) -> Callabl
       The same function of a sharded batch; sums are over all devices of all hosts, `each` holds
       this host's examples as [D, N/D, ...].
     """
-    return jax.pmap(
-        eval_step, AXIS, in_axes=(None, None, 0), out_axes=(None, 0), devices=devices
-    )
+    return jax.pmap(eval_step, AXIS, in_axes=(None, None, 0), out_axes=(None, 0), devices=devices)
 
 
 def shard(batch: dict, count: int | None = None) -> dict:

@@ -30,6 +30,8 @@ class Session:
       monitor: key of `stopping.MONITORS`.
       batch_size: training examples per step over all devices.
       identity: JSON facts that a resumed run must share.
+      data: JSON facts that whoever loads the run needs: class names, image shape, mean, std.
+      restore_best: whether the run's result is its best validation, not its last parameters.
     """
 
     def __init__(
@@ -42,6 +44,8 @@ class Session:
         monitor: str,
         batch_size: int,
         identity: dict,
+        data: dict,
+        restore_best: bool,
     ):
         self.train_state, self.identity = train_state, identity
         self.step = 0
@@ -51,7 +55,7 @@ class Session:
         self.progress = Progress(0, quiet=True)
         self._eval_step, self._validation = eval_step, validation
         self._eval_batch_size, self._monitor = eval_batch_size, monitor
-        self._batch_size = batch_size
+        self._batch_size, self._data, self._restore_best = batch_size, data, restore_best
         self._checkpoints = self._writer = None
         self._pending: list[dict] = []  # sums of the steps since the last line, on the device
         self._due: list[dict] = []  # those of a line that is written once the next step runs
@@ -84,7 +88,8 @@ class Session:
             saved = restructure(arrays, {"train": self.train_state, "best": kept})
             self.train_state = saved["train"]
             self.best = stopping.Best(**{**record["best"], "kept": saved["best"]})
-            self.history, self.stopped = record["history"], record["stopped"]
+            self.history = record["history"]
+            self.stopped = record["stopped"] if record["stopped"] == "patience" else ""
             self._before, self._logged = record["train_seconds"], self.step
             self._checkpoints.discard_after(self.step)
         if jax.process_index() == 0:
@@ -160,8 +165,25 @@ class Session:
                 "history": self.history,
                 "stopped": self.stopped,
                 "train_seconds": self.train_seconds,
+                "data": self._data,
+                "trained": self._where(),
             }
             self._checkpoints.save(self.step, tree, record)
+
+    @property
+    def trained(self) -> tuple[Any, Any]:
+        """(params, state) that are the run's result, on the host."""
+        if self._restore_best and self.best.kept is not None:
+            return self.best.kept
+        return parallel.to_host(self.train_state.averaged)
+
+    def _where(self) -> list[str]:
+        """Returns where in a checkpoint's arrays `trained` is."""
+        if self._restore_best and self.best.kept is not None:
+            return ["best/0", "best/1"]
+        if self.train_state.ema is not None:
+            return ["train/ema/0", "train/ema/1"]
+        return ["train/params", "train/state"]
 
     def preempted(self) -> bool:
         """Whether all processes agreed to stop here, because one was told to."""

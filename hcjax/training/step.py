@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from hcjax import metrics
+from hcjax import metrics, optim
 
 
 class TrainState(NamedTuple):
@@ -188,7 +188,7 @@ def moving_average(average: Any, tree: Any, step: jax.Array, decay: float):
       >>> moving_average(jnp.zeros(()), jnp.ones(()), jnp.array(0), 0.99).item().__round__(3)
       0.9
     """
-    d = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    d = optim.ema_decay(step, decay)
 
     def mix(a, x):
         floating = jnp.issubdtype(jnp.asarray(x).dtype, jnp.inexact)

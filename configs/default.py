@@ -1,0 +1,124 @@
+"""Every key of a config, with its meaning, unit and legal range. The other configs are deltas.
+
+A key that is None takes the default of the function it goes to (named in its comment), and is an
+error where that function has no such option. Override any of them on the command line:
+
+    python launch.py --config=configs/lenet.py --config.optim.learning_rate=3e-4
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+
+def get_config() -> ConfigDict:
+    """Returns the default config: the seed CNN on MNIST."""
+    config = ConfigDict()
+
+    # Decides initial parameters, batch order, augmentation, dropout and the split. >= 0.
+    config.seed = 0
+    # "cpu", "gpu" or "tpu"; "" takes the best that is there. One asked for but absent is an error.
+    config.platform = ""
+    # Bit-exact GPU kernels, slower. CPU and TPU are bit-exact anyway.
+    config.deterministic = False
+    # Folder of the compilation caches; "" for ~/.cache/hcjax, "off" for none.
+    config.cache_dir = ""
+    # Workdir of a finished run to take the parameters from (fine-tuning); "" for none. The last
+    # layer starts anew if the classes differ.
+    config.init_from = ""
+    # Writes a trace of that many steps, from the 11th on, to WORKDIR/profile. >= 0.
+    config.profile_steps = 0
+
+    config.data = data = ConfigDict()
+    data.source = "mnist"  # "mnist" (embedded), "tfds", "idx", "folder" or "npz"
+    data.name = placeholder(str)  # tfds: the dataset's name, e.g. "cifar10"
+    data.path = placeholder(str)  # idx, folder: a folder; npz: a file; tfds: its data_dir
+    data.validation = 5000  # examples (>= 0) or fraction (0..1) of train kept to choose by
+    data.test = placeholder(float)  # fraction of train kept as test where a source has none
+    data.image_size = placeholder(tuple)  # (height, width) that images are resized to, pixels
+    data.channels = placeholder(int)  # 1 or 3, for sources that can convert
+    data.limit = placeholder(int)  # only the first examples of each split, for a quick try
+    data.memory_limit_bytes = 4 * 2**30  # larger data is streamed
+    data.threads = 0  # threads that read ahead; 0 reads in the loop if images are in memory
+
+    # Augmentations of training images, in this order; their options are in the sections below.
+    config.augment = augment = ConfigDict()
+    augment.use = ()
+    augment.shift = ConfigDict({"pixels": placeholder(int)})
+    augment.crop = ConfigDict({"area": placeholder(tuple), "aspect": placeholder(tuple)})
+    augment.flip = ConfigDict({"probability": placeholder(float), "vertical": placeholder(bool)})
+    augment.affine = affine = ConfigDict()
+    affine.rotate = placeholder(float)  # degrees either way
+    affine.scale = placeholder(float)  # relative
+    affine.shift = placeholder(float)  # pixels
+    affine.shear = placeholder(float)  # pixels per pixel
+    affine.elastic = placeholder(float)  # std of a smooth displacement, pixels
+    affine.cells = placeholder(int)  # points of that displacement's grid along an axis
+    augment.elastic = ConfigDict({"strength": placeholder(float), "cells": placeholder(int)})
+    augment.cutout = ConfigDict({"size": placeholder(int), "fill": placeholder(float)})
+    augment.noise = ConfigDict({"std": placeholder(float)})
+    augment.color = color = ConfigDict()
+    color.brightness = placeholder(float)
+    color.contrast = placeholder(float)
+    color.saturation = placeholder(float)
+    augment.mixup = ConfigDict({"alpha": placeholder(float)})
+    augment.cutmix = ConfigDict({"alpha": placeholder(float)})
+
+    config.model = model = ConfigDict()
+    model.name = "mnist_cnn"  # a key of hcjax.models.MODELS
+    model.dtype = "float32"  # compute: "float32" or "bfloat16"; parameters stay float32
+    model.sync_batchnorm = False  # BatchNorm over all devices instead of per device
+    model.activation = placeholder(str)  # "relu", "prelu", where the model has a choice
+    model.dropout = placeholder(float)  # in [0, 1), where the model has it
+    model.norm_momentum = placeholder(float)  # of running statistics, in [0, 1)
+
+    config.loss = loss = ConfigDict()
+    loss.name = "cross_entropy"  # a key of hcjax.losses.LOSSES
+    loss.smoothing = placeholder(float)  # cross_entropy: label smoothing, in [0, 1)
+    loss.gamma = placeholder(float)  # focal: >= 0
+    loss.l1 = 0.0  # times the sum of |w| over kernels, added to the mean loss
+    loss.l2 = 0.0  # times half the sum of w^2 over kernels, added to the mean loss
+    loss.class_weights = ""  # "balanced" weighs classes by 1 / frequency; "" all alike
+
+    config.optim = optim = ConfigDict()
+    optim.name = "adam"  # a key of hcjax.optim.OPTIMIZERS
+    optim.learning_rate = 1e-3  # the peak, > 0
+    optim.clip_norm = placeholder(float)  # largest global gradient norm, > 0
+    optim.accumulate_steps = 1  # batches whose gradients are averaged before an update
+    optim.freeze = placeholder(str)  # regular expression of parameter paths that stay as they are
+    optim.weight_decay = placeholder(float)  # decoupled, on kernels; times the learning rate
+    optim.momentum = placeholder(float)  # sgd, muon: in [0, 1)
+    optim.nesterov = placeholder(bool)  # sgd, muon
+    optim.b1 = placeholder(float)  # adam, adamw, lamb, lion: in [0, 1)
+    optim.b2 = placeholder(float)  # the same
+    optim.epsilon = placeholder(float)  # adam, adamw, lamb
+    optim.rms = placeholder(float)  # muon: size of an update
+
+    config.schedule = schedule = ConfigDict()
+    schedule.name = "constant"  # a key of hcjax.optim.SCHEDULES
+    schedule.warmup_steps = placeholder(int)  # constant, cosine, step
+    schedule.warmup_fraction = placeholder(float)  # one_cycle: of all steps
+    schedule.initial_divisor = placeholder(float)  # one_cycle: peak / first rate
+    schedule.final_divisor = placeholder(float)  # one_cycle: first rate / last rate
+    schedule.final_fraction = placeholder(float)  # cosine: last rate / peak
+    schedule.milestones = placeholder(tuple)  # step: fractions of all steps
+    schedule.factor = placeholder(float)  # step, reduce_on_plateau: each reduction's, in (0, 1)
+    schedule.every_steps = placeholder(int)  # reduce_on_plateau: steps that are averaged
+    schedule.patience = placeholder(int)  # reduce_on_plateau: such averages without a better one
+    schedule.cooldown = placeholder(int)  # reduce_on_plateau: averages to wait after a reduction
+    schedule.min_fraction = placeholder(float)  # reduce_on_plateau: least rate / peak
+    schedule.tolerance = placeholder(float)  # reduce_on_plateau: relative, what counts as better
+
+    config.train = train = ConfigDict()
+    train.batch_size = 128  # images per step over all devices, a multiple of their number
+    train.epochs = 10.0  # passes over the training part; >= 0, fractions allowed
+    train.eval_every = placeholder(int)  # steps between validations; None: one epoch
+    train.eval_batch_size = 1000  # images per evaluation step over all devices
+    train.patience = placeholder(int)  # validations without a better one before stopping
+    train.monitor = "nll"  # what is better: "nll" or "accuracy" of the validation part
+    train.ema_decay = placeholder(float)  # in [0, 1): use a moving average of the parameters
+    train.log_every = 50  # steps between lines of metrics.jsonl
+    train.checkpoint_every = placeholder(int)  # steps; None: at every validation
+    train.keep = 3  # checkpoints kept
+
+    config.lock()  # a key that is not above is an error
+    return config

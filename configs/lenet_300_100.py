@@ -1,0 +1,21 @@
+"""LeNet-300-100: two hidden dense layers of 300 and 100 units, 266,610 parameters."""
+
+from configs import default
+
+
+def get_config():
+    """Returns the config."""
+    config = default.get_config()
+    config.model.name = "lenet_300_100"
+    config.model.dropout = 0.2
+    config.augment.use = ("affine",)
+    config.augment.affine.rotate = 10.0
+    config.augment.affine.scale = 0.1
+    config.augment.affine.shift = 1.5
+    config.augment.affine.shear = 0.1
+    config.optim.name = "adamw"
+    config.optim.learning_rate = 2e-3
+    config.schedule.name = "one_cycle"
+    config.train.epochs = 40.0
+    config.train.ema_decay = 0.999
+    return config

@@ -1,0 +1,36 @@
+"""hcjax: from training a CNN to the smallest and fastest artifact that is provably as good.
+
+In reading order: `data` gives a Dataset, `models` a network as two pure functions, `losses` and
+`optim` what to minimise and how, `fit` trains, `evaluate` scores, `load` reads a workdir back.
+
+Letters, in every docstring: N batch, H W C image height, width and channels (NHWC), K classes,
+D devices, I O input and output channels of a kernel (HWIO). Shapes are written `dtype[N, K]`.
+Units: loss in nats per example; accuracy, error and sparsity as fractions; sizes in bytes; times
+in seconds.
+"""
+
+from hcjax import data, errors, losses, metrics, models, optim, trees
+from hcjax.models import inference
+from hcjax.training.evaluate import evaluate
+from hcjax.training.loop import fit
+from hcjax.training.step import init_state, make_loss_fn, make_train_step
+from hcjax.workdir import load
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "data",
+    "errors",
+    "evaluate",
+    "fit",
+    "inference",
+    "init_state",
+    "load",
+    "losses",
+    "make_loss_fn",
+    "make_train_step",
+    "metrics",
+    "models",
+    "optim",
+    "trees",
+]

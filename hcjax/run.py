@@ -1,0 +1,154 @@
+"""`run(config, workdir)`: the table of contents of the project. Config stops here.
+
+In: a config and a folder. Out: a trained network in that folder, with its report; everything
+called from here takes plain arguments.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from hcjax import config as configs
+from hcjax import data, recipe, trees
+from hcjax import workdir as workdirs
+from hcjax.errors import ConfigError
+from hcjax.reports import curves, plots, report, tables, writers
+from hcjax.training import evaluate, loop, platform
+
+
+def run(config: Any, workdir: str | Path, *, quiet: bool = False, started: float | None = None):
+    """Returns the report of a run: trained, or gone on with, evaluated once, and written down.
+
+    Args:
+      config: see `configs/default.py`; ConfigDict or nested dicts.
+      workdir: folder of the run. A finished one is read, an unfinished one is gone on with.
+      quiet: print nothing.
+      started: `time.perf_counter()` from which seconds_to_first_step counts; None for now.
+
+    Returns:
+      dict, also in `workdir/report.json`; None if the run was preempted (start it again).
+
+    Raises:
+      HcjaxError: for everything that whoever started it can mend.
+    """
+    started = time.perf_counter() if started is None else started
+    say = (lambda *_: None) if quiet or jax.process_index() else print
+    workdir = Path(workdir).expanduser().absolute()
+    plain = configs.to_dict(config)
+    cache, counts = recipe.start_platform(configs.Reader(plain))
+    for line in [*platform.describe(cache), f"workdir {workdir}"]:
+        say(line)
+    workdirs.claim(workdir, plain)
+    if (workdir / workdirs.REPORT).exists():
+        done = workdirs.read_json(workdir / workdirs.REPORT)
+        say("this run is finished; its report:")
+        say(tables.end_of_run(done))
+        return done
+
+    reader = configs.Reader(plain)
+    made = recipe.build(reader)
+    reader.check_unread()
+    dataset = made.dataset
+    say(data.text(data.report(dataset)) if not quiet else "")
+    ready = time.perf_counter() - started
+    fitted = loop.fit(
+        made.network.apply,
+        made.params,
+        dataset,
+        state=made.state,
+        steps=made.steps,
+        workdir=workdir,
+        quiet=quiet,
+        started=started,
+        **made.fit,
+    )
+    if fitted.stopped == "preempted":
+        say(f"preempted: step {fitted.step} is saved; start the same command again to go on")
+        return None
+    say(
+        f"first step after {fitted.seconds_to_first_step:.2f} s, of which imports, data and model "
+        f"{ready:.2f} s; compilation cache: {counts['hits']} hits, {counts['misses']} misses"
+    )
+    if not len(dataset.test.labels):
+        raise ConfigError("there are no test examples to score; the trained network is in workdir")
+    scored = evaluate.evaluate(
+        made.network.apply,
+        fitted.params,
+        dataset,
+        state=fitted.state,
+        batch_size=reader.section("train").get("eval_batch_size"),
+    )
+    result = summary(plain, fitted, scored)
+    if jax.process_index() == 0:
+        draw(workdir, dataset, fitted.params, scored)
+        report.write_json(workdir / workdirs.REPORT, result)
+    names = dataset.class_names
+    say(tables.end_of_run(result, confusion=scored.sums["confusion"], class_names=names))
+    say(f"report, curves, confusion matrix, worst mistakes and filters are in {workdir}")
+    return result
+
+
+def summary(config: dict, fitted: loop.Fit, scored: evaluate.Evaluation) -> dict:
+    """Returns the report of a finished run."""
+    score = scored.summary
+    device = jax.devices()[0]
+    last = fitted.history[-1] if fitted.history else {}
+    return {
+        "config": config,
+        "seed": config["seed"],
+        "test_accuracy": score["accuracy"],
+        "test_error": score["error"],
+        "test_examples": score["examples"],
+        "nll": score["nll"],
+        "ece": score["ece"],
+        "per_class": score["per_class"],
+        "confusion": scored.sums["confusion"].tolist(),
+        "validation_accuracy": max((h["accuracy"] for h in fitted.history), default=None),
+        "last_validation": last,
+        "parameters": trees.num_parameters(fitted.params),
+        "weight_bytes": trees.size_bytes(fitted.params),
+        "steps": fitted.step,
+        "stopped": fitted.stopped,
+        "best_step": fitted.best_step or None,
+        "train_seconds": fitted.train_seconds,
+        "seconds_to_first_step": fitted.seconds_to_first_step,
+        "images_per_second": fitted.images_per_second,
+        "peak_memory_bytes": platform.peak_memory_bytes(),
+        "params_sha256": trees.sha256(fitted.params),
+        "versions": workdirs.versions(),
+        "git_commit": workdirs.git_commit(),
+        "device": f"{jax.device_count()} x {device.platform} ({device.device_kind}), "
+        f"{platform.threads()} threads",
+    }
+
+
+def draw(workdir: Path, dataset: data.Dataset, params: Any, scored: evaluate.Evaluation) -> None:
+    """Writes the pictures of a finished run as PNG files into its workdir."""
+    names, each = dataset.class_names, scored.each
+    curves.learning_curves(workdir / "curves.png", writers.read_metrics(workdir))
+    plots.confusion_matrix(workdir / "confusion.png", scored.sums["confusion"], class_names=names)
+    wrong = np.flatnonzero(each["prediction"] != each["label"])
+    worst = wrong[np.argsort(-each["loss"][wrong], kind="stable")][:32]
+    images = np.asarray(dataset.test.images[each["index"][worst]])
+    plots.worst_mistakes(
+        workdir / "mistakes.png",
+        images,
+        each["label"][worst],
+        each["prediction"][worst],
+        each["confidence"][worst],
+        class_names=names,
+    )
+    height, width, channels = dataset.image_shape
+    shapes = {
+        4: lambda k: k.shape[2] == channels,
+        2: lambda k: k.shape[0] == height * width * channels,
+    }
+    kernels = [np.asarray(leaf) for _, leaf in trees.paths(params) if np.ndim(leaf) in shapes]
+    first = [k for k in kernels if shapes[k.ndim](k)]
+    if first:
+        plots.filters(workdir / "filters.png", first[0], input_shape=dataset.image_shape)
