@@ -9,6 +9,7 @@ from hcjax.data.augment import AUGMENTATIONS, needs_partners
 from hcjax.data.batches import eval_batches, indices, train_batches
 from hcjax.data.check import report, text
 from hcjax.data.dataset import Dataset, LazyImages, Parts, Split
+from hcjax.data.images import read_image
 from hcjax.data.prepare import make_prepare
 from hcjax.data.source import SOURCES, load
 
@@ -24,6 +25,7 @@ __all__ = [
     "load",
     "make_prepare",
     "needs_partners",
+    "read_image",
     "report",
     "text",
     "train_batches",

@@ -1,0 +1,133 @@
+"""Image files and single images, through Pillow: reading, and fitting to a stated shape.
+
+Comes in: a path or the bytes of a PNG or JPEG; goes out: uint8[H, W, C].
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+
+from hcjax.errors import ConfigError, DataError
+
+_MODES = {1: "L", 3: "RGB"}
+
+
+def read_image(
+    file: str | Path | bytes, image_shape: tuple[int, int, int], *, where: str | None = None
+) -> np.ndarray:
+    """Returns one image file as bytes of the stated shape.
+
+    An image of another size is scaled (bilinear, antialiased) until it covers H x W, then what
+    sticks out on two sides is cut off; proportions are kept. Colour becomes grey and grey becomes
+    three equal channels as C asks.
+
+    Args:
+      file: path of an image file, or its content.
+      image_shape: (H, W, C), C 1 or 3.
+      where: name for messages; by default the path.
+
+    Returns:
+      uint8[H, W, C].
+
+    Raises:
+      DataError: if the file cannot be read as an image of 8 bits.
+
+    Example:
+      >>> from PIL import Image
+      >>> file = io.BytesIO()
+      >>> Image.new("RGB", (6, 2), (9, 9, 9)).save(file, "png")
+      >>> read_image(file.getvalue(), (4, 4, 1)).shape
+      (4, 4, 1)
+    """
+    where = where or (str(file) if not isinstance(file, bytes) else "image")
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
+            _check_depth(image, where)
+            return _fit(image, image_shape)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{where}: expected a readable image, found: {error}") from error
+
+
+def read_shape(path: Path) -> tuple[int, int, int]:
+    """Returns (H, W, C) from an image file's header; C is 1 for grey, else 3."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            _check_depth(image, str(path))
+            return image.height, image.width, 1 if image.mode in ("1", "L", "LA") else 3
+    except (OSError, SyntaxError) as error:
+        raise DataError(f"{path}: expected a readable image, found: {error}") from error
+
+
+def fit_all(images: np.ndarray, image_shape: tuple[int, int, int]) -> np.ndarray:
+    """Returns images in another shape, each fitted as in `read_image`.
+
+    Args:
+      images: uint8[N, H, W, C], C 1 or 3.
+      image_shape: the new (H, W, C).
+
+    Returns:
+      uint8[N, *image_shape]; `images` itself if it has that shape.
+
+    Example:
+      >>> fit_all(np.full((2, 4, 4, 1), 7, np.uint8), (8, 8, 3))[0, 0, 0].tolist()
+      [7, 7, 7]
+    """
+    if images.shape[1:] == tuple(image_shape):
+        return images
+    from PIL import Image
+
+    if images.shape[-1] not in _MODES:
+        raise ConfigError(
+            f"image_size and channels need images with 1 or 3 channels, found {images.shape[-1]}"
+        )
+    fitted = np.empty((len(images), *image_shape), np.uint8)
+    for i, image in enumerate(images):
+        pixels = image[..., 0] if image.shape[-1] == 1 else image
+        fitted[i] = _fit(Image.fromarray(pixels), image_shape)
+    return fitted
+
+
+def size_pair(image_size) -> tuple[int, int] | None:
+    """Returns `image_size` as (H, W): an integer stands for a square, None stays None."""
+    if image_size is None:
+        return None
+    pair = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    if len(pair) != 2 or any(not isinstance(n, int) or n < 1 for n in pair):
+        raise ConfigError(
+            f"image_size must be pixels, one integer or (height, width), got {image_size!r}"
+        )
+    return pair
+
+
+def check_channels(channels: int | None) -> None:
+    """Raises ConfigError unless `channels` is None, 1 or 3."""
+    if channels not in (None, *_MODES):
+        raise ConfigError(f"channels must be 1 (grey) or 3 (colour), got {channels!r}")
+
+
+def _check_depth(image, where: str) -> None:
+    """Raises DataError for 16- and 32-bit images, which Pillow would cut off at 255."""
+    if image.mode[0] in "IF":
+        raise DataError(f"{where}: expected 8 bits per channel, found Pillow's mode {image.mode}")
+
+
+def _fit(image, image_shape: tuple[int, int, int]) -> np.ndarray:
+    """A Pillow image as uint8[H, W, C]."""
+    from PIL import Image, ImageOps
+
+    height, width, channels = image_shape
+    if channels not in _MODES:
+        raise ConfigError(f"image files are read with 1 or 3 channels, not {channels}")
+    image = image.convert(_MODES[channels])
+    if image.size != (width, height):
+        image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
+    return np.asarray(image, np.uint8).reshape(image_shape)

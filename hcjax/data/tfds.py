@@ -1,0 +1,171 @@
+"""Source `tfds`: any image classification set of TensorFlow Datasets, read without TensorFlow.
+
+Comes in: a name and, optionally, the `data_dir` where it is prepared, on disk or on `gs://`; goes
+out: `Parts`. Records are ArrayRecord files, read in any order through `tfds.data_source`; images
+are decoded by Pillow when they are asked for.
+
+TensorFlow Datasets *reads* without TensorFlow, but most sets need TensorFlow to be *prepared*
+(downloaded and rewritten as ArrayRecord). That happens in a process of its own, so that no run of
+hcjax imports TensorFlow, and only where TensorFlow is installed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from hcjax.data.dataset import LazyImages, Parts, Split
+from hcjax.data.images import read_image, size_pair
+from hcjax.errors import ConfigError, DataError
+
+_PREPARE = """
+import sys, tensorflow_datasets as tfds
+name, data_dir = sys.argv[1:]
+tfds.builder(name, data_dir=data_dir or None, file_format="array_record").download_and_prepare()
+"""
+
+
+def load(
+    name: str,
+    path: str | None = None,
+    *,
+    image_size=None,
+    channels: int | None = None,
+    memory_limit_bytes: int = 4 * 2**30,
+) -> Parts:
+    """Returns the parts of a set of TensorFlow Datasets.
+
+    Args:
+      name: e.g. "cifar10", "svhn_cropped", "emnist/balanced", "imagenet2012".
+      path: the `data_dir` that holds it, a folder or `gs://...` (needs the package gcsfs); None:
+        TFDS's own, ~/tensorflow_datasets.
+      image_size: pixels, H = W or (H, W), that every image is fitted to (see `read_image`); needed
+        where images differ in size.
+      channels: 1 or 3; None: as in the set.
+      memory_limit_bytes: a larger set (decoded) is streamed. Its labels are read once, which
+        takes as long as reading it, and kept in ~/.cache/hcjax.
+
+    Returns:
+      Parts with `LazyImages`. A test part without labels (ImageNet's) is left out.
+
+    Raises:
+      DataError: if the set is unknown, not there and not to be had, not an image classification
+        set, or has images of several sizes and no `image_size` is given.
+    """
+    if not name:
+        raise ConfigError("source tfds needs a name, e.g. data.name=cifar10")
+    import tensorflow_datasets as tfds
+
+    builder = _builder(tfds, name, path)
+    image_key, label_key = _keys(tfds, builder, name)
+    stored = builder.info.features[image_key].shape
+    size = size_pair(image_size) or stored[:2]
+    if None in size:
+        raise DataError(f"{name}: images differ in size; state an image_size to fit them to")
+    image_shape = (*size, channels or stored[2] or 3)
+    num_examples = {part: split.num_examples for part, split in builder.info.splits.items()}
+    if not num_examples.get("train"):
+        raise DataError(f"{name}: expected a split 'train', found {list(num_examples)}")
+    in_memory = sum(num_examples.values()) * np.prod(image_shape) <= memory_limit_bytes
+    class_names = tuple(builder.info.features[label_key].names)
+    splits = {}
+    for part in ("train", "validation", "test"):
+        if not num_examples.get(part):
+            continue
+        where = f"{name} ({part})"
+        try:
+            source = tfds.data_source(
+                name,
+                split=part,
+                data_dir=path,
+                download=False,
+                decoders={image_key: tfds.decode.SkipDecoding()},
+            )
+            if source[0][label_key] < 0:
+                continue
+        except Exception as error:  # whatever readers raise: files damaged, or of another format
+            raise DataError(f"{where}: cannot be read from {builder.data_path}: {error}") from error
+        records = source.__getitems__(range(len(source))) if in_memory else source
+        labels = _labels(records, label_key, len(source), f"{builder.data_path}/{part}", in_memory)
+        splits[part] = _split(records, image_key, image_shape, labels, class_names, where)
+    return Parts(class_names, **splits)
+
+
+def _builder(tfds, name: str, path: str | None):
+    """The builder of a prepared set; prepares it first where that is possible."""
+    place = path or "~/tensorflow_datasets"
+    ways_out = (
+        "Ways out: name a folder or gs:// bucket where it is prepared (data.path=DATA_DIR); or "
+        "prepare it once where TensorFlow is installed: pip install tensorflow-cpu "
+        f"tensorflow-datasets && tfds build {name} --file_format=array_record --data_dir=DATA_DIR; "
+        "or use local files: data.source=idx, folder or npz"
+    )
+    try:
+        builder = tfds.builder(name, data_dir=path)
+    except Exception as error:  # unknown name or config, no gcsfs, no such bucket
+        reason = str(error).split("\n")[0][:300]
+        raise DataError(f"no TFDS set '{name}' in {place}: {reason}. {ways_out}") from error
+    if builder.info.splits:
+        return builder
+    if importlib.util.find_spec("tensorflow") is None:
+        raise DataError(
+            f"TFDS set '{name}' is not prepared in {place}, and preparing it needs TensorFlow, "
+            f"which is not installed here (hcjax reads sets without it). {ways_out}"
+        )
+    command = [sys.executable, "-c", _PREPARE, name, path or ""]
+    if subprocess.run(command, check=False).returncode:
+        raise DataError(f"TFDS could not download or prepare '{name}' (see above). {ways_out}")
+    return tfds.builder(name, data_dir=path)
+
+
+def _keys(tfds, builder, name: str) -> tuple[str, str]:
+    """The names of the image and the label among the set's features."""
+    features, keys = builder.info.features, builder.info.supervised_keys or ("image", "label")
+    expected = (tfds.features.Image, tfds.features.ClassLabel)
+    for key, kind in zip(keys, expected, strict=False):
+        if key not in features or not isinstance(features[key], kind):
+            raise DataError(
+                f"{name}: expected an image classification set (features Image and ClassLabel), "
+                f"found {dict(features.items())}"
+            )
+    return keys[0], keys[1]
+
+
+def _split(records, key: str, image_shape, labels: np.ndarray, class_names, where: str) -> Split:
+    """A split over encoded records, decoded when asked for."""
+    wrong = np.flatnonzero((labels < 0) | (labels >= len(class_names)))
+    if len(wrong):
+        raise DataError(
+            f"{where}: label of example {wrong[0]} is {labels[wrong[0]]}, expected 0 to "
+            f"{len(class_names) - 1}"
+        )
+
+    def read(row: int) -> np.ndarray:
+        return read_image(records[row][key], image_shape, where=f"{where}, example {row}")
+
+    return Split(LazyImages(read, np.arange(len(labels)), image_shape), labels)
+
+
+def _labels(records, key: str, size: int, where: str, in_memory: bool) -> np.ndarray:
+    """All labels; those of a streamed set are kept in a file, for the next run."""
+    if in_memory:
+        return np.array([record[key] for record in records], np.int32)
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "hcjax")
+    file = cache / f"labels-{hashlib.sha256(f'{where} {size}'.encode()).hexdigest()[:32]}.npy"
+    if file.exists():
+        return np.load(file)
+    labels = np.empty(size, np.int32)
+    for start in range(0, size, 256):
+        rows = range(start, min(start + 256, size))
+        labels[start : start + 256] = [record[key] for record in records.__getitems__(rows)]
+    cache.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix(f".{os.getpid()}.npy")
+    np.save(part, labels)
+    part.replace(file)  # whole or not at all, whoever else writes it
+    return labels
