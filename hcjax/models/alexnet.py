@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from hcjax.models import layers
+from hcjax.models import initial, layers
 from hcjax.models.network import Network, check_dtype
 
 
@@ -164,23 +164,19 @@ def _network(
     dtype = check_dtype(dtype)
     layers.check_activation(activation)
     layers.check_rate("dropout", dropout)
-    windows, shapes, inputs = [], {}, input_shape[2]
+    windows, start, inputs = [], {}, input_shape[2]
     for n, (conv, outputs) in enumerate(zip(convs, filters, strict=True), start=1):
         size, stride, padding, groups, after = conv
         windows.append((size, stride, sum(padding)))
         windows.extend([(pool_size, 2, 0)] if "pool" in after else [])
-        shapes[f"conv{n}"] = (size, size, inputs // groups, outputs)
+        shape = (size, size, inputs // groups, outputs)
+        start[f"conv{n}"] = initial.conv(shape, activation=activation)
         inputs = outputs
     units = [math.prod(layers.spatial(input_shape, windows)) * inputs, *hidden, num_classes]
     dense = [f"dense{n}" for n in range(1, len(units))]
-    shapes |= {name: units[n : n + 2] for n, name in enumerate(dense)}
-
-    def init(key):
-        params = {}
-        for layer_key, name in zip(jax.random.split(key, len(shapes)), shapes, strict=True):
-            follows = "identity" if name == dense[-1] else activation
-            params[name] = layers.conv_init(layer_key, shapes[name], activation=follows)
-        return params, {}
+    for n, name in enumerate(dense):
+        follows = "identity" if name == dense[-1] else activation
+        start[name] = initial.dense(units[n : n + 2], activation=follows)
 
     def apply(params, state, images, *, train=False, key=None):
         x = images.astype(dtype)
@@ -197,4 +193,4 @@ def _network(
             x = layers.dropout(x, dropout, train=train, key=layer_key)
         return layers.logits(params[dense[-1]], x), state
 
-    return Network(init, apply)
+    return Network(initial.draw(start), apply)

@@ -1,4 +1,4 @@
-"""Layers as plain functions over `jax.lax`: `x_init(key, ...) -> params`, `x(params, images)`.
+"""Layers as plain functions of (params, images) over `jax.lax`; `initial` says how params start.
 
 Activations are NHWC, kernels HWIO (dense: IO). A layer computes in the dtype of its input and
 casts its float32 parameters to it on the fly; only normalisation statistics are always float32.
@@ -7,7 +7,6 @@ No speed tricks: fast forms are a later transform of the whole step.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import jax
@@ -16,10 +15,6 @@ import numpy as np
 from jax import lax
 
 from hcjax.errors import ConfigError, unknown_name
-
-PRELU_SLOPE = 0.25  # the initial slope of Delving Deep into Rectifiers, section 2.1
-# The slope that stands for each activation in He's rule; identity (1) makes it 1 / fan_in.
-SLOPES = {"relu": 0.0, "prelu": PRELU_SLOPE, "identity": 1.0, "tanh": 1.0}
 
 Padding = str | int | tuple[int, int] | list[tuple[int, int]]
 
@@ -34,54 +29,6 @@ def check_rate(name: str, rate: float) -> None:
     """Raises ConfigError unless the rate is in [0, 1)."""
     if not 0 <= rate < 1:
         raise ConfigError(f"{name} must be in [0, 1), got {rate}")
-
-
-def he_normal(key: jax.Array, shape: Sequence[int], activation: str = "relu") -> jax.Array:
-    """Returns Gaussian weights that keep the signal's variance through the activation.
-
-    std = sqrt(2 / ((1 + a²) fan_in)),  a = 0 for relu, 0.25 for PReLU, 1 for linear layers.
-
-    Args:
-      key: PRNG key.
-      shape: kernel shape [..., I, O]; fan_in is the product of all sizes but the last.
-      activation: what follows the layer, a key of `SLOPES`.
-
-    Returns:
-      float32[shape].
-
-    Reference:
-      He et al., "Delving Deep into Rectifiers", 2015, arXiv:1502.01852, eq. 10 and 15.
-
-    Example:
-      >>> he_normal(jax.random.key(0), (5, 5, 20, 50)).shape
-      (5, 5, 20, 50)
-    """
-    std = math.sqrt(2 / ((1 + SLOPES[activation] ** 2) * math.prod(shape[:-1])))
-    return std * jax.random.normal(key, shape, jnp.float32)
-
-
-def conv_init(
-    key: jax.Array, shape: Sequence[int], *, activation: str = "identity", bias: bool = True
-) -> dict[str, jax.Array]:
-    """Returns a convolution's kernel float32[H, W, I, O], a zero bias, and PReLU slopes.
-
-    `activation` is what `activate` will apply to the result: it sets the scale of the kernel, and
-    for "prelu" adds "slope" float32[O].
-    """
-    params = {"kernel": he_normal(key, shape, activation)}
-    if bias:
-        params["bias"] = jnp.zeros(shape[-1], jnp.float32)
-    return params | slopes(activation, shape[-1])
-
-
-def slopes(activation: str, channels: int) -> dict[str, jax.Array]:
-    """Returns {"slope": float32[channels]} for PReLU, {} for any other activation."""
-    if activation != "prelu":
-        return {}
-    return {"slope": jnp.full(channels, PRELU_SLOPE, jnp.float32)}
-
-
-dense_init = conv_init  # a dense kernel float32[I, O] follows the same rule
 
 
 def conv(

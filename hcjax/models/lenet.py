@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import jax
 
 from hcjax.errors import ConfigError, unknown_name
-from hcjax.models import layers
+from hcjax.models import initial, layers
 from hcjax.models.network import Network, check_dtype
 
 
@@ -52,12 +52,10 @@ def lenet_300_100(
     sizes = [math.prod(input_shape), *hidden, num_classes]
     last = len(sizes) - 1
 
-    def init(key):
-        params = {}
-        for n, layer_key in enumerate(jax.random.split(key, last), start=1):
-            shape, follows = sizes[n - 1 : n + 1], "identity" if n == last else activation
-            params[f"dense{n}"] = layers.dense_init(layer_key, shape, activation=follows)
-        return params, {}
+    start = {}
+    for n in range(1, last + 1):
+        follows = "identity" if n == last else activation
+        start[f"dense{n}"] = initial.dense(sizes[n - 1 : n + 1], activation=follows)
 
     def apply(params, state, images, *, train=False, key=None):
         x = layers.flatten(images.astype(dtype))
@@ -68,7 +66,7 @@ def lenet_300_100(
             x = layers.dropout(x, dropout, train=train, key=layer_key)
         return layers.logits(params[f"dense{last}"], x), state
 
-    return Network(init, apply)
+    return Network(initial.draw(start), apply)
 
 
 def lenet5(
@@ -120,16 +118,12 @@ def lenet5(
     after_dense = "prelu" if activation == "prelu" else "relu"
     first, second = filters
 
-    def init(key):
-        keys = jax.random.split(key, 4)
-        shape1, shape2 = (5, 5, input_shape[2], first), (5, 5, first, second)
-        flat = (height * width * second, hidden)
-        return {
-            "conv1": layers.conv_init(keys[0], shape1, activation=activation),
-            "conv2": layers.conv_init(keys[1], shape2, activation=activation),
-            "dense1": layers.dense_init(keys[2], flat, activation=after_dense),
-            "dense2": layers.dense_init(keys[3], (hidden, num_classes)),
-        }, {}
+    start = {
+        "conv1": initial.conv((5, 5, input_shape[2], first), activation=activation),
+        "conv2": initial.conv((5, 5, first, second), activation=activation),
+        "dense1": initial.dense((height * width * second, hidden), activation=after_dense),
+        "dense2": initial.dense((hidden, num_classes)),
+    }
 
     def apply(params, state, images, *, train=False, key=None):
         x = images.astype(dtype)
@@ -141,7 +135,7 @@ def lenet5(
         x = layers.dropout(x, dropout, train=train, key=key)
         return layers.logits(params["dense2"], x), state
 
-    return Network(init, apply)
+    return Network(initial.draw(start), apply)
 
 
 def lenet5_1998(
@@ -194,19 +188,14 @@ def lenet5_1998(
     padding = [(m // 2, m - m // 2) for m in missing]
     padded = [side + m for side, m in zip(input_shape, missing, strict=False)]
     height, width = layers.spatial(padded, [(5, 1, 0), (2, 2, 0)] * 2)
-    sizes = [height * width * 16, 120, 84, num_classes]
 
-    def init(key):
-        keys = jax.random.split(key, 5)
-        params = {
-            "conv1": layers.conv_init(keys[0], (5, 5, input_shape[2], 6), activation=activation),
-            "conv2": layers.conv_init(keys[1], (5, 5, 6, 16), activation=activation),
-        }
-        for n in (1, 2, 3):
-            follows = "identity" if n == 3 else activation
-            shape = sizes[n - 1 : n + 1]
-            params[f"dense{n}"] = layers.dense_init(keys[n + 1], shape, activation=follows)
-        return params, {}
+    start = {
+        "conv1": initial.conv((5, 5, input_shape[2], 6), activation=activation),
+        "conv2": initial.conv((5, 5, 6, 16), activation=activation),
+        "dense1": initial.dense((height * width * 16, 120), activation=activation),
+        "dense2": initial.dense((120, 84), activation=activation),
+        "dense3": initial.dense((84, num_classes)),
+    }
 
     def apply(params, state, images, *, train=False, key=None):
         x = images.astype(dtype)
@@ -221,4 +210,4 @@ def lenet5_1998(
             x = layers.dropout(x, dropout, train=train, key=layer_key)
         return layers.logits(params["dense3"], x), state
 
-    return Network(init, apply)
+    return Network(initial.draw(start), apply)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import jax
-
-from hcjax.models import layers
+from hcjax.models import initial, layers
 from hcjax.models.network import Network, check_dtype
 
 
@@ -38,6 +36,7 @@ def seed_cnn(
       ConfigError: if an option is out of range or the images are too small.
 
     Example:
+      >>> import jax
       >>> params, _ = seed_cnn().init(jax.random.key(0))
       >>> params["dense1"]["kernel"].shape
       (5408, 10)
@@ -47,12 +46,10 @@ def seed_cnn(
     layers.check_rate("dropout", dropout)
     height, width = layers.spatial(input_shape, [(3, 1, 0), (2, 2, 0)])
 
-    def init(key):
-        key1, key2 = jax.random.split(key)
-        return {
-            "conv1": layers.conv_init(key1, (3, 3, input_shape[2], filters), activation=activation),
-            "dense1": layers.dense_init(key2, (height * width * filters, num_classes)),
-        }, {}
+    start = {
+        "conv1": initial.conv((3, 3, input_shape[2], filters), activation=activation),
+        "dense1": initial.dense((height * width * filters, num_classes)),
+    }
 
     def apply(params, state, images, *, train=False, key=None):
         x = layers.conv(params["conv1"], images.astype(dtype), padding="VALID")
@@ -61,4 +58,4 @@ def seed_cnn(
         x = layers.dropout(x, dropout, train=train, key=key)
         return layers.logits(params["dense1"], x), state
 
-    return Network(init, apply)
+    return Network(initial.draw(start), apply)

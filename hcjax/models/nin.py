@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import jax
 
-from hcjax.models import layers
+from hcjax.models import initial, layers
 from hcjax.models.network import Network, check_dtype
 
 
@@ -55,21 +55,14 @@ def nin(
     layers.check_rate("dropout", dropout)
     layers.spatial(input_shape, [(3, 2, 1)] * 2)
     blocks = [*filters[:-1], (*filters[-1], num_classes)]
-    shapes, inputs = {}, input_shape[2]
+    last = f"block3_conv{len(blocks[-1])}"
+    start, inputs = {}, input_shape[2]
     for b, (size, block) in enumerate(zip((5, 5, 3), blocks, strict=True), start=1):
         for n, outputs in enumerate(block, start=1):
-            side = size if n == 1 else 1
-            shapes[f"block{b}_conv{n}"] = (side, side, inputs, outputs)
-            inputs = outputs
-    last = list(shapes)[-1]
-
-    def init(key):
-        keys = jax.random.split(key, len(shapes))
-        params = {}
-        for layer_key, (name, shape) in zip(keys, shapes.items(), strict=True):
+            name, side = f"block{b}_conv{n}", size if n == 1 else 1
             follows = "identity" if name == last else activation
-            params[name] = layers.conv_init(layer_key, shape, activation=follows)
-        return params, {}
+            start[name] = initial.conv((side, side, inputs, outputs), activation=follows)
+            inputs = outputs
 
     def apply(params, state, images, *, train=False, key=None):
         keys = (None, None) if key is None else jax.random.split(key)
@@ -85,4 +78,4 @@ def nin(
                 x = layers.dropout(x, dropout, train=train, key=keys[b - 1])
         return layers.global_average(x), state
 
-    return Network(init, apply)
+    return Network(initial.draw(start), apply)

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from jax import lax
 
 from hcjax.errors import ConfigError
-from hcjax.models import layers
 
 EPSILON = 1e-5
 
@@ -16,24 +15,6 @@ def check_momentum(norm_momentum: float) -> None:
     """Raises ConfigError unless the momentum of the running statistics is in [0, 1)."""
     if not 0 <= norm_momentum < 1:
         raise ConfigError(f"norm_momentum must be in [0, 1), got {norm_momentum}")
-
-
-def batch_norm_init(
-    channels: int, *, activation: str = "identity", scale: float = 1.0
-) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-    """Returns (params, state) of a normalisation: scale and bias, and running mean and variance.
-
-    `activation` is what follows: "prelu" adds its slopes to the params.
-    """
-    params = {
-        "scale": jnp.full(channels, scale, jnp.float32),
-        "bias": jnp.zeros(channels, jnp.float32),
-    }
-    state = {
-        "mean": jnp.zeros(channels, jnp.float32),
-        "variance": jnp.ones(channels, jnp.float32),
-    }
-    return params | layers.slopes(activation, channels), state
 
 
 def batch_norm(
@@ -72,11 +53,12 @@ def batch_norm(
       a running average of the biased variance instead of the population's estimate.
 
     Example:
-      >>> params, state = batch_norm_init(2)
-      >>> x = jnp.array([1.0, 3.0]).reshape(2, 1, 1, 1) * jnp.ones(2)
-      >>> y, state = batch_norm(params, state, x, train=True)
-      >>> y[:, 0, 0, 0].round(3).tolist(), state["mean"].round(3).tolist()
-      ([-1.0, 1.0], [0.20000000298023224, 0.20000000298023224])
+      >>> params = {"scale": jnp.ones(1), "bias": jnp.zeros(1)}
+      >>> state = {"mean": jnp.zeros(1), "variance": jnp.ones(1)}
+      >>> x = jnp.array([1.0, 3.0]).reshape(2, 1, 1, 1)
+      >>> y, state = batch_norm(params, state, x, train=True, momentum=0.5)
+      >>> y.round(3).ravel().tolist(), state["mean"].tolist()
+      ([-1.0, 1.0], [1.0])
     """
     wide = x.astype(jnp.float32)
     if train:

@@ -10,12 +10,11 @@ import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
 from hcjax.errors import ConfigError, unknown_name
-from hcjax.models import layers, norm
+from hcjax.models import initial, layers, norm
 from hcjax.models.network import Network, check_dtype
 
 
@@ -70,6 +69,7 @@ def resnet_small(
       4.2.
 
     Example:
+      >>> import jax
       >>> params, state = resnet_small(depth=8).init(jax.random.key(0))
       >>> sorted(params["stage1_block1"]), sorted(state["stem"]["norm"])
       (['conv1', 'conv2', 'norm1', 'norm2'], ['mean', 'variance'])
@@ -135,6 +135,7 @@ def resnet(
       Deviation: `stride_in="3x3"`.
 
     Example:
+      >>> import jax
       >>> network = resnet(stages=(1, 1), width=8, num_classes=10, input_shape=(64, 64, 3))
       >>> params, _ = jax.eval_shape(network.init, jax.random.key(0))
       >>> params["stage2_block1"]["conv3"]["kernel"].shape
@@ -178,22 +179,18 @@ def _network(
     layers.check_activation(activation)
     norm.check_momentum(norm_momentum)
     options = {"axis_name": axis_name, "momentum": norm_momentum}
-    width = list(blocks.values())[-1][0][-1].outputs
 
-    def init(key):
-        keys = iter(jax.random.split(key, 2 + sum(len(units) + 1 for units, _ in blocks.values())))
-        params, state = {}, {}
-        params["stem"], state["stem"] = _unit_init(next(keys), stem, activation)
-        for name, (units, shortcut) in blocks.items():
-            params[name], state[name] = {}, {}
-            for unit in units + ((shortcut,) if shortcut else ()):
-                scale = 0.0 if zero_init and unit is units[-1] else 1.0
-                follows = "identity" if unit is shortcut else activation
-                unit_params, unit_state = _unit_init(next(keys), unit, follows, scale)
-                params[name] |= unit_params
-                state[name] |= unit_state
-        params["dense1"] = layers.dense_init(next(keys), (width, num_classes))
-        return params, state
+    start, statistics = {}, {}
+    start["stem"], statistics["stem"] = _unit_initial(stem, activation)
+    for name, (units, shortcut) in blocks.items():
+        start[name], statistics[name] = {}, {}
+        for each in units + ((shortcut,) if shortcut else ()):
+            scale = 0.0 if zero_init and each is units[-1] else 1.0
+            follows = "identity" if each is shortcut else activation
+            unit_params, unit_state = _unit_initial(each, follows, scale)
+            start[name] |= unit_params
+            statistics[name] |= unit_state
+    start["dense1"] = initial.dense((units[-1].outputs, num_classes))
 
     def apply(params, state, images, *, train=False, key=None):
         del key  # nothing is random
@@ -218,14 +215,15 @@ def _network(
             x = layers.activate(activation, block_params[f"norm{units[-1].name}"], x + y)
         return layers.logits(params["dense1"], layers.global_average(x)), new
 
-    return Network(init, apply)
+    return Network(initial.draw(start, statistics), apply)
 
 
-def _unit_init(key, unit, activation, scale=1.0):
-    """Returns ({"conv…", "norm…"}, {"norm…"}) of a unit that `activation` follows."""
+def _unit_initial(unit, activation, scale=1.0):
+    """Returns how ({"conv…", "norm…"}, {"norm…"}) of a unit that `activation` follows start."""
     shape = (unit.size, unit.size, unit.inputs, unit.outputs)
-    kernel = {"kernel": layers.he_normal(key, shape, activation)}
-    params, state = norm.batch_norm_init(unit.outputs, activation=activation, scale=scale)
+    kernel = initial.conv(shape, activation=activation, bias=False)
+    kernel.pop("slope", None)  # it belongs to the normalisation, after which it acts
+    params, state = initial.batch_norm(unit.outputs, activation=activation, scale=scale)
     return {f"conv{unit.name}": kernel, f"norm{unit.name}": params}, {f"norm{unit.name}": state}
 
 
