@@ -1,0 +1,77 @@
+"""The TPU compiler on a machine without a TPU: found, alone, and quiet.
+
+The PyPI package `libtpu` holds it. Loaded where there is no TPU it prints harmless errors about
+the metadata server, and two processes that load it at once collide on its lock file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from importlib import metadata
+
+from hcjax.errors import PlatformError
+
+# Read by libtpu when it is loaded: do not ask a metadata server what machine this is, and do not
+# abort because another process, not one of ours, has it loaded.
+_ENVIRONMENT = {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
+
+
+def version() -> str:
+    """Returns the release of libtpu.
+
+    Raises:
+      PlatformError: if it is not installed, saying how to install it.
+    """
+    if importlib.util.find_spec("libtpu") is None:
+        raise PlatformError(
+            "--plan compiles with the TPU compiler, which is in the package libtpu, and that is "
+            "not installed (no TPU is needed, only Linux on x86-64): pip install libtpu"
+        )
+    return metadata.version("libtpu")
+
+
+@contextlib.contextmanager
+def alone(say: Callable[[str], None]) -> Iterator[None]:
+    """Keeps other plans of this user out while the block runs; waits for one that is running.
+
+    Args:
+      say: called with one line of text before waiting.
+    """
+    import fcntl  # not on Windows, where there is no libtpu either
+
+    path = os.path.join(tempfile.gettempdir(), f"hcjax-plan-{os.getuid()}.lock")
+    with open(path, "a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"waiting for another --plan on this machine to finish (it holds {path})")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield  # closing the file lets go of the lock, also when the process is killed
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Loads libtpu, inside the block, without its noise and without asking a metadata server.
+
+    What is written to file descriptor 2 meanwhile, by C++ too, is dropped; errors come as
+    exceptions. The environment is put back, so that a real TPU can still be started afterwards.
+    """
+    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
+    sys.stderr.flush()
+    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.environ.update(_ENVIRONMENT)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
+        sys.stderr.flush()
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)

@@ -1,0 +1,76 @@
+"""Compiles real training steps for TPUs that are not there; test_plan.py runs it once.
+
+    python tests/training/tpu_plans.py [CACHE]
+
+Prints one JSON line per plan, with the shapes that its all-reduces ought to have. A process of
+its own, because libtpu stays loaded in the process that has loaded it.
+"""
+
+import json
+import sys
+
+import jax
+import numpy as np
+import optax
+
+from hcjax import losses, models
+from hcjax.data import prepare
+from hcjax.training import evaluate, parallel, plan, step
+
+SHAPES = {"lenet5": (28, 28, 1), "resnet20": (32, 32, 3), "resnet_tiny": (32, 32, 3)}
+WANTED = [
+    ("lenet5", "v5e:2x4", False),
+    ("lenet5", "v5e:16x16", False),
+    ("lenet5", "v6e:4x4", False),
+    ("resnet20", "v5e:2x4", False),
+    ("resnet20", "v5e:16x16", False),
+    ("resnet20", "v6e:4x4", False),
+    ("resnet_tiny", "v5e:2x4", True),
+]
+CHIPS = {"v5e:2x4": 8, "v5e:16x16": 256, "v6e:4x4": 16}
+PER_CHIP = 8
+
+
+def one(model: str, topology: str, sync: bool, cache: str | None) -> dict:
+    """Returns a plan, and what its step ought to communicate."""
+    shape, axis = SHAPES[model], {"axis_name": parallel.AXIS} if sync else {}
+    network = models.create(model, input_shape=shape, **axis)
+    channels = np.ones(shape[-1], np.float32)
+    ready = prepare.make_prepare(mean=0 * channels, std=channels, num_classes=10)
+    tx = optax.sgd(0.1, momentum=0.9)
+    loss_fn = step.make_loss_fn(network.apply, losses.cross_entropy)
+    train = step.make_train_step(loss_fn, tx, prepare=ready, devices=parallel.DEVICES)
+    scored = model == "lenet5" and topology == "v5e:2x4"
+    score = evaluate.make_eval_step(network.apply, prepare=ready, devices=parallel.DEVICES)
+    params, state = jax.eval_shape(network.init, jax.random.key(0))
+    whole = jax.eval_shape(lambda p, s: step.init_state(p, s, tx), params, state)
+    size = PER_CHIP * CHIPS[topology]
+    label = np.zeros(size, np.int32)
+    batch = {"image": np.zeros((size, *shape), np.uint8), "label": label}
+    found = plan.plan(
+        train,
+        score if scored else None,
+        whole,
+        batch | {"position": label},
+        batch | {"mask": label > 0},
+        topology=topology,
+        largest=False,
+        scaling=False,
+        quick=True,
+        cache=cache,
+    )
+    leaves = jax.tree.leaves((params, state))
+    return {
+        "model": model,
+        "sync": sync,
+        "parameters_bytes": sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(params)),
+        "leaves": [list(x.shape) for x in leaves],
+        "norms": len(jax.tree.leaves(state)) // 2,  # each has a running mean and a variance
+        "plan": found,
+        "text": plan.text(found),
+    }
+
+
+if __name__ == "__main__":
+    for wanted in WANTED:
+        print(json.dumps(one(*wanted, sys.argv[1] if len(sys.argv) > 1 else None)), flush=True)
