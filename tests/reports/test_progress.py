@@ -112,8 +112,9 @@ def test_a_note_stands_on_its_own_line():
 
 
 def test_quiet_writes_nothing_and_reads_no_number():
-    stream = Terminal()
-    with progress.Progress(1, stream=stream, quiet=True) as bar:
+    stream, clock = Terminal(), Clock()
+    with progress.Progress(2, stream=stream, clock=clock, quiet=True) as bar:
+        clock.now += 10
         bar.update(1, loss="not a number")
         bar.note("hidden")
         with bar.aside():
