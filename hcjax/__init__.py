@@ -14,9 +14,10 @@ from hcjax.models import inference
 from hcjax.training.evaluate import evaluate
 from hcjax.training.loop import fit
 from hcjax.training.step import init_state, make_loss_fn, make_train_step
+from hcjax.version import VERSION
 from hcjax.workdir import load
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "data",

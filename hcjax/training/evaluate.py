@@ -89,7 +89,15 @@ def make_eval_step(apply: Callable, *, prepare: Callable, devices: Devices = ONE
     return eval_step
 
 
-def run_eval(eval_step: Callable, params: Any, state: Any, split: Split, *, batch_size: int):
+def run_eval(
+    eval_step: Callable,
+    params: Any,
+    state: Any,
+    split: Split,
+    *,
+    batch_size: int,
+    count: int | None = None,
+) -> Evaluation:
     """Returns the `Evaluation` of a split by a compiled, sharded step.
 
     Args:
@@ -97,6 +105,7 @@ def run_eval(eval_step: Callable, params: Any, state: Any, split: Split, *, batc
       params, state: what to score.
       split: the examples.
       batch_size: global; a multiple of the number of devices.
+      count: devices of this host that the step runs on; None for all.
     """
     total, each = None, []
     hosts = (jax.process_index(), jax.process_count())
@@ -105,7 +114,7 @@ def run_eval(eval_step: Callable, params: Any, state: Any, split: Split, *, batc
         index = batch.pop("index")
         kept = batch["mask"]
         pending.append((index[kept], batch["label"][kept], kept))
-        sums, outputs = eval_step(params, state, parallel.shard(batch))
+        sums, outputs = eval_step(params, state, parallel.shard(batch, count))
         each.append(outputs)
         sums = {k: np.asarray(v) for k, v in parallel.to_host(sums).items()}
         sums = {

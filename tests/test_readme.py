@@ -1,0 +1,34 @@
+"""The README's notebook runs as written, and its first two commands are what CI runs."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.M | re.S)
+
+
+@pytest.mark.slow
+def test_the_notebook_trains_lenet_twice(capsys):
+    exec(compile(blocks("python")[0], "README.md", "exec"), {})
+    accuracies = [float(line) for line in capsys.readouterr().out.split()]
+    assert len(accuracies) == 2
+    assert min(accuracies) > 0.95  # 100 steps of 128 images; an untrained LeNet has 0.1
+
+
+def test_the_first_two_commands_are_one_line_each_and_make_their_own_environment():
+    run, test = (block.strip() for block in blocks("sh")[:2])
+    assert "\n" not in run + test
+    assert run.startswith("python3 -m venv .venv && ")
+    assert test.startswith("python3 -m venv .venv && ")
+    assert "launch.py --config=configs/lenet.py" in run
+    assert "-m pytest" in test
+
+
+def test_every_config_named_in_the_readme_exists():
+    for name in re.findall(r"configs/\w+\.py", README):
+        assert (Path(__file__).parents[1] / name).exists(), name
