@@ -31,7 +31,7 @@ def _records(count, split="train", **numbers):
 
 
 def test_every_picture_is_a_whole_png_and_nothing_else_is_left(tmp_path):
-    names = ["$ and $", "お"]  # a formula, and a letter that the font does not have
+    names = [r"$\frac$", "お"]  # a broken formula, and a letter that the font does not have
     image = np.zeros((2, 8, 8, 3), np.uint8)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -54,6 +54,7 @@ def test_the_curves_hold_the_records_and_the_best_point_is_named(tmp_path, figur
         numbers = {"loss": loss, "accuracy": accuracy}
         records.append({"step": step, "split": "validation"} | numbers)
     records.append({"step": 3, "split": "test", "loss": 99.0})
+    records.append({"step": 4, "split": "train", "loss": math.nan, "accuracy": None})
     plots.learning_curves(tmp_path / "a.png", records)
     loss, accuracy = figures[0].axes
     assert loss.lines[0].get_xydata().tolist() == [[1, 2], [2, 2], [3, 2]]
@@ -70,21 +71,34 @@ def test_the_curves_hold_the_records_and_the_best_point_is_named(tmp_path, figur
 
 def test_many_points_are_drawn_under_their_running_mean(tmp_path, figures):
     records = [
-        {"step": s, "split": "train", "loss": 1.0 + s % 2, "accuracy": 0.99 + 0.01 * (s % 2)}
-        for s in range(1, 61 + 1)
+        {"step": s, "split": "train", "loss": 1.0 + s % 3, "accuracy": 1.0 if s % 3 else 0.97}
+        for s in range(1, 90 + 1)
     ]
     plots.learning_curves(tmp_path / "a.png", records)
     loss, accuracy = figures[0].axes
     points, mean = loss.lines
-    assert (points.get_xdata().size, mean.get_xdata().size) == (61, 60)  # two points to a mean
-    np.testing.assert_allclose(mean.get_ydata(), 1.5)
-    assert mean.get_xdata()[0] == 1.5
-    # the mean of 99 % and 100 % is where 99.5 % is, though single points reach 100 %
-    np.testing.assert_allclose(accuracy.lines[1].get_ydata(), 0.005)
+    assert (points.get_xdata().size, mean.get_xdata().size) == (90, 88)  # three points to a mean
+    np.testing.assert_allclose(mean.get_ydata(), 2.0)
+    np.testing.assert_allclose(mean.get_xdata(), np.arange(2, 90))
+    # one in three has an error of 3 %: the mean is drawn at 1 %, though points reach 100 %
+    np.testing.assert_allclose(accuracy.lines[1].get_ydata(), 0.01)
+
+
+def test_a_mean_of_ones_is_one_in_spite_of_rounding(tmp_path, figures):
+    records = _records(300, accuracy=1.0)  # ten points to a mean, and ten times 0.1 is below 1
+    plots.learning_curves(tmp_path / "a.png", records)
+    assert set(figures[0].axes[1].lines[1].get_ydata()) == {1e-3}
+
+
+def test_the_loss_axis_is_logarithmic_only_for_a_large_fall_above_zero(tmp_path, figures):
+    for last in (0.1, 0.5, 0.0):
+        records = [*_records(1, loss=1.0), {"step": 2, "split": "train", "loss": last}]
+        plots.learning_curves(tmp_path / "a.png", records)
+    assert [figure.axes[0].get_yscale() for figure in figures] == ["log", "linear", "linear"]
 
 
 def test_perfect_accuracy_is_labelled_100_and_lies_above_the_rest(tmp_path, figures):
-    records = _records(2, accuracy=0.98) + [{"step": 3, "split": "train", "accuracy": 1.0}]
+    records = [*_records(2, accuracy=0.98), {"step": 3, "split": "train", "accuracy": 1.0}]
     plots.learning_curves(tmp_path / "a.png", records)
     ax = figures[0].axes[1]
     heights = ax.lines[0].get_ydata()
