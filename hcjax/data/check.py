@@ -138,15 +138,19 @@ def text(report: dict) -> str:
             continue
         row = [counts[part][k] for part in _SPLITS]
         lines.append(f"{names[k][:20]:>20} {row[0]:>9,} {row[1]:>11,} {row[2]:>9,}")
+    far = report["far_from_class"]
     findings = {
         "duplicates": ("equal images within a part", _nonzero(report["duplicates"])),
         "shared": ("equal images across parts", _nonzero(report["shared"])),
         "conflicts": ("images with several labels", str(report["conflicts"])),
         "constant": ("constant images", _nonzero(report["constant"])),
-        "far_from_class": (f"{FAR} x nearer another class's mean", str(report["far_from_class"])),
+        "far_from_class": (
+            f"{FAR} x nearer another class's mean",
+            "not computed" if far is None else f"{far:,}",
+        ),
     }
     for key, (title, found) in findings.items():
-        where = ", ".join(report["examples"].get(key, []))
+        where = ", ".join(report["examples"].get(key, [])[:3])
         lines.append(f"{title}: {found}{f'  (e.g. {where})' if where else ''}")
     return "\n".join(lines)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hcjax.data.dataset import LazyImages
 from hcjax.errors import ConfigError, DataError
 
 _MODES = {1: "L", 3: "RGB"}
@@ -67,33 +68,37 @@ def read_shape(path: Path) -> tuple[int, int, int]:
         raise DataError(f"{path}: expected a readable image, found: {error}") from error
 
 
-def fit_all(images: np.ndarray, image_shape: tuple[int, int, int]) -> np.ndarray:
-    """Returns images in another shape, each fitted as in `read_image`.
+def fitted(images: np.ndarray, image_shape: tuple[int, int, int]) -> np.ndarray | LazyImages:
+    """Returns images in another shape, each fitted as in `read_image` when it is asked for.
 
     Args:
       images: uint8[N, H, W, C], C 1 or 3.
       image_shape: the new (H, W, C).
 
     Returns:
-      uint8[N, *image_shape]; `images` itself if it has that shape.
+      Lazy images of that shape; `images` itself if it has that shape already.
+
+    Raises:
+      ConfigError: if C, old or new, is neither 1 nor 3.
 
     Example:
-      >>> fit_all(np.full((2, 4, 4, 1), 7, np.uint8), (8, 8, 3))[0, 0, 0].tolist()
-      [7, 7, 7]
+      >>> images = fitted(np.full((2, 4, 4, 1), 7, np.uint8), (8, 8, 3))
+      >>> images.shape, images[np.array([1])][0, 0, 0].tolist()
+      ((2, 8, 8, 3), [7, 7, 7])
     """
     if images.shape[1:] == tuple(image_shape):
         return images
-    from PIL import Image
-
-    if images.shape[-1] not in _MODES:
+    if images.shape[-1] not in _MODES or image_shape[-1] not in _MODES:
         raise ConfigError(
             f"image_size and channels need images with 1 or 3 channels, found {images.shape[-1]}"
         )
-    fitted = np.empty((len(images), *image_shape), np.uint8)
-    for i, image in enumerate(images):
-        pixels = image[..., 0] if image.shape[-1] == 1 else image
-        fitted[i] = _fit(Image.fromarray(pixels), image_shape)
-    return fitted
+    from PIL import Image
+
+    def read(row: int) -> np.ndarray:
+        pixels = images[row, ..., 0] if images.shape[-1] == 1 else images[row]
+        return _fit(Image.fromarray(pixels), image_shape)
+
+    return LazyImages(read, np.arange(len(images)), image_shape)
 
 
 def size_pair(image_size) -> tuple[int, int] | None:

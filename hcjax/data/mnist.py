@@ -15,10 +15,11 @@ from hcjax.data.dataset import Parts, Split
 from hcjax.errors import DataError
 
 FILES = {
-    "train-images-idx3-ubyte.gz": "0b367032e93c5d0cea0925647cfdb18614af8ee15f83e6f2fc2ad904a6835971",
-    "train-labels-idx1-ubyte.gz": "1787548bbe0bff1ec2ecdc0ef292b02df999e2d1a6002d27500982c652b17203",
-    "t10k-images-idx3-ubyte.gz": "1a1a05eab793c14bb050b398624a11b0ffd1a2953baed553b1b9bd079e2a20be",
-    "t10k-labels-idx1-ubyte.gz": "b91679a0acfe4ba0e50a2437a903084cba1f5f92592b016a25a7dfd00455798b",
+    # file name without .gz: sha256 with it
+    "train-images-idx3-ubyte": "0b367032e93c5d0cea0925647cfdb18614af8ee15f83e6f2fc2ad904a6835971",
+    "train-labels-idx1-ubyte": "1787548bbe0bff1ec2ecdc0ef292b02df999e2d1a6002d27500982c652b17203",
+    "t10k-images-idx3-ubyte": "1a1a05eab793c14bb050b398624a11b0ffd1a2953baed553b1b9bd079e2a20be",
+    "t10k-labels-idx1-ubyte": "b91679a0acfe4ba0e50a2437a903084cba1f5f92592b016a25a7dfd00455798b",
 }
 
 
@@ -34,7 +35,7 @@ def load() -> Parts:
     Reference:
       LeCun et al., "Gradient-Based Learning Applied to Document Recognition", 1998.
     """
-    arrays = [read(name, sha256) for name, sha256 in FILES.items()]
+    arrays = [read(f"{name}.gz", sha256) for name, sha256 in FILES.items()]
     train, test = (
         Split(images[..., None], labels.astype(np.int32))
         for images, labels in (arrays[:2], arrays[2:])

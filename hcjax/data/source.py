@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from hcjax.data import folder, idx, mnist, npz, tfds
-from hcjax.data.dataset import Dataset, Parts
-from hcjax.data.images import check_channels, fit_all, size_pair
-from hcjax.data.split import assemble
+from hcjax.data.dataset import Dataset, Split
+from hcjax.data.images import check_channels, fitted, size_pair
+from hcjax.data.split import cut, statistics
 from hcjax.errors import ConfigError, unknown_name
 
 # name -> function (name, path, form) -> Parts; `form` holds image_size, channels and the limit
@@ -86,15 +86,12 @@ def load(
         "channels": channels,
         "memory_limit_bytes": memory_limit_bytes,
     }
-    parts = _fit(SOURCES[source](name, path, form), form)
-    return assemble(
-        _in_memory(parts, memory_limit_bytes),
-        name=name or source,
-        validation=validation,
-        test=test,
-        seed=seed,
-        limit=limit,
-    )
+    parts = SOURCES[source](name, path, form)
+    splits = cut(parts, validation=validation, test=test, seed=seed, limit=limit)
+    height, width, own_channels = parts.train.images.shape[1:]
+    shape = (*(form["image_size"] or (height, width)), channels or own_channels)
+    train, validation, test = _in_memory([_fitted(s, shape) for s in splits], memory_limit_bytes)
+    return Dataset(name or source, parts.class_names, train, validation, test, *statistics(train))
 
 
 def _needed(path: str | None, source: str) -> str:
@@ -104,38 +101,30 @@ def _needed(path: str | None, source: str) -> str:
     return path
 
 
-def _each(parts: Parts, change) -> Parts:
-    """The parts with `change(images)` instead of their images."""
-    return Parts(
-        parts.class_names,
-        *(part and part._replace(images=change(part.images)) for part in parts[1:]),
-    )
+def _fitted(split: Split, shape: tuple[int, int, int]) -> Split:
+    """The split with images of the wanted shape; a source's lazy images have it already."""
+    if isinstance(split.images, np.ndarray):
+        return split._replace(images=fitted(split.images, shape))
+    return split
 
 
-def _fit(parts: Parts, form: dict) -> Parts:
-    """The parts with arrays in the wanted shape (lazy images are read in that shape)."""
-    height, width, channels = parts.train.images.shape[1:]
-    wanted = (*(form["image_size"] or (height, width)), form["channels"] or channels)
-    return _each(parts, lambda x: fit_all(x, wanted) if isinstance(x, np.ndarray) else x)
+def _in_memory(splits: list[Split], memory_limit_bytes: int) -> list[Split]:
+    """The splits with lazy images read into arrays, if all of them fit."""
+    size_bytes = sum(np.prod(split.images.shape, dtype=np.int64) for split in splits)
+    if size_bytes > memory_limit_bytes:
+        return splits
+    return [split._replace(images=_read(split.images)) for split in splits]
 
 
-def _in_memory(parts: Parts, memory_limit_bytes: int) -> Parts:
-    """The parts with lazy images read into arrays, if all of them fit."""
-    shapes = [part.images.shape for part in parts[1:] if part is not None]
-    if sum(np.prod(shape, dtype=np.int64) for shape in shapes) > memory_limit_bytes:
-        return parts
+def _read(images) -> np.ndarray:
+    """All images as an array; threads help, as decoding releases the interpreter's lock."""
+    if isinstance(images, np.ndarray):
+        return images
+    out = np.empty(images.shape, np.uint8)
 
-    def read(images):
-        if isinstance(images, np.ndarray):
-            return images
-        out = np.empty(images.shape, np.uint8)
-        chunks = [np.arange(i, min(i + 64, len(out))) for i in range(0, len(out), 64)]
+    def fill(rows):
+        out[rows] = images[rows]
 
-        def fill(rows):
-            out[rows] = images[rows]
-
-        with ThreadPoolExecutor() as pool:  # decoding releases the interpreter's lock
-            list(pool.map(fill, chunks))
-        return out
-
-    return _each(parts, read)
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(fill, (np.arange(i, min(i + 64, len(out))) for i in range(0, len(out), 64))))
+    return out

@@ -1,7 +1,7 @@
 """How a dataset's parts are cut, and what is computed from the training part.
 
-Comes in: the ready-made parts that a source found (`Parts`); goes out: a `Dataset` with train,
-validation and test, and the normalisation statistics of train. Pure NumPy; no file is opened,
+Comes in: the ready-made parts that a source found (`Parts`); goes out: train, validation and
+test, and the normalisation statistics of train. Pure NumPy; no file is opened,
 but lazy images are read for the statistics.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from hcjax.data import order
-from hcjax.data.dataset import Dataset, Parts, Split, take
+from hcjax.data.dataset import Parts, Split, take
 from hcjax.errors import ConfigError, DataError
 
 STATISTICS_SAMPLE = 4096  # images read for mean and std when a set is streamed
@@ -85,6 +85,49 @@ def carve(split: Split, amount: float, *, seed: int, what: str) -> tuple[Split, 
     return take(split, rest), take(split, chosen)
 
 
+def cut(
+    parts: Parts, *, validation: float, test: float, seed: int, limit: int | None
+) -> tuple[Split, Split, Split]:
+    """Returns train, validation and test, once the missing ones are carved from train.
+
+    A source with train, validation and test is used as it is. One with a single ready part
+    besides train (ImageNet's "validation", say) is reported on that part: it becomes the test,
+    and validation is carved from train. So test is never used to choose anything.
+
+    Args:
+      parts: from a source.
+      validation: how much of train becomes validation, where none is ready: see `carve`.
+      test: how much of train becomes test, where none is ready.
+      seed: of the carving.
+      limit: keep this many examples of each part, chosen by class (for tests and demos).
+
+    Returns:
+      Three disjoint splits (as far as the source's own parts are); lazy images stay unread.
+
+    Raises:
+      ConfigError, DataError: as `carve`, and if `limit` is less than 1.
+
+    Example:
+      >>> train = Split(np.zeros((10, 1, 1, 1), np.uint8), np.zeros(10, np.int32))
+      >>> splits = cut(Parts(("a",), train), validation=2, test=0.1, seed=0, limit=None)
+      >>> [len(split.labels) for split in splits]
+      [7, 2, 1]
+    """
+    _, train, ready_validation, ready_test = parts
+    if ready_test is None:
+        ready_validation, ready_test = None, ready_validation
+    if ready_test is None:
+        train, ready_test = carve(train, test, seed=seed, what="test")
+    if ready_validation is None:
+        train, ready_validation = carve(train, validation, seed=seed, what="validation")
+    splits = train, ready_validation, ready_test
+    if limit is None:
+        return splits
+    if limit < 1:
+        raise ConfigError(f"limit must be at least 1 (or None for all), got {limit}")
+    return tuple(take(s, choose(s.labels, min(limit, len(s.labels)), seed=seed)) for s in splits)
+
+
 def statistics(split: Split) -> tuple[np.ndarray, np.ndarray, int]:
     """Returns the mean and standard deviation of each channel, in units where a pixel is 0..1.
 
@@ -122,45 +165,3 @@ def statistics(split: Split) -> tuple[np.ndarray, np.ndarray, int]:
     std = np.sqrt((share * (values - mean[:, None]) ** 2).sum(1))
     std = np.where(std > 0, std, 1.0)
     return mean.astype(np.float32), std.astype(np.float32), len(sample)
-
-
-def assemble(
-    parts: Parts,
-    *,
-    name: str,
-    validation: float,
-    test: float,
-    seed: int,
-    limit: int | None,
-) -> Dataset:
-    """Returns the dataset that `parts` make once the missing ones are carved from train.
-
-    A source with train, validation and test is used as it is. One with a single ready part
-    besides train (ImageNet's "validation", say) is reported on that part: it becomes the test,
-    and validation is carved from train. So test is never used to choose anything.
-
-    Args:
-      parts: from a source.
-      name: for people and reports.
-      validation: how much of train becomes validation, where none is ready: see `carve`.
-      test: how much of train becomes test, where none is ready.
-      seed: of the carving.
-      limit: keep this many examples of each part, chosen by class (for tests and demos).
-
-    Returns:
-      The dataset, with statistics of its training part.
-    """
-    class_names, train, ready_validation, ready_test = parts
-    if ready_test is None:
-        ready_validation, ready_test = None, ready_validation
-    if ready_test is None:
-        train, ready_test = carve(train, test, seed=seed, what="test")
-    if ready_validation is None:
-        train, ready_validation = carve(train, validation, seed=seed, what="validation")
-    splits = [train, ready_validation, ready_test]
-    if limit is not None:
-        if limit < 1:
-            raise ConfigError(f"limit must be at least 1 (or None for all), got {limit}")
-        splits = [take(s, choose(s.labels, min(limit, len(s.labels)), seed=seed)) for s in splits]
-    mean, std, examples = statistics(splits[0])
-    return Dataset(name, class_names, *splits, mean, std, examples)

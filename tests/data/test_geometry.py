@@ -52,7 +52,7 @@ def test_warp_moves_by_the_offset():
 
 
 def spot_moments(**strengths):
-    """Mean and spread, over 300 keys, of where `affine` puts a spot at 6 columns right of centre."""
+    """Row, column and mass, for 300 keys, of a spot that was 6 columns right of the centre."""
     image = np.zeros((31, 31, 1), np.float32)
     image[14:17, 20:23] = 1
     keys = jax.random.split(jax.random.key(0), 300)

@@ -87,7 +87,7 @@ def test_a_truncated_header_is_refused(tmp_path):
 
 def test_a_file_that_is_too_long_is_refused(tmp_path):
     (tmp_path / "x").write_bytes(encode(np.zeros(3)) + b"x")
-    with pytest.raises(DataError, match="expected 11 bytes.*found 12; the file is too long"):
+    with pytest.raises(DataError, match=r"expected 11 bytes.*found 12; the file is too long"):
         idx.read_idx(tmp_path / "x")
 
 
@@ -95,7 +95,7 @@ def test_a_file_that_is_too_long_is_refused(tmp_path):
 def test_a_damaged_gzip_file_is_refused(folder, damage):
     file = folder / "train-images-idx3-ubyte.gz"
     file.write_bytes(damage(file.read_bytes()))
-    with pytest.raises(DataError, match="train-images.*expected a whole gzip file"):
+    with pytest.raises(DataError, match=r"train-images.*expected a whole gzip file"):
         idx.load(folder)
 
 
@@ -125,7 +125,7 @@ def test_a_class_without_example_is_refused(folder):
 
 def test_a_missing_partner_file_is_named(folder):
     (folder / "t10k-labels-idx1-ubyte.gz").unlink()
-    with pytest.raises(DataError, match="found t10k-images.*expected t10k-labels-idx1-ubyte"):
+    with pytest.raises(DataError, match=r"found t10k-images.*expected t10k-labels-idx1-ubyte"):
         idx.load(folder)
 
 
@@ -137,7 +137,7 @@ def test_images_with_one_axis_are_refused(folder):
 
 def test_a_folder_without_idx_files_says_what_it_holds(tmp_path):
     (tmp_path / "notes.txt").write_text("")
-    with pytest.raises(DataError, match="expected train-images-idx3-ubyte.*found notes.txt"):
+    with pytest.raises(DataError, match=r"expected train-images-idx3-ubyte.*found notes.txt"):
         idx.load(tmp_path)
     with pytest.raises(DataError, match="found no such folder"):
         idx.load(tmp_path / "missing")

@@ -32,7 +32,7 @@ def test_another_file_is_refused():
 
 
 def test_a_missing_file_is_named():
-    with pytest.raises(DataError, match="nothing.gz: missing from the package"):
+    with pytest.raises(DataError, match=r"nothing.gz: missing from the package"):
         mnist.read("nothing.gz", "00")
 
 

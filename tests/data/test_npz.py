@@ -84,9 +84,9 @@ def test_pickled_objects_are_never_loaded(save, images):
 def test_a_damaged_archive_is_refused(tmp_path, content):
     path = tmp_path / "set.npz"
     path.write_bytes(content)
-    with pytest.raises(DataError, match="set.npz: expected an .npz archive"):
+    with pytest.raises(DataError, match=r"set.npz: expected an .npz archive"):
         npz.load(path)
-    with pytest.raises(DataError, match="missing.npz: expected an .npz archive"):
+    with pytest.raises(DataError, match=r"missing.npz: expected an .npz archive"):
         npz.load(tmp_path / "missing.npz")
 
 
@@ -95,5 +95,5 @@ def test_a_flipped_byte_is_found(save, images):
     content = bytearray(path.read_bytes())
     content[500] ^= 1
     path.write_bytes(content)
-    with pytest.raises(DataError, match="expected an .npz archive"):
+    with pytest.raises(DataError, match=r"expected an .npz archive"):
         npz.load(path)

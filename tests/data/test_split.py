@@ -16,14 +16,17 @@ def numbers(split: Split) -> list[int]:
     return split.images.reshape(-1).tolist()
 
 
-def assemble(parts, **changed):
-    arguments = {"name": "x", "validation": 0.25, "test": 0.25, "seed": 0, "limit": None}
-    return splitting.assemble(parts, **(arguments | changed))
+def cut(parts, **changed):
+    arguments = {"validation": 0.25, "test": 0.25, "seed": 0, "limit": None}
+    return splitting.cut(parts, **(arguments | changed))
+
+
+def sizes(splits) -> list[int]:
+    return [len(split.labels) for split in splits]
 
 
 def test_the_parts_are_disjoint_and_complete():
-    data = assemble(Parts(("a", "b"), labelled([0, 1] * 20)))
-    parts = [numbers(data.train), numbers(data.validation), numbers(data.test)]
+    parts = [numbers(split) for split in cut(Parts(("a", "b"), labelled([0, 1] * 20)))]
     assert [len(p) for p in parts] == [22, 8, 10]  # 40: test 10; of 30 validation 7.5 -> 8
     assert sorted(parts[0] + parts[1] + parts[2]) == list(range(40))
 
@@ -56,8 +59,7 @@ def test_the_seed_decides_the_choice():
 
 def test_ready_parts_are_used_as_they_are():
     parts = Parts(("a",), labelled([0] * 8), labelled([0] * 3), labelled([0] * 2))
-    data = assemble(parts)
-    assert [len(s.labels) for s in (data.train, data.validation, data.test)] == [8, 3, 2]
+    assert sizes(cut(parts)) == [8, 3, 2]
 
 
 def test_one_ready_part_is_the_test_and_validation_comes_from_train():
@@ -66,31 +68,28 @@ def test_one_ready_part_is_the_test_and_validation_comes_from_train():
         Parts(("a",), labelled([0] * 8), ready, None),
         Parts(("a",), labelled([0] * 8), None, ready),
     ):
-        data = assemble(parts)
-        assert numbers(data.test) == [0, 1, 2]
-        assert [len(data.train.labels), len(data.validation.labels)] == [6, 2]
+        splits = cut(parts)
+        assert numbers(splits[2]) == [0, 1, 2]
+        assert sizes(splits) == [6, 2, 3]
 
 
 def test_validation_can_be_empty():
-    data = assemble(Parts(("a",), labelled([0] * 8), None, labelled([0])), validation=0)
-    assert (len(data.train.labels), len(data.validation.labels)) == (8, 0)
-    assert data.validation.images.shape == (0, 1, 1, 1)
+    splits = cut(Parts(("a",), labelled([0] * 8), None, labelled([0])), validation=0)
+    assert sizes(splits) == [8, 0, 1]
+    assert splits[1].images.shape == (0, 1, 1, 1)
 
 
 def test_limit_keeps_every_class():
-    data = assemble(Parts(tuple("ab"), labelled([0] * 50 + [1] * 50)), limit=6)
-    for part in (data.train, data.validation, data.test):
+    for part in cut(Parts(tuple("ab"), labelled([0] * 50 + [1] * 50)), limit=6):
         assert np.bincount(part.labels).tolist() == [3, 3]
 
 
-def test_statistics_are_those_of_train_alone(images):
-    labels = np.zeros(20, np.int32)
-    white = Split(np.full((50, 6, 5, 3), 255, np.uint8), np.zeros(50, np.int32))
-    data = assemble(Parts(("a",), Split(images, labels), None, white))
-    pixels = data.train.images.reshape(-1, 3) / 255
-    np.testing.assert_allclose(data.mean, pixels.mean(0), rtol=1e-6)
-    np.testing.assert_allclose(data.std, pixels.std(0), rtol=1e-6)
-    assert (data.mean.dtype, data.statistics_examples) == (np.float32, 15)
+def test_statistics_are_those_of_the_pixels(images):
+    mean, std, count = splitting.statistics(Split(images, np.zeros(20, np.int32)))
+    pixels = images.reshape(-1, 3) / 255
+    np.testing.assert_allclose(mean, pixels.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(std, pixels.std(0), rtol=1e-6)
+    assert (mean.dtype, std.dtype, count) == (np.float32, np.float32, 20)
 
 
 def test_statistics_of_more_than_one_chunk_are_exact():
@@ -107,7 +106,11 @@ def test_a_constant_channel_has_std_one():
 
 def test_statistics_of_a_streamed_set_come_from_a_sample():
     reads = []
-    read = lambda row: reads.append(row) or np.full((1, 1, 1), row % 256, np.uint8)
+
+    def read(row):
+        reads.append(row)
+        return np.full((1, 1, 1), row % 256, np.uint8)
+
     lazy = LazyImages(read, np.arange(6000), (1, 1, 1))
     mean, _, count = splitting.statistics(Split(lazy, np.zeros(6000, np.int32)))
     assert count == len(set(reads)) == splitting.STATISTICS_SAMPLE
@@ -127,4 +130,4 @@ def test_asking_for_more_than_there_is_says_how_many_there_are():
 
 def test_a_limit_of_zero_is_refused():
     with pytest.raises(ConfigError, match="limit must be at least 1"):
-        assemble(Parts(("a",), labelled([0] * 8)), limit=0)
+        cut(Parts(("a",), labelled([0] * 8)), limit=0)
