@@ -198,6 +198,13 @@ def test_filters_of_nothing_but_zero_or_nan_are_drawn(tmp_path):
         assert _is_png(plots.filters(tmp_path / "a.png", np.full((3, 3, 1, 2), value)))
 
 
+def test_one_nan_does_not_hide_the_other_filters(tmp_path, figures):
+    kernel = np.full((3, 3, 1, 2), 0.5)
+    kernel[0, 0, 0, 0] = math.nan
+    plots.filters(tmp_path / "a.png", kernel)
+    assert figures[0].axes[1].images[0].get_clim() == (-0.5, 0.5)
+
+
 def test_a_dense_kernel_of_another_size_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"got shape \(7, 5\) and input_shape \(2, 3, 1\)"):
         plots.filters(tmp_path / "a.png", np.ones((7, 5)), input_shape=(2, 3, 1))
