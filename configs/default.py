@@ -6,8 +6,11 @@ error where that function has no such option. Override any of them on the comman
     python launch.py --config=configs/lenet.py --config.optim.learning_rate=3e-4
 """
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 from ml_collections.config_dict import placeholder
+
+# a value of several types: a number that may be whole or not, a number or a tuple
+_EITHER = object
 
 
 def get_config() -> ConfigDict:
@@ -32,44 +35,65 @@ def get_config() -> ConfigDict:
     data.source = "mnist"  # "mnist" (embedded), "tfds", "idx", "folder" or "npz"
     data.name = placeholder(str)  # tfds: the dataset's name, e.g. "cifar10"
     data.path = placeholder(str)  # idx, folder: a folder; npz: a file; tfds: its data_dir
-    data.validation = 5000  # examples (>= 0) or fraction (0..1) of train kept to choose by
-    data.test = placeholder(float)  # fraction of train kept as test where a source has none
-    data.image_size = placeholder(tuple)  # (height, width) that images are resized to, pixels
-    data.channels = placeholder(int)  # 1 or 3, for sources that can convert
-    data.limit = placeholder(int)  # only the first examples of each split, for a quick try
+    # Examples (>= 0) or fraction (in (0, 1)) of train kept to choose by, where none are ready.
+    data.validation = FieldReference(5000, field_type=_EITHER)
+    data.test = placeholder(_EITHER)  # the same, kept as test, where a source has none; 0.1
+    data.image_size = placeholder(_EITHER)  # pixels, H = W or (H, W), that images are fitted to
+    data.channels = placeholder(int)  # 1 or 3: images are converted to grey or colour
+    data.limit = placeholder(int)  # >= 1: so many examples of each part, for a quick try
     data.memory_limit_bytes = 4 * 2**30  # larger data is streamed
     data.threads = 0  # threads that read ahead; 0 reads in the loop if images are in memory
 
-    # Augmentations of training images, in this order; their options are in the sections below.
     config.augment = augment = ConfigDict()
+    # Augmentations of training images, in this order, e.g. ("shift", "flip"); a section each.
     augment.use = ()
-    augment.shift = ConfigDict({"pixels": placeholder(int)})
-    augment.crop = ConfigDict({"area": placeholder(tuple), "aspect": placeholder(tuple)})
-    augment.flip = ConfigDict({"probability": placeholder(float), "vertical": placeholder(bool)})
+    augment.shift = ConfigDict()
+    augment.shift.pixels = placeholder(int)  # either way, >= 0
+    augment.crop = ConfigDict()
+    augment.crop.area = placeholder(tuple)  # (least, largest) share of the image, in (0, 1]
+    augment.crop.aspect = placeholder(tuple)  # (least, largest) width / height, > 0
+    augment.flip = ConfigDict()
+    augment.flip.probability = placeholder(float)  # in [0, 1]
+    augment.flip.vertical = placeholder(bool)  # upside down instead of left to right
     augment.affine = affine = ConfigDict()
-    affine.rotate = placeholder(float)  # degrees either way
-    affine.scale = placeholder(float)  # relative
-    affine.shift = placeholder(float)  # pixels
-    affine.shear = placeholder(float)  # pixels per pixel
-    affine.elastic = placeholder(float)  # std of a smooth displacement, pixels
-    affine.cells = placeholder(int)  # points of that displacement's grid along an axis
-    augment.elastic = ConfigDict({"strength": placeholder(float), "cells": placeholder(int)})
-    augment.cutout = ConfigDict({"size": placeholder(int), "fill": placeholder(float)})
-    augment.noise = ConfigDict({"std": placeholder(float)})
+    affine.rotate = placeholder(float)  # degrees either way, >= 0
+    affine.scale = placeholder(float)  # relative, either way, in [0, 0.99]
+    affine.shift = placeholder(float)  # pixels either way, >= 0
+    affine.shear = placeholder(float)  # pixels per pixel either way, >= 0
+    affine.elastic = placeholder(float)  # std of a smooth displacement, pixels, >= 0
+    affine.cells = placeholder(int)  # points of that displacement's grid along an axis, >= 2
+    augment.elastic = ConfigDict()
+    augment.elastic.strength = placeholder(float)  # std of the displacement, pixels, >= 0
+    augment.elastic.cells = placeholder(int)  # points of its grid along an axis, >= 2
+    augment.cutout = ConfigDict()
+    augment.cutout.size = placeholder(int)  # side of the square, pixels, >= 1
+    augment.cutout.fill = placeholder(float)  # its value, where a pixel is 0..1
+    augment.noise = ConfigDict()
+    augment.noise.std = placeholder(float)  # where a pixel is 0..1, >= 0
     augment.color = color = ConfigDict()
-    color.brightness = placeholder(float)
-    color.contrast = placeholder(float)
-    color.saturation = placeholder(float)
-    augment.mixup = ConfigDict({"alpha": placeholder(float)})
-    augment.cutmix = ConfigDict({"alpha": placeholder(float)})
+    color.brightness = placeholder(float)  # relative, either way, in [0, 1]
+    color.contrast = placeholder(float)  # relative, either way, in [0, 1]
+    color.saturation = placeholder(float)  # relative, either way, in [0, 1]
+    augment.mixup = ConfigDict()
+    augment.mixup.alpha = placeholder(float)  # of the Beta distribution of the share, >= 0.001
+    augment.cutmix = ConfigDict()
+    augment.cutmix.alpha = placeholder(float)  # of the Beta distribution of the share, >= 0.001
 
     config.model = model = ConfigDict()
     model.name = "mnist_cnn"  # a key of hcjax.models.MODELS
     model.dtype = "float32"  # compute: "float32" or "bfloat16"; parameters stay float32
     model.sync_batchnorm = False  # BatchNorm over all devices instead of per device
-    model.activation = placeholder(str)  # "relu", "prelu", where the model has a choice
-    model.dropout = placeholder(float)  # in [0, 1), where the model has it
-    model.norm_momentum = placeholder(float)  # of running statistics, in [0, 1)
+    model.activation = placeholder(str)  # "relu", "prelu" or "identity"
+    model.dropout = placeholder(float)  # all but resnet*: in [0, 1)
+    model.filters = placeholder(_EITHER)  # all but dense and resnet*: of each convolution, >= 1
+    model.hidden = placeholder(_EITHER)  # units of the hidden dense layers, >= 1
+    model.pool = placeholder(str)  # lenet5_1998: "average" or "max"
+    model.groups = placeholder(int)  # alexnet: of convolutions 2, 4 and 5, >= 1
+    model.response_norm = placeholder(bool)  # alexnet: local response normalisation
+    model.width = placeholder(int)  # resnet*: channels of the first stage, >= 1
+    model.stride_in = placeholder(str)  # resnet50: the convolution that halves, "3x3" or "1x1"
+    model.zero_init = placeholder(bool)  # resnet*: each block's last scale starts at 0
+    model.norm_momentum = placeholder(float)  # resnet*: of running statistics, in [0, 1)
 
     config.loss = loss = ConfigDict()
     loss.name = "cross_entropy"  # a key of hcjax.losses.LOSSES
@@ -95,7 +119,7 @@ def get_config() -> ConfigDict:
 
     config.schedule = schedule = ConfigDict()
     schedule.name = "constant"  # a key of hcjax.optim.SCHEDULES
-    schedule.warmup_steps = placeholder(int)  # constant, cosine, step
+    schedule.warmup_steps = placeholder(int)  # all but one_cycle: >= 0
     schedule.warmup_fraction = placeholder(float)  # one_cycle: of all steps
     schedule.initial_divisor = placeholder(float)  # one_cycle: peak / first rate
     schedule.final_divisor = placeholder(float)  # one_cycle: first rate / last rate

@@ -12,8 +12,9 @@ import warnings
 from pathlib import Path
 
 from absl import flags
-from ml_collections import config_flags
 
+from hcjax import config as configs
+from hcjax import configfile
 from hcjax.errors import ConfigError, HcjaxError
 
 _USAGE = """Trains, scores or plans a network.
@@ -23,41 +24,45 @@ _USAGE = """Trains, scores or plans a network.
   python launch.py --config=configs/lenet.py --seeds=5           five seeds, mean and std
   python launch.py --config=configs/lenet.py --sweep=optim.learning_rate=1e-3,3e-4
   python launch.py --config=configs/lenet.py --plan=v5e:2x4      compile for a TPU that is not here
-  python launch.py --eval=runs/lenet-1a2b3c4d                    score a trained workdir
-  python launch.py --predict=runs/lenet-1a2b3c4d a.png b.png     label image files
   python launch.py --config=configs/lenet.py --report_data       look at the data only
+  python launch.py --eval=runs/lenet-1a2b3c4d                    score a trained workdir
+  python launch.py --eval=runs/lenet-1a2b3c4d --config.data.source=npz --config.data.path=new.npz
+  python launch.py --predict=runs/lenet-1a2b3c4d a.png b.png     label image files
 
-Every key of a config, with its meaning and range, is in configs/default.py."""
+The same command again goes on with a run that was cut, and prints the report of a finished one.
+Every key of a config, with its meaning and range, is in configs/default.py; None unsets one.
+
+Flags:"""
+_MODES = ("eval", "predict", "plan", "report_data", "seeds", "sweep")
 
 
 def _define(values: flags.FlagValues) -> None:
     """Defines the flags, which carry what is not part of a config."""
 
-    def string(name, default, text):
-        flags.DEFINE_string(name, default, text, flag_values=values)
+    def string(name, text):
+        flags.DEFINE_string(name, None, text, flag_values=values)
 
     def integer(name, default, text):
         flags.DEFINE_integer(name, default, text, flag_values=values)
 
-    config_flags.DEFINE_config_file(
-        "config", None, "File with get_config().", lock_config=True, flag_values=values
-    )
-    string("workdir", None, "Folder of the run; by default runs/CONFIG-HASH.")
-    integer("seeds", 0, "Repeat the run for so many seeds, from config.seed on.")
+    def boolean(name, text):
+        flags.DEFINE_bool(name, False, text, flag_values=values)
+
+    string("config", "File with get_config(); --config.KEY=VALUE changes a key of it.")
+    string("workdir", "Folder of the run; by default runs/CONFIG-HASH.")
+    integer("seeds", None, "Repeat the run for so many seeds, from config.seed on.")
     flags.DEFINE_multi_string(
         "sweep", [], "KEY=V1,V2,...: run the grid over all such lists.", flag_values=values
     )
-    string("eval", None, "Workdir to score; --config.data.* names another source.")
-    string("predict", None, "Workdir that labels the image files given as arguments.")
-    string("plan", None, "TPU topology, e.g. v5e:2x4, to compile the config's steps for.")
-    flags.DEFINE_bool("report_data", False, "Only load and describe the data.", flag_values=values)
-    flags.DEFINE_bool("quiet", False, "Print nothing but errors.", flag_values=values)
+    string("eval", "Workdir to score; --config.data.KEY=VALUE names another source.")
+    string("predict", "Workdir that labels the image files given as arguments.")
+    string("plan", "TPU topology, e.g. v5e:2x4, to compile the config's steps for.")
+    boolean("report_data", "Only load and describe the data.")
+    boolean("profile", "Write a trace of 10 steps to WORKDIR/profile.")
+    boolean("quiet", "Print nothing but errors, and the table of several runs.")
     flags.DEFINE_bool("help", False, "Show this text.", short_name="h", flag_values=values)
-    flags.DEFINE_bool(
-        "distributed", False, "Join the other hosts (found by jax, as on TPU pods).",
-        flag_values=values,
-    )  # fmt: skip
-    string("coordinator", None, "host:port of process 0, to join the other hosts explicitly.")
+    boolean("distributed", "Join the other hosts (found by jax, as on TPU pods).")
+    string("coordinator", "host:port of process 0, to join the other hosts explicitly.")
     integer("num_processes", None, "Processes in all, with --coordinator.")
     integer("process_id", None, "Number of this process, with --coordinator.")
     integer("join_timeout", 300, "Seconds to wait for the other processes.")
@@ -70,58 +75,97 @@ def main(argv: list[str], *, started: float | None = None) -> int:
       argv: program name and arguments.
       started: `time.perf_counter()` when the process started.
     """
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda text, *_, **__: print(f"warning: {text}", file=sys.stderr)
+        try:
+            return _act(*_parse(argv), started)
+        except HcjaxError as error:
+            message = str(error)
+        except OSError as error:  # of a file that nobody below explained
+            if error.filename is None:
+                raise
+            message = f"{error.filename}: {error.strerror}"
+        except KeyboardInterrupt:
+            print("interrupted; start the same command again to go on", file=sys.stderr)
+            return 130
+        except Exception as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            message = f"the device is out of memory: try a smaller batch. {str(error)[:300]}"
+    print(f"error: {message}", file=sys.stderr)
+    return 2
+
+
+def _parse(argv: list[str]) -> tuple[flags.FlagValues, list[str], list[tuple[str, str]]]:
+    """Returns flags, arguments that are no flags, and changed keys with their values."""
+    rest, changes, arguments = [], [], iter(argv)
+    for argument in arguments:
+        found = re.fullmatch(r"--?config\.([^=]*)(=(.*))?", argument, re.DOTALL)
+        if found is None:
+            rest.append(argument)
+            continue
+        value = found[3] if found[2] else next(arguments, "--")
+        if not found[2] and value.startswith("--"):
+            raise ConfigError(f"{argument} needs a value: {argument}=VALUE")
+        changes.append((found[1], value))
     values = flags.FlagValues()
     _define(values)
-    warnings.showwarning = lambda text, *_, **__: print(f"warning: {text}", file=sys.stderr)
+    values.set_gnu_getopt(True)  # flags may follow arguments
     try:
-        arguments = _parse(values, argv)
-        if values.help:
-            print(
-                f"{_USAGE}\n\nFlags:{values.module_help('hcjax.cli') or values.main_module_help()}"
-            )
-            return 0
-        return _act(values, arguments[1:], started)
-    except HcjaxError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; start the same command again to go on", file=sys.stderr)
-        return 130
-
-
-def _parse(values: flags.FlagValues, argv: list[str]) -> list[str]:
-    """Returns the arguments that are no flags; what is wrong with them is a ConfigError."""
-    try:
-        return values(argv)
+        return values, values(rest)[1:], changes
     except flags.Error as error:
         raise ConfigError(f"{error} (see --help)") from error
-    except (
-        AttributeError,
-        KeyError,
-        OSError,
-        SyntaxError,
-        ImportError,
-        TypeError,
-        ValueError,
-    ) as error:
-        text = str(error).strip("\"'").replace("\\n", "\n").replace("\\'", "'")
-        unknown = re.search(r'Did you mean "(.*)" instead of "(.*)"', text)
-        if unknown:
-            raise ConfigError(
-                f"unknown config key '{unknown[2]}'; did you mean '{unknown[1]}'? All keys are in "
-                f"configs/default.py"
-            ) from error
-        raise ConfigError(f"cannot read the config: {' '.join(text.split())}") from error
 
 
-def _act(values: flags.FlagValues, arguments: list[str], started: float | None) -> int:
-    from hcjax import run, score, studies
-    from hcjax.training import hosts
-
+def _act(values, arguments: list[str], changes: list[tuple[str, str]], started) -> int:
+    """Does the one thing that the flags say."""
+    if values.help:
+        print(_USAGE, "\n".join(values.module_help("hcjax.cli").splitlines()[1:]), sep="\n")
+        return 0
+    modes = [f"--{mode}" for mode in _MODES if values[mode].present]
+    if len(modes) > 1:
+        raise ConfigError(f"{' and '.join(modes)} cannot be combined; choose one")
     if arguments and not values.predict:
         raise ConfigError(f"unexpected argument {arguments[0]!r}; flags begin with -- (see --help)")
+    config = None
+    if values.config is not None:
+        config = configfile.load(values.config)
+    elif not values.eval and not values.predict:
+        raise ConfigError("--config=configs/NAME.py is needed (see --help)")
+    if config is not None:
+        for change in changes:
+            configfile.override(config, *change)
+        if values.profile and not config.profile_steps:
+            config.profile_steps = 10
+    _join(values)
+
+    from hcjax import run, score, studies
+
+    if values.predict:
+        return score.predict(values.predict, arguments, changes=changes)
+    if values.eval:
+        return score.evaluate(values.eval, config, changes=changes)
+    if values.report_data:
+        return score.report_data(config)
+    workdir = Path(values.workdir) if values.workdir else _default_workdir(values, config)
+    if values.plan:
+        run.plan(config, workdir, values.plan)
+    elif values.sweep:
+        studies.sweep(config, workdir, values.sweep, quiet=values.quiet, started=started)
+    elif values.seeds is not None:
+        studies.seeds(config, workdir, values.seeds, quiet=values.quiet, started=started)
+    else:
+        run.run(config, workdir, quiet=values.quiet, started=started)
+    return 0
+
+
+def _join(values: flags.FlagValues) -> None:
+    """Joins the other hosts, if there are any."""
+    from hcjax.training import hosts
+
+    numbers = values.num_processes, values.process_id
+    if numbers != (None, None) and not values.coordinator:
+        raise ConfigError("--num_processes and --process_id need --coordinator=HOST:PORT")
     if values.distributed or values.coordinator:
         hosts.initialize(
             coordinator=values.coordinator,
@@ -129,32 +173,9 @@ def _act(values: flags.FlagValues, arguments: list[str], started: float | None) 
             process_id=values.process_id,
             timeout_seconds=values.join_timeout,
         )
-    if values.predict:
-        return score.predict(values.predict, arguments)
-    if values.eval:
-        return score.evaluate(values.eval, values.config)
-    if values.config is None:
-        raise ConfigError("--config=configs/NAME.py is needed (see --help)")
-    name = Path(re.split(r":", values["config"].config_filename)[0]).stem
-    if values.report_data:
-        return score.report_data(values.config)
-    if values.plan:
-        return run.plan(values.config, _workdir(values, name), values.plan)
-    workdir = _workdir(values, name)
-    if values.sweep:
-        studies.sweep(values.config, workdir, values.sweep, quiet=values.quiet, started=started)
-    elif values.seeds:
-        studies.seeds(values.config, workdir, values.seeds, quiet=values.quiet, started=started)
-    else:
-        run.run(values.config, workdir, quiet=values.quiet, started=started)
-    return 0
 
 
-def _workdir(values: flags.FlagValues, name: str) -> Path:
-    """Returns the folder asked for, or runs/CONFIG-HASH: the same command, the same folder."""
-    from hcjax import config as configs
-
-    if values.workdir:
-        return Path(values.workdir)
-    kind = "-sweep" if values.sweep else "-seeds" if values.seeds else ""
-    return Path("runs") / f"{name}-{configs.fingerprint(values.config)}{kind}"
+def _default_workdir(values: flags.FlagValues, config) -> Path:
+    """Returns runs/CONFIG-HASH: the same command, the same folder."""
+    kind = "-sweep" if values.sweep else "-seeds" if values.seeds is not None else ""
+    return Path("runs") / f"{Path(values.config).stem}-{configs.fingerprint(config)}{kind}"

@@ -1,7 +1,8 @@
 """Configs at the top of the project: read every key, name the wrong ones, compare and store.
 
-In: an `ml_collections.ConfigDict` (or nested dicts). Out: plain values for `run`, which hands
-them on as keyword arguments; nothing below `run` sees a config.
+In: an `ml_collections.ConfigDict` (or nested dicts; `configfile` makes one from a file and the
+command line). Out: plain values for `run`, which hands them on as keyword arguments; nothing
+below `run` sees a config.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from hcjax.errors import ConfigError
@@ -29,6 +30,8 @@ class Reader:
       >>> config = Reader({"seed": 1, "optim": {"name": "adam", "b1": None, "b2": 0.9}})
       >>> config.get("seed"), config.section("optim").get("name")
       (1, 'adam')
+      >>> config.section("optim").optional("b1") is None
+      True
       >>> config.section("optim").rest()
       {'b2': 0.9}
       >>> config.unread()
@@ -43,7 +46,14 @@ class Reader:
         return f"{self._path}.{key}" if self._path else key
 
     def get(self, key: str) -> Any:
-        """Returns a value and marks it as read; a key that is not there is a ConfigError."""
+        """Returns a value and marks it as read; one that is not there, or None, is an error."""
+        value = self.optional(key)
+        if value is None:
+            raise ConfigError(f"config.{self._full(key)} must have a value, it is None")
+        return value
+
+    def optional(self, key: str) -> Any:
+        """Returns a value that may be None and marks it as read."""
         if key not in self._values:
             raise ConfigError(f"the config has no key config.{self._full(key)}, which is needed")
         self._read.add(self._full(key))
@@ -77,16 +87,28 @@ class Reader:
         if not unread:
             return
         name = unread[0]
-        near = difflib.get_close_matches(name, self._read, n=1, cutoff=0.5)
-        hint = f"; did you mean config.{near[0]}?" if near else ""
         raise ConfigError(
-            f"nothing in this run reads config.{name}{hint} (unknown, or an option of something "
-            f"that this config does not use)"
+            f"nothing in this run reads config.{name}{did_you_mean(name, self._read)} (unknown, or "
+            f"an option of something that this config does not use)"
         )
 
     def _was_read(self, name: str) -> bool:
         parts = name.split(".")
         return any(".".join(parts[:i]) in self._read for i in range(1, len(parts) + 1))
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Returns '; did you mean config.KEY?' with the known key nearest to `name`, or ''.
+
+    Example:
+      >>> did_you_mean("learning_rate", ["seed", "optim.learning_rate"])
+      '; did you mean config.optim.learning_rate?'
+    """
+    known = sorted(known)
+    last = name.rpartition(".")[2]
+    near = [k for k in known if k.rpartition(".")[2] == last]
+    near += difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean config.{near[0]}?" if near else ""
 
 
 def to_dict(config: Any) -> dict[str, Any]:

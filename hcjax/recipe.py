@@ -5,23 +5,30 @@ In: a config. Out: dataset, network, parameters, optimiser and loss as plain val
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from hcjax import config as configs
-from hcjax import data, losses, models, optim, trees
+from hcjax import data, losses, models, optim, options, trees
 from hcjax import workdir as workdirs
 from hcjax.errors import ConfigError
 from hcjax.training import platform
+
+# keys of the section `train` that count something, and the least that makes sense
+COUNTS = {"batch_size": 1, "eval_every": 1, "eval_batch_size": 1, "patience": 1, "log_every": 1}
+COUNTS |= {"checkpoint_every": 1, "keep": 1}
+_OPTIONAL = ("eval_every", "patience", "ema_decay", "checkpoint_every")
 
 
 class Recipe(NamedTuple):
     """A config made into what `fit` takes.
 
     dataset, network, params, state: as their names say. steps: in all. fit: the other keyword
-    arguments of `fit`.
+    arguments of `fit`. notes: lines that whoever started the run wants to read.
     """
 
     dataset: data.Dataset
@@ -30,6 +37,7 @@ class Recipe(NamedTuple):
     state: Any
     steps: int
     fit: dict
+    notes: list[str]
 
 
 def start_platform(reader: configs.Reader):
@@ -45,94 +53,176 @@ def build(reader: configs.Reader) -> Recipe:
     for key in ("platform", "deterministic", "cache_dir"):
         reader.get(key)  # read by start_platform
     seed, init_from = reader.get("seed"), reader.get("init_from")
+    profile_steps = reader.get("profile_steps")
+    _check("seed", seed, 0 <= seed < 2**32, "in [0, 2**32)")
+    _check("profile_steps", profile_steps, profile_steps >= 0, ">= 0")
     dataset, threads = dataset_of(reader, seed)
     network = workdirs.network(reader, dataset.image_shape, dataset.num_classes)
     init_key, fit_key = jax.random.split(jax.random.key(seed))
     params, state = jax.jit(network.init)(init_key)
+    notes: list[str] = []
     if init_from:
-        params, state = start_from(init_from, params, state)
+        head = head_of(reader, dataset)
+        params, state, notes = start_from(init_from, params, state, head, dataset.class_names)
 
-    train = reader.section("train")
-    batch_size = train.get("batch_size")
-    steps = round(train.get("epochs") * len(dataset.train.labels) / max(1, batch_size))
+    train, batch_size, steps = train_of(reader.section("train"), dataset)
     optimizer = reader.section("optim")
     accumulate, learning_rate = optimizer.get("accumulate_steps"), optimizer.get("learning_rate")
     schedule = reader.section("schedule")
     rate = optim.schedule(
         schedule.get("name"),
         learning_rate=learning_rate,
-        steps=max(1, steps // max(1, accumulate)),
+        steps=max(1, steps // max(1, accumulate)),  # updates, not batches
         **schedule.rest(),
     )
     tx = optim.create(
         optimizer.get("name"),
         learning_rate=rate,
         accumulate_steps=accumulate,
-        clip_norm=optimizer.get("clip_norm"),
-        freeze=optimizer.get("freeze"),
+        clip_norm=optimizer.optional("clip_norm"),
+        freeze=optimizer.optional("freeze"),
         **optimizer.rest(),
     )
+    jax.eval_shape(tx.init, params)  # a pattern of `freeze` that matches nothing: now, not later
     loss, penalty, weights = loss_of(reader.section("loss"), dataset)
-    keys = ("eval_every", "eval_batch_size", "patience", "monitor", "ema_decay", "log_every")
-    fit = {k: train.get(k) for k in (*keys, "checkpoint_every", "keep")} | {
+    fit = train | {
         "loss": loss,
         "tx": tx,
         "penalty": penalty,
         "class_weights": weights,
         "batch_size": batch_size,
-        "augment": augment_of(reader.section("augment")),
+        "augment": augment_of(reader.section("augment"), dataset),
         "key": fit_key,
         "threads": threads,
-        "profile_steps": reader.get("profile_steps"),
+        "profile_steps": profile_steps,
     }
-    return Recipe(dataset, network, params, state, steps, fit)
+    return Recipe(dataset, network, params, state, steps, fit, notes)
+
+
+def train_of(section: configs.Reader, dataset: data.Dataset) -> tuple[dict, int, int]:
+    """Returns (keyword arguments of `fit` in the section `train`, batch size, steps in all)."""
+    epochs, batch_size = section.get("epochs"), section.get("batch_size")
+    keys = ("eval_every", "eval_batch_size", "patience", "monitor", "ema_decay", "log_every")
+    keys += ("checkpoint_every", "keep")
+    found = {k: section.optional(k) if k in _OPTIONAL else section.get(k) for k in keys}
+    for key, least in COUNTS.items():
+        value = batch_size if key == "batch_size" else found[key]
+        _check(f"train.{key}", value, value is None or value >= least, f">= {least}")
+    _check("train.epochs", epochs, math.isfinite(epochs) and epochs >= 0, ">= 0")
+    steps = round(epochs * len(dataset.train.labels) / batch_size)
+    return found, batch_size, steps
 
 
 def dataset_of(reader: configs.Reader, seed: int) -> tuple[data.Dataset, int]:
     """Returns (dataset, reading threads) of the section `data`."""
     section = reader.section("data")
     threads, source = section.get("threads"), section.get("source")
-    return data.load(source, seed=seed, **section.rest()), threads
+    _check("data.threads", threads, threads >= 0, ">= 0")
+    given = section.rest()
+    if source == "mnist" and "path" in given:
+        raise ConfigError("config.data.path has no use: source mnist is packed with hcjax")
+    if "://" not in given.get("path", "://"):
+        given["path"] = str(Path(given["path"]).expanduser())
+    return data.load(source, seed=seed, **given), threads
 
 
 def loss_of(section: configs.Reader, dataset: data.Dataset):
     """Returns (per-example loss, penalty of parameters or None, class weights or None)."""
     name, l1, l2, weighing = (section.get(k) for k in ("name", "l1", "l2", "class_weights"))
     loss = losses.create(name, **section.rest())
-    if l1 < 0 or l2 < 0:
-        raise ConfigError(f"loss.l1 and loss.l2 must be >= 0, got {l1} and {l2}")
-    if weighing not in ("", "balanced"):
-        raise ConfigError(f"loss.class_weights must be '' or 'balanced', got {weighing!r}")
+    _check("loss.l1", l1, l1 >= 0, ">= 0")
+    _check("loss.l2", l2, l2 >= 0, ">= 0")
+    _check("loss.class_weights", weighing, weighing in ("", "balanced"), "'' or 'balanced'")
     penalty = None
     if l1 or l2:
-        penalty = lambda params: l1 * losses.l1(params) + l2 * losses.l2(params)  # noqa: E731
+
+        def penalty(params):
+            return l1 * losses.l1(params) + l2 * losses.l2(params)
+
     counts = np.bincount(dataset.train.labels, minlength=dataset.num_classes)
     return loss, penalty, losses.class_weights(counts) if weighing else None
 
 
-def augment_of(section: configs.Reader) -> list[tuple[str, dict]]:
-    """Returns the (name, options) pairs of the augmentations in use."""
-    return [(name, section.section(name).rest()) for name in section.get("use")]
+def augment_of(section: configs.Reader, dataset: data.Dataset) -> list[tuple[str, dict]]:
+    """Returns the (name, options) pairs of the augmentations in use, tried on the images' shape."""
+    used = section.get("use")
+    if isinstance(used, str):
+        raise ConfigError(f"config.augment.use must be a tuple of names, e.g. ('{used}',)")
+    for name in used:
+        options.choose("augmentation", data.AUGMENTATIONS, name)
+    pairs = [(name, section.section(name).rest()) for name in used]
+    facts = {"mean": dataset.mean, "std": dataset.std, "num_classes": dataset.num_classes}
+    for pair in pairs:
+        shapes = batch_shapes(2, dataset, augment=[pair])
+        try:
+            ready = data.make_prepare(**facts, augment=[pair])
+            jax.eval_shape(ready, shapes, jax.random.key(0))
+        except (TypeError, ValueError, IndexError) as error:  # e.g. one number instead of two
+            if isinstance(error, ConfigError):
+                raise
+            raise ConfigError(f"augmentation {pair[0]} cannot use {pair[1]}: {error}") from error
+    return pairs
 
 
-def start_from(workdir: str, params: Any, state: Any):
-    """Returns (params, state) of a finished run; leaves of other shapes (a new head) stay new.
+def batch_shapes(size: int, dataset: data.Dataset, *, augment: Any = None) -> dict:
+    """Returns the shapes of a global training batch; of an evaluation batch if `augment` is None."""
+    image = jax.ShapeDtypeStruct((size, *dataset.image_shape), np.uint8)
+    number = jax.ShapeDtypeStruct((size,), np.int32)
+    batch = {"image": image, "label": number}
+    if augment is None:
+        return batch | {"mask": jax.ShapeDtypeStruct((size,), bool)}
+    if data.needs_partners(augment):
+        batch |= {"partner_image": image, "partner_label": number}
+    return batch | {"position": number}
+
+
+def head_of(reader: configs.Reader, dataset: data.Dataset) -> set[str]:
+    """Returns the paths of the arrays whose shape depends on the number of classes."""
+
+    def shapes(num_classes):
+        network = workdirs.network(reader, dataset.image_shape, num_classes)
+        params, state = jax.eval_shape(network.init, jax.random.key(0))
+        tree = {"params": params, "state": state}
+        return {path: leaf.shape for path, leaf in trees.paths(tree)}
+
+    ours, other = shapes(dataset.num_classes), shapes(dataset.num_classes + 1)
+    return {path for path in ours if ours[path] != other[path]}
+
+
+def start_from(
+    workdir: str, params: Any, state: Any, head: set[str], class_names: tuple[str, ...]
+) -> tuple[Any, Any, list[str]]:
+    """Returns (params, state, notes) with the arrays of a finished run where they fit.
+
+    Args:
+      workdir: of that run.
+      params, state: new ones; arrays of other shapes stay as they are here.
+      head: paths of arrays that stay, too, if the run had other classes.
+      class_names: of this run.
 
     Raises:
-      ConfigError: if fewer than half of the parameters' leaves fit.
+      ConfigError: if fewer than half of the arrays fit.
     """
     source = workdirs.load(workdir)
     theirs = dict(trees.paths({"params": source.params, "state": source.state}))
     ours = trees.paths({"params": params, "state": state})
-    fits = [p in theirs and theirs[p].shape == leaf.shape for p, leaf in ours]
+    fits = [p in theirs and np.shape(theirs[p]) == leaf.shape for p, leaf in ours]
     if sum(fits) * 2 < len(fits):
         raise ConfigError(
             f"init_from={workdir} is another network: only {sum(fits)} of {len(fits)} arrays have "
             f"a counterpart of the same name and shape"
         )
-    for (path, leaf), ok in zip(ours, fits, strict=True):
-        if not ok:
-            print(f"init_from: {path} {list(leaf.shape)} starts anew; the rest is taken over")
+    if source.class_names != class_names:
+        fits = [ok and path not in head for ok, (path, _) in zip(fits, ours, strict=True)]
+    notes = [f"init_from {workdir}: {sum(fits)} of {len(fits)} arrays are taken over"] + [
+        f"init_from: {path} {list(leaf.shape)} starts anew"
+        for (path, leaf), ok in zip(ours, fits, strict=True) if not ok
+    ]  # fmt: skip
     leaves = [theirs[p] if ok else leaf for (p, leaf), ok in zip(ours, fits, strict=True)]
     tree = jax.tree.unflatten(jax.tree.structure({"params": params, "state": state}), leaves)
-    return tree["params"], tree["state"]
+    return tree["params"], tree["state"], notes
+
+
+def _check(key: str, value: Any, legal: bool, expected: str) -> None:
+    if not legal:
+        raise ConfigError(f"config.{key} must be {expected}, got {value!r}")

@@ -6,6 +6,7 @@ called from here takes plain arguments.
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from hcjax import data, recipe, trees
 from hcjax import workdir as workdirs
 from hcjax.errors import ConfigError
 from hcjax.reports import curves, plots, report, tables, writers
-from hcjax.training import evaluate, loop, platform
+from hcjax.training import evaluate, loop, parallel, platform, step
 
 
 def run(config: Any, workdir: str | Path, *, quiet: bool = False, started: float | None = None):
@@ -37,24 +38,28 @@ def run(config: Any, workdir: str | Path, *, quiet: bool = False, started: float
       HcjaxError: for everything that whoever started it can mend.
     """
     started = time.perf_counter() if started is None else started
-    say = (lambda *_: None) if quiet or jax.process_index() else print
     workdir = Path(workdir).expanduser().absolute()
     plain = configs.to_dict(config)
     cache, counts = recipe.start_platform(configs.Reader(plain))
+    say = (lambda *_: None) if quiet or jax.process_index() else print
     for line in [*platform.describe(cache), f"workdir {workdir}"]:
         say(line)
-    workdirs.claim(workdir, plain)
-    if (workdir / workdirs.REPORT).exists():
-        done = workdirs.read_json(workdir / workdirs.REPORT)
-        say("this run is finished; its report:")
-        say(tables.end_of_run(done))
+    done = workdirs.finished(workdir, plain)
+    if done is not None:
+        say(f"this run is finished; its report:\n{_table(done)}")
         return done
 
     reader = configs.Reader(plain)
     made = recipe.build(reader)
     reader.check_unread()
     dataset = made.dataset
-    say(data.text(data.report(dataset)) if not quiet else "")
+    if not len(dataset.test.labels):
+        raise ConfigError(
+            "there are no test examples to score the network by; see config.data.test"
+        )
+    workdirs.claim(workdir, plain, command=sys.argv)
+    for line in [*made.notes, "" if quiet else data.text(data.report(dataset))]:
+        say(line)
     ready = time.perf_counter() - started
     fitted = loop.fit(
         made.network.apply,
@@ -74,8 +79,6 @@ def run(config: Any, workdir: str | Path, *, quiet: bool = False, started: float
         f"first step after {fitted.seconds_to_first_step:.2f} s, of which imports, data and model "
         f"{ready:.2f} s; compilation cache: {counts['hits']} hits, {counts['misses']} misses"
     )
-    if not len(dataset.test.labels):
-        raise ConfigError("there are no test examples to score; the trained network is in workdir")
     scored = evaluate.evaluate(
         made.network.apply,
         fitted.params,
@@ -83,21 +86,23 @@ def run(config: Any, workdir: str | Path, *, quiet: bool = False, started: float
         state=fitted.state,
         batch_size=reader.section("train").get("eval_batch_size"),
     )
-    result = summary(plain, fitted, scored)
+    result = summary(plain, fitted, scored, dataset.class_names)
     if jax.process_index() == 0:
         draw(workdir, dataset, fitted.params, scored)
         report.write_json(workdir / workdirs.REPORT, result)
-    names = dataset.class_names
-    say(tables.end_of_run(result, confusion=scored.sums["confusion"], class_names=names))
+    say(_table(result))
     say(f"report, curves, confusion matrix, worst mistakes and filters are in {workdir}")
     return result
 
 
-def summary(config: dict, fitted: loop.Fit, scored: evaluate.Evaluation) -> dict:
+def summary(
+    config: dict, fitted: loop.Fit, scored: evaluate.Evaluation, class_names: tuple[str, ...]
+) -> dict:
     """Returns the report of a finished run."""
     score = scored.summary
-    device = jax.devices()[0]
-    last = fitted.history[-1] if fitted.history else {}
+    early = config["train"]["patience"] is not None  # then the best validation's parameters
+    validated = fitted.best_step if early else fitted.step
+    validation = [line for line in fitted.history if line["step"] == validated]
     return {
         "config": config,
         "seed": config["seed"],
@@ -108,13 +113,16 @@ def summary(config: dict, fitted: loop.Fit, scored: evaluate.Evaluation) -> dict
         "ece": score["ece"],
         "per_class": score["per_class"],
         "confusion": scored.sums["confusion"].tolist(),
-        "validation_accuracy": max((h["accuracy"] for h in fitted.history), default=None),
-        "last_validation": last,
+        "class_names": list(class_names),
+        "validation": {k: v for k, v in validation[-1].items() if k != "step"}
+        if validation
+        else None,
+        "validation_accuracy": validation[-1]["accuracy"] if validation else None,
         "parameters": trees.num_parameters(fitted.params),
         "weight_bytes": trees.size_bytes(fitted.params),
         "steps": fitted.step,
         "stopped": fitted.stopped,
-        "best_step": fitted.best_step or None,
+        "best_step": fitted.best_step if early else None,
         "train_seconds": fitted.train_seconds,
         "seconds_to_first_step": fitted.seconds_to_first_step,
         "images_per_second": fitted.images_per_second,
@@ -122,9 +130,58 @@ def summary(config: dict, fitted: loop.Fit, scored: evaluate.Evaluation) -> dict
         "params_sha256": trees.sha256(fitted.params),
         "versions": workdirs.versions(),
         "git_commit": workdirs.git_commit(),
-        "device": f"{jax.device_count()} x {device.platform} ({device.device_kind}), "
-        f"{platform.threads()} threads",
+        "device": f"{workdirs.device()}, {platform.threads()} threads",
     }
+
+
+def plan(config: Any, workdir: str | Path, topology: str) -> dict:
+    """Returns what this config's training and evaluation steps would do on TPUs that are not here.
+
+    Args:
+      config: as for `run`. Its data is read, for shapes and classes.
+      workdir: folder that plan.json is written to.
+      topology: "v5e:2x4", see `hcjax.training.chips`.
+    """
+    from hcjax.training import plan as planning
+
+    workdir = Path(workdir).expanduser().absolute()
+    plain = configs.to_dict(config)
+    recipe.start_platform(configs.Reader({**plain, "platform": ""}))  # the compiler needs no TPU
+    reader = configs.Reader(plain)
+    made = recipe.build(reader)
+    reader.check_unread()
+    dataset, fit = made.dataset, made.fit
+    facts = {"mean": dataset.mean, "std": dataset.std, "num_classes": dataset.num_classes}
+    loss_fn = step.make_loss_fn(
+        made.network.apply, fit["loss"], penalty=fit["penalty"], class_weights=fit["class_weights"]
+    )
+    found = planning.plan(
+        step.make_train_step(
+            loss_fn,
+            fit["tx"],
+            prepare=data.make_prepare(**facts, augment=fit["augment"]),
+            ema_decay=fit["ema_decay"],
+            devices=parallel.DEVICES,
+        ),
+        evaluate.make_eval_step(
+            made.network.apply, prepare=data.make_prepare(**facts), devices=parallel.DEVICES
+        ),
+        step.init_state(made.params, made.state, fit["tx"], ema=fit["ema_decay"] is not None),
+        recipe.batch_shapes(fit["batch_size"], dataset, augment=fit["augment"]),
+        recipe.batch_shapes(fit["eval_batch_size"], dataset),
+        topology=topology,
+    )
+    print(planning.text(found))
+    print(f"in {report.write_json(workdir / 'plan.json', found)}")
+    return found
+
+
+def _table(result: dict) -> str:
+    """Returns the report of a finished run for people."""
+    confusion, names = result.get("confusion"), result.get("class_names")
+    if not confusion or not names:
+        return tables.end_of_run(result)
+    return tables.end_of_run(result, confusion=np.asarray(confusion), class_names=names)
 
 
 def draw(workdir: Path, dataset: data.Dataset, params: Any, scored: evaluate.Evaluation) -> None:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict, FieldReference
 
 from hcjax import config as configs
-from hcjax import data, recipe
+from hcjax import configfile, data, recipe
 from hcjax import workdir as workdirs
 from hcjax.errors import ConfigError, DataError
 from hcjax.reports import report, tables
@@ -21,20 +22,49 @@ from hcjax.training import evaluate as evaluation
 from hcjax.training import platform
 
 BATCH = 1000  # images at a time
+# types of keys of the section `data` that a run's own config may not show, being None there
+KINDS = {"name": str, "path": str, "channels": int, "limit": int}
+RUN_KEYS = ("platform", "deterministic", "cache_dir")
+Changes = Sequence[tuple[str, str]]
 
 
-def evaluate(workdir: str, config: Any = None) -> int:
+def evaluate(workdir: str, config: Any = None, *, changes: Changes = ()) -> int:
     """Prints how a trained workdir does on test data, and writes it to WORKDIR/eval-SOURCE.json.
 
     Args:
       workdir: of a finished run.
       config: its section `data` says on what; None for the data the run was trained on.
+      changes: (key, value as text) of the command line: keys of the section `data`, `platform`
+        and `cache_dir`. Without a config they change the run's own; naming a source then forgets
+        what belonged to the run's.
 
     Raises:
-      DataError: if the class names or the image shape are not those of the training.
+      DataError: if the class names are not those of the training.
+      ConfigError: if a change is of a key that evaluation does not read.
+
+    Note:
+      Images are fitted to the size that the network takes, unless `data.image_size` says
+      otherwise, and normalised as in training. A source without a test part is split as in
+      training: by the run's seed, and `data.test` says how much is scored.
     """
     trained = workdirs.load(workdir)
-    reader = configs.Reader(config if config is not None else trained.config)
+    values = ConfigDict(trained.config)
+    if config is not None:
+        values.data = ConfigDict(configs.to_dict(config)["data"])
+    elif any(key == "data.source" for key, _ in changes):
+        kept = (*configs.PRACTICAL, "data.source", "data.validation")
+        values.data.update({k: None for k in values.data if f"data.{k}" not in kept})
+    for key, value in values.data.items():
+        kind = KINDS.get(key, type(value) if isinstance(value, str) else object)
+        values.data[key] = FieldReference(value, field_type=kind)
+    _change(values, changes, f"--eval={workdir}", ("data.", *RUN_KEYS))
+    height, width, channels = trained.image_shape
+    values.data.validation = 0  # it only takes training examples away
+    if values.data.image_size is None:
+        values.data.image_size = (height, width)
+    if values.data.channels is None and channels in (1, 3):
+        values.data.channels = channels
+    reader = configs.Reader(values)
     cache, _ = recipe.start_platform(reader)
     print("\n".join(platform.describe(cache)))
     dataset, _ = recipe.dataset_of(reader, reader.get("seed"))
@@ -63,29 +93,31 @@ def evaluate(workdir: str, config: Any = None) -> int:
         "nll": summary["nll"],
         "ece": summary["ece"],
     }
-    source = reader.section("data").get("source")
-    path = report.write_json(Path(workdir) / f"eval-{source}-{dataset.name}.json", result)
+    name = f"eval-{reader.section('data').get('source')}-{dataset.name}.json"
+    path = report.write_json(Path(workdir).expanduser() / name.replace("/", "-"), result)
     confusion = scored.sums["confusion"]
     print(tables.end_of_run(result, confusion=confusion, class_names=dataset.class_names))
     print(f"in {path}")
     return 0
 
 
-def predict(workdir: str, files: Sequence[str]) -> int:
-    """Prints file, class and probability for each image file.
+def predict(workdir: str, files: Sequence[str], *, changes: Changes = ()) -> int:
+    """Prints file, class and probability for each image file, tab-separated.
 
     Args:
       workdir: of a finished run.
       files: png or jpeg; each is converted to the network's size and channels.
+      changes: (key, value as text): `platform` and `cache_dir`.
     """
     if not files:
         raise ConfigError("--predict=WORKDIR needs image files as arguments")
     trained = workdirs.load(workdir)
-    recipe.start_platform(configs.Reader(trained.config))
-    height, width, channels = trained.image_shape
+    values = ConfigDict(trained.config)
+    _change(values, changes, f"--predict={workdir}", RUN_KEYS)
+    recipe.start_platform(configs.Reader(values))
     for i in range(0, len(files), BATCH):
         names = files[i : i + BATCH]
-        images = [data.read_image(f, image_size=(height, width), channels=channels) for f in names]
+        images = [data.read_image(name, trained.image_shape) for name in names]
         logits = np.asarray(trained(np.stack(images)), np.float64)
         p = np.exp(logits - logits.max(-1, keepdims=True))
         p /= p.sum(-1, keepdims=True)
@@ -101,6 +133,14 @@ def report_data(config: Any) -> int:
     dataset, _ = recipe.dataset_of(reader, reader.get("seed"))
     print(data.text(data.report(dataset)))
     return 0
+
+
+def _change(values: ConfigDict, changes: Changes, what: str, readable: Sequence[str]) -> None:
+    """Changes keys, of which only some are read here."""
+    for key, text in changes:
+        if not key.startswith(tuple(readable)):
+            raise ConfigError(f"{what} takes everything else from its run; config.{key} has no use")
+        configfile.override(values, key, text)
 
 
 def _short(names: Sequence[str]) -> str:

@@ -6,16 +6,18 @@ Runs that are finished are read, not repeated, so a study that was cut goes on.
 
 from __future__ import annotations
 
-import ast
 import copy
-import difflib
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+from ml_collections import ConfigDict
+
 from hcjax import config as configs
-from hcjax.errors import ConfigError
+from hcjax import configfile
+from hcjax.errors import ConfigError, DivergedError
 from hcjax.reports import report, tables
 from hcjax.run import run
 
@@ -45,7 +47,7 @@ def seeds(config: Any, workdir: Path, count: int, *, quiet: bool = False, starte
         if done is None:
             return {}
         started = None
-        results.append({"seed": seed, **{k: done[k] for k in SHOWN}})
+        results.append({"seed": seed, **{k: done.get(k) for k in SHOWN}})
     stats = {k: tables.mean_std([r[k] for r in results]) for k in SHOWN}
     summary = {
         "results": results,
@@ -53,9 +55,7 @@ def seeds(config: Any, workdir: Path, count: int, *, quiet: bool = False, starte
         "std": {k: v[1] for k, v in stats.items()},
         "n": count,
     }
-    report.write_json(workdir / "seeds.json", summary)
-    print(tables.seeds(results))
-    print(f"in {workdir / 'seeds.json'}")
+    _finish(workdir / "seeds.json", summary, tables.seeds(results))
     return summary
 
 
@@ -73,58 +73,54 @@ def sweep(
 
     Note:
       Choose by validation_accuracy, which ranks the table; the test column is for the report.
+      A run that diverges is a row without numbers; the others go on.
     """
-    grid = [_values(text, configs.to_dict(config)) for text in lists]
-    results = []
+    grid = [_values(text) for text in lists]
+    base = config if isinstance(config, ConfigDict) else ConfigDict(config)
+    runs = []
     for choice in itertools.product(*(values for _, values in grid)):
         settings = dict(zip((key for key, _ in grid), choice, strict=True))
-        plain = copy.deepcopy(configs.to_dict(config))
-        for key, value in settings.items():
-            _set(plain, key, value)
-        name = ",".join(f"{key}={value}" for key, value in settings.items()).replace("/", "_")
-        print(f"--- {name}")
-        done = run(plain, workdir / name, quiet=quiet, started=started)
+        changed = copy.deepcopy(base)
+        for key, text in settings.items():
+            configfile.override(changed, key, text)
+        runs.append((settings, configs.to_dict(changed)))
+    results = []
+    for settings, plain in runs:  # every config is legal before the first run
+        name = _folder(settings, plain)
+        _say(f"--- {name}")
+        try:
+            done = run(plain, workdir / name, quiet=quiet, started=started)
+        except DivergedError as error:
+            _say(f"diverged: {error}")
+            done = {}
         if done is None:
             return []
         started = None
-        results.append((settings, {k: done[k] for k in ("validation_accuracy", *SHOWN)}))
-    report.write_json(workdir / "sweep.json", results)
-    print(tables.sweep(results))
-    print(f"in {workdir / 'sweep.json'}")
+        results.append((settings, {k: done.get(k) for k in ("validation_accuracy", *SHOWN)}))
+    _finish(workdir / "sweep.json", results, tables.sweep(results))
     return results
 
 
-def _values(text: str, config: dict) -> tuple[str, list]:
+def _values(text: str) -> tuple[str, list[str]]:
     """Returns (key, values) of 'key=v1,v2'."""
     key, equals, values = text.partition("=")
-    key = key.removeprefix("config.")
-    known = configs.flatten(config)
     if not equals or not values:
         raise ConfigError(f"--sweep needs KEY=V1,V2,..., got {text!r}")
-    if key not in known:
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"--sweep: the config has no key {key!r}{hint}")
-    return key, [_literal(v, known[key], key) for v in values.split(",")]
+    return key.removeprefix("config."), configfile.split_list(values)
 
 
-def _literal(text: str, like: Any, key: str) -> Any:
-    """Returns the value that `text` says, of the type of the config's own value."""
-    try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        value = text
-    if isinstance(like, float) and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if like is not None and type(value) is not type(like):
-        raise ConfigError(
-            f"--sweep: {key} is a {type(like).__name__} (now {like!r}), {text!r} is not"
-        )
-    return value
+def _folder(settings: dict[str, str], plain: dict) -> str:
+    """Returns the name of a run's sub-folder."""
+    name = ",".join(f"{key}={text}" for key, text in settings.items()).replace("/", "_")
+    return name if len(name) < 200 else f"{name[:150]}-{configs.fingerprint(plain)}"
 
 
-def _set(tree: dict, key: str, value: Any) -> None:
-    *parents, last = key.split(".")
-    for part in parents:
-        tree = tree[part]
-    tree[last] = value
+def _finish(path: Path, results: Any, table: str) -> None:
+    if jax.process_index() == 0:
+        report.write_json(path, results)
+        _say(f"{table}\nin {path}")
+
+
+def _say(text: str) -> None:
+    if jax.process_index() == 0:
+        print(text)

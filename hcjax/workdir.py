@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -19,10 +20,11 @@ import numpy as np
 
 from hcjax import config as configs
 from hcjax import models, trees
-from hcjax.errors import CheckpointError, DataError
+from hcjax.errors import CheckpointError, ConfigError, DataError, HcjaxError
 from hcjax.reports import report as reports
 
 CONFIG, RUN, REPORT = "config.json", "run.json", "report.json"
+CHECKPOINTS = "checkpoints"
 PACKAGES = ("jax", "jaxlib", "numpy", "optax", "flax", "orbax-checkpoint", "hcjax")
 
 
@@ -80,10 +82,10 @@ def load(
     """
     from hcjax.training.checkpoint import Checkpoints, nested, restructure
 
-    workdir = Path(workdir)
+    workdir = Path(workdir).expanduser()
     config = read_json(workdir / CONFIG) if (workdir / CONFIG).exists() else {}
-    if not (workdir / "checkpoints").is_dir():
-        raise CheckpointError(f"{workdir} holds no run: there is no folder checkpoints in it")
+    if not (workdir / CHECKPOINTS).is_dir():
+        raise CheckpointError(f"{workdir} holds no run: there is no folder {CHECKPOINTS} in it")
     checkpoints = Checkpoints(workdir)
     found = checkpoints.restore()
     checkpoints.close()
@@ -126,35 +128,86 @@ def network(config: dict | configs.Reader, image_shape: Any, num_classes: int) -
     options = section.rest()
     if sync:
         options["axis_name"] = AXIS
-    return models.create(
-        name, num_classes=num_classes, input_shape=tuple(image_shape), dtype=dtype, **options
-    )
+    try:
+        made = models.create(
+            name, num_classes=num_classes, input_shape=tuple(image_shape), dtype=dtype, **options
+        )
+        jax.eval_shape(made.init, jax.random.key(0))
+    except (TypeError, ValueError, ArithmeticError) as error:  # sizes of the wrong kind or number
+        given = {k: options[k] for k in ("filters", "hidden") if k in options}
+        if isinstance(error, HcjaxError) or not given:
+            raise
+        usual = {k: v for k, v in models.options(name).items() if k in given}
+        raise ConfigError(
+            f"model {name} cannot be built with {given}; give sizes as in {usual}"
+        ) from error
+    return made
 
 
-def claim(workdir: Path, config: dict) -> None:
-    """Makes the workdir this config's, or refuses, naming the keys that differ.
+def finished(workdir: Path, config: dict) -> dict | None:
+    """Returns the report of this config's finished run, None if there is none yet.
 
     Raises:
-      CheckpointError: if it belongs to a run of another config, or cannot be written.
+      CheckpointError: if the workdir holds a run of another config that has come to a
+        checkpoint or a report, naming the keys that differ, or if its files are damaged.
     """
-    path = workdir / CONFIG
-    if path.exists():
-        differ = configs.differences(config, read_json(path))
-        if differ:
-            lines = [
-                f"config.{k} is {there!r} there, {here!r} here"
-                for k, (here, there) in differ.items()
-            ]
-            raise CheckpointError(
-                f"{workdir} holds a run of another config: {'; '.join(sorted(lines))}. Choose "
-                f"another --workdir, or give the same config to go on with that run"
-            )
-    elif (workdir / "checkpoints").exists():
+    path, report = workdir / CONFIG, workdir / REPORT
+    folder = workdir / CHECKPOINTS
+    saved = folder.is_dir() and any(p.name.isdigit() for p in folder.iterdir())
+    if (saved or report.exists()) and not path.exists():
+        raise CheckpointError(f"{workdir} holds a run but no {CONFIG}; choose another --workdir")
+    differ = configs.differences(config, read_json(path)) if saved or report.exists() else {}
+    if differ:
+        lines = [
+            f"config.{k} is {there!r} there, {here!r} here" for k, (here, there) in differ.items()
+        ]
         raise CheckpointError(
-            f"{workdir} holds checkpoints but no {CONFIG}; choose another workdir"
+            f"{workdir} holds a run of another config: {'; '.join(sorted(lines))}. Choose another "
+            f"--workdir, or give the same config to go on with that run"
         )
-    if jax.process_index() == 0 and not path.exists():
-        reports.write_json(path, config)
+    return read_json(report) if report.exists() else None
+
+
+def claim(workdir: Path, config: dict, *, command: Sequence[str] = ()) -> None:
+    """Writes down whose workdir this is: the config, and how and by what it was first started.
+
+    Args:
+      workdir: for which `finished` returned None.
+      config: as nested dicts.
+      command: the command line, for whoever reads run.json.
+
+    Raises:
+      CheckpointError: if it cannot be written.
+
+    Note:
+      Warns where an earlier launch had other versions: the run goes on, but its bits may differ
+      from those of an uninterrupted one.
+    """
+    facts = {
+        "seed": config["seed"],
+        "command": list(command),
+        "git_commit": git_commit(),
+        "device": device(),
+        "versions": versions(),
+    }
+    path = workdir / RUN
+    if path.exists() and (workdir / CONFIG).exists():
+        before = read_json(path).get("versions", {})
+        now = facts["versions"]
+        changed = [f"{k} {before.get(k)} -> {now[k]}" for k in now if before.get(k) != now[k]]
+        if changed:
+            text = f"{workdir} was begun with other versions: {', '.join(changed)}"
+            warnings.warn(text, stacklevel=2)
+    if jax.process_index() == 0:
+        reports.write_json(workdir / CONFIG, config)
+        if not path.exists():
+            reports.write_json(path, facts)
+
+
+def device() -> str:
+    """Returns what a run computes on, in words."""
+    first = jax.devices()[0]
+    return f"{jax.device_count()} x {first.platform} ({first.device_kind})"
 
 
 def versions() -> dict[str, str]:
@@ -170,20 +223,25 @@ def versions() -> dict[str, str]:
 
 def git_commit() -> str | None:
     """Returns the commit of the code that runs, with '+changes' if it was changed, or None."""
-    git = ["git", "-C", str(Path(__file__).parent)]
+
+    def git(*words):
+        command = ["git", "-C", str(Path(__file__).parent), *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout
+
     try:
-        run = lambda *a: subprocess.run([*git, *a], capture_output=True, text=True, timeout=5)  # noqa: E731
-        commit, status = run("rev-parse", "HEAD"), run("status", "--porcelain", "-uno")
-    except (OSError, subprocess.TimeoutExpired):
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # not a repository around us
+        commit, status = git("rev-parse", "HEAD"), git("status", "--porcelain", "-uno")
+    except (OSError, subprocess.SubprocessError):
         return None
-    if commit.returncode:
-        return None
-    return commit.stdout.strip() + ("+changes" if status.stdout.strip() else "")
+    return commit.strip() + ("+changes" if status.strip() else "")
 
 
-def read_json(path: Path) -> Any:
-    """Returns what a JSON file of a workdir holds; a damaged one is a CheckpointError."""
+def read_json(path: Path) -> dict:
+    """Returns the object that a JSON file of a workdir holds; a damaged one is CheckpointError."""
     try:
-        return json.loads(path.read_text())
+        found = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read {path}: {error}") from error
+        raise CheckpointError(f"cannot read {path}: {error}; mend or remove it") from error
+    if not isinstance(found, dict):
+        raise CheckpointError(f"cannot read {path}: expected an object {{...}}; mend or remove it")
+    return found

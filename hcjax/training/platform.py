@@ -86,8 +86,8 @@ def use_cache(folder: Path | None) -> Counter:
       Counter with "hits" and "misses", updated as programs are compiled.
     """
     counts: Counter = Counter()
+    jax.config.update("jax_enable_compilation_cache", folder is not None)
     if folder is None:
-        jax.config.update("jax_enable_compilation_cache", False)
         return counts
     try:
         folder.mkdir(parents=True, exist_ok=True)
