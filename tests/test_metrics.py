@@ -95,10 +95,10 @@ def test_ece_of_two_bins_by_hand():
 
 
 def test_bins_hold_their_upper_edge():
-    # softmax gives exactly 0.5 and 1.0: bins ceil(7.5) - 1 = 7 and the last one
-    logits = jnp.array([[0.0, 0.0], [200.0, 0.0]])
+    # confidences 0.2 and 1, the edges of bins 3 and 15 of width 1/15, counted from 1
+    logits = jnp.array([[0.0] * 5, [200.0] + [0.0] * 4])
     out = eval_sums(logits, jnp.zeros(2, int), jnp.ones(2, bool))
-    assert np.flatnonzero(out["bin_count"]).tolist() == [7, 14]
+    assert np.flatnonzero(out["bin_count"]).tolist() == [2, 14]
 
 
 def test_summarize_divides_and_is_ready_for_json():

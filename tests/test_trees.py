@@ -1,5 +1,6 @@
 """Tests of hcjax.trees: paths, selection, sizes and the fingerprint."""
 
+import collections
 import hashlib
 from typing import Any, NamedTuple
 
@@ -34,6 +35,7 @@ def test_paths_come_in_the_order_of_leaves():
 def test_select_matches_whole_paths_only():
     chosen = trees.select(TREE, "conv1/.*")
     assert chosen == {"conv1": {"kernel": True, "bias": True}, "dense1": {"kernel": False}}
+    assert trees.select({"a": {"b": 1, "bc": 2}}, "a/b") == {"a": {"b": True, "bc": False}}
     with pytest.raises(ConfigError, match="matches no parameter"):
         trees.select(TREE, "conv1")
 
@@ -74,6 +76,7 @@ def test_sha256_ignores_key_order_layout_and_where_the_array_lives():
     first = trees.sha256({"b": rows, "a": rows})
     columns = np.asfortranarray(rows)
     assert first == trees.sha256({"a": columns, "b": jax.numpy.asarray(rows)})
+    assert first == trees.sha256(collections.OrderedDict(b=rows, a=rows))  # keeps its own order
 
 
 def test_sha256_tells_bits_shapes_dtypes_and_names_apart():
