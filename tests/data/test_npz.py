@@ -41,6 +41,12 @@ def test_floats_and_integers_become_bytes(save, images):
         )
 
 
+def test_floats_are_rounded_to_the_nearest_byte(save):
+    between = np.array([0.0, 0.3, 0.701, 0.999]).reshape(4, 1, 1)  # 0, 76.5, 178.8, 254.7
+    found = npz.load(save(images=between, labels=np.array([0, 1, 0, 1]))).train.images
+    assert found.reshape(-1).tolist() == [0, 76, 179, 255]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
