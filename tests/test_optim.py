@@ -51,8 +51,8 @@ def test_weight_decay_is_decoupled_and_spares_biases(name):
 
 
 def test_weight_decay_takes_what_a_predicate_selects():
-    only = lambda path, _: path == "conv1/bias"
-    tx = optim.create("sgd", learning_rate=0.1, weight_decay=1.0, decay_select=only)
+    options = {"weight_decay": 1.0, "decay_select": lambda path, _: path == "conv1/bias"}
+    tx = optim.create("sgd", learning_rate=0.1, **options)
     params, _ = run(tx, [ZEROS])
     np.testing.assert_allclose(params["conv1"]["bias"], 0.225)
     np.testing.assert_array_equal(params["conv1"]["kernel"], PARAMS["conv1"]["kernel"])

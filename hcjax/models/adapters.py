@@ -17,8 +17,8 @@ def linen(module: Any, input_shape: Sequence[int]) -> Network:
     """Returns a Flax Linen module as a `Network`.
 
     The collection "params" becomes the params; all others that `init` makes (BatchNorm's
-    "batch_stats", …; sown "intermediates" are left out) become the state, which training
-    updates. `key` feeds the streams "dropout" and "default".
+    "batch_stats", …; Flax leaves sown "intermediates" out) become the state, which
+    training updates. `key` feeds the streams "dropout" and "default".
 
     Args:
       module: a `flax.linen.Module` whose call takes the images first and gives logits. If it has
@@ -53,7 +53,6 @@ def linen(module: Any, input_shape: Sequence[int]) -> Network:
         streams = {"params": params_key, "dropout": dropout_key, "default": dropout_key}
         images = jnp.zeros((1, *input_shape), jnp.float32)
         variables = dict(module.init(streams, images, **arguments(False)))
-        variables.pop("intermediates", None)
         return variables.pop("params", {}), variables
 
     def apply(params, state, images, *, train=False, key=None):

@@ -90,5 +90,5 @@ def test_a_module_without_state_or_flag_keeps_an_empty_state_in_training():
 
 
 def test_a_call_with_other_arguments_is_refused_by_name():
-    with pytest.raises(ConfigError, match="Strange.__call__ .* it also needs temperature"):
+    with pytest.raises(ConfigError, match=r"Strange\.__call__ .* it also needs temperature"):
         models.linen(Strange(), (6, 6, 1))

@@ -1,5 +1,6 @@
 """Tests of the table of models: sizes against the papers, the interface, options."""
 
+import functools
 import itertools
 
 import jax
@@ -47,8 +48,8 @@ def shapes(network, input_shape, *, batch=2, train=True, dtype=jnp.float32):
     """Returns the shapes of (params, state, logits, new state), without computing anything."""
     params, state = jax.eval_shape(network.init, KEY)
     images = jax.ShapeDtypeStruct((batch, *input_shape), dtype)
-    apply = lambda *args: network.apply(*args[:3], train=train, key=args[3])
-    return params, state, *jax.eval_shape(apply, params, state, images, KEY)
+    apply = functools.partial(network.apply, train=train)
+    return params, state, *jax.eval_shape(apply, params, state, images, key=KEY)
 
 
 @pytest.mark.parametrize("name, classes, shape, count", COUNTS)

@@ -1,5 +1,7 @@
 """Tests of batch normalisation: against Linen, shards, bfloat16."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,13 +34,13 @@ def test_training_and_inference_agree_with_linen():
 def test_shards_normalise_alone_by_default_and_together_over_an_axis():
     shards = X.reshape(4, 2, 4, 4, 5)
     whole, whole_state = batch_norm(PARAMS, STATE, X, train=True)
-    synced = lambda x: batch_norm(PARAMS, STATE, x, train=True, axis_name="devices")
+    synced = functools.partial(batch_norm, PARAMS, STATE, train=True, axis_name="devices")
     y, state = jax.vmap(synced, axis_name="devices")(shards)
     np.testing.assert_allclose(y.reshape(whole.shape), whole, rtol=1e-4, atol=1e-5)
     for name in state:
         for device in range(4):
             np.testing.assert_allclose(state[name][device], whole_state[name], rtol=1e-5)
-    alone = lambda x: batch_norm(PARAMS, STATE, x, train=True)
+    alone = functools.partial(batch_norm, PARAMS, STATE, train=True)
     y, state = jax.vmap(alone, axis_name="devices")(shards)
     np.testing.assert_allclose(y.mean(axis=(1, 2, 3)), np.tile(PARAMS["bias"], (4, 1)), atol=1e-5)
     np.testing.assert_allclose(state["mean"].mean(axis=0), whole_state["mean"], rtol=1e-5)
