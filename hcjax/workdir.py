@@ -127,6 +127,8 @@ def network(config: dict | configs.Reader, image_shape: Any, num_classes: int) -
     name, dtype, sync = (section.get(k) for k in ("name", "dtype", "sync_batchnorm"))
     options = section.rest()
     if sync:
+        if "axis_name" not in models.options(name):
+            raise ConfigError(f"config.model.sync_batchnorm: model '{name}' has no BatchNorm")
         options["axis_name"] = AXIS
     try:
         made = models.create(

@@ -1,5 +1,9 @@
 """A run of a second: images that are easily told apart, a tiny network, two epochs."""
 
+import atexit
+import functools
+import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -30,15 +34,23 @@ def npz(path, *, classes=CLASSES, side=8, channels=1, train=48, test=TEST_EXAMPL
     return path
 
 
-def flags(data, cache="off", config="default"):
+@functools.cache
+def folder():
+    """Returns a folder of this process's own, which is removed when it ends."""
+    path = Path(tempfile.mkdtemp(prefix="hcjax-tests-"))
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    return path
+
+
+def flags(data, cache=None, config="default"):
     """Returns the arguments of a run of 4 steps, 16 images each, with validation after 2 and 4."""
     keys = {
-        "cache_dir": cache,
+        "cache_dir": cache or folder() / "cache",  # or every test compiles anew
         "data.source": "npz",
         "data.path": data,
         "data.validation": 16,
         "model.name": "seed_cnn_tiny",
-        "optim.learning_rate": 0.01,
+        "optim.learning_rate": 0.03,
         "train.batch_size": 16,
         "train.epochs": 2,
     }
@@ -49,3 +61,11 @@ def flags(data, cache="off", config="default"):
 def launch(*arguments):
     """Returns the exit code of the command line in this process."""
     return cli.main(["launch.py", *map(str, arguments)])
+
+
+@functools.cache
+def trained():
+    """Returns the workdir of a finished run; its data is beside it. Made once per process."""
+    workdir = folder() / "run"
+    assert launch(*flags(npz(folder() / "data.npz")), f"--workdir={workdir}", "--quiet") == 0
+    return workdir

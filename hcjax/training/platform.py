@@ -47,9 +47,10 @@ def select(name: str = "", *, deterministic: bool = False) -> str:
     asked = name or jax.config.jax_platforms or ""
     try:
         found = jax.devices()[0].platform
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:  # without a GPU, jax fails an assertion
+        reason = (str(error) or "jax finds no such device").splitlines()[0]
         raise PlatformError(
-            f"platform '{asked}' was asked for and cannot be used: {str(error).splitlines()[0]}. "
+            f"platform '{asked}' was asked for and cannot be used: {reason}. "
             f"Is another process holding it? Is the right jax installed (pip install "
             f"'jax[{'tpu' if asked == 'tpu' else 'cuda'}]')? Or ask for --config.platform=cpu"
         ) from error
