@@ -60,19 +60,49 @@ def test_weak_scaling_loses_only_the_all_reduce():
     assert rows[2]["efficiency"] == pytest.approx(expected[0] / expected[2])
 
 
-@pytest.mark.parametrize(("start", "fits"), [(16, 15_000), (12_000, 15_000)])
-def test_the_largest_batch_is_found_by_a_line_and_tried(start, fits):
+@pytest.mark.parametrize("start", [16, 12_000])
+@pytest.mark.parametrize("on_chip", [0, 5_000])
+def test_the_largest_batch_is_found_by_a_line_and_tried(start, on_chip):
+    """A chip with room for 15,000 examples, of which `on_chip` take no HBM in a small batch."""
     where = chips.parse("v5e:2x4")
-    each = where.chip.hbm_bytes / (fits + 8)
+    room = where.chip.hbm_bytes
+    each = room / 15_008
 
     def compile_for(part, per_chip):
-        peak = 1000 + each * per_chip
-        if peak > part.chip.hbm_bytes:
+        peak = 1000 + each * (per_chip if per_chip > on_chip else 0)
+        if peak > room:
             raise bounds.TooLarge("too large")
         return {"memory": {"peak": peak}, "bytes_accessed": 4 * each * per_chip}
 
     found = bounds.largest_batch(compile_for(where, start), where, start, compile_for)
-    assert found["per_chip"] == fits
-    assert found["batch_size"] == 8 * fits
-    assert found["predicted"] == pytest.approx(found["peak"], rel=1e-6)
-    assert found["tried"][-1] == [fits, found["peak"]]
+    assert 0.95 * 15_000 <= found["per_chip"] <= 15_000
+    assert found["batch_size"] == 8 * found["per_chip"]
+    assert [found["per_chip"], found["peak"]] in found["tried"]
+    assert len(found["tried"]) <= 5
+    if on_chip == 0:
+        assert found["per_chip"] == 15_000
+        assert found["bytes_per_example"] == int(each)
+
+
+def test_a_batch_that_the_line_promised_but_is_refused_is_made_smaller():
+    where = chips.parse("v5e:2x4")
+    room = where.chip.hbm_bytes
+
+    def compile_for(part, per_chip):
+        if per_chip > 9_700:
+            raise bounds.TooLarge("too large")
+        return {"memory": {"peak": room / 10_008 * per_chip}, "bytes_accessed": room / 2}
+
+    found = bounds.largest_batch(compile_for(where, 1_000), where, 1_000, compile_for)
+    assert found["tried"][2] == [10_000, None]
+    assert found["per_chip"] == 9_496  # 95 % of what was refused, in eights
+
+
+def test_a_batch_that_is_already_the_largest_stays():
+    where = chips.parse("v5e:2x4")
+
+    def compile_for(part, per_chip):
+        raise bounds.TooLarge("too large")
+
+    here = {"memory": {"peak": 1e10}, "bytes_accessed": 1e11}
+    assert bounds.largest_batch(here, where, 64, compile_for)["per_chip"] == 64

@@ -21,9 +21,10 @@ needs_libtpu = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def compiled(pytestconfig):
+def compiled(pytestconfig, tmp_path_factory):
     """(model, topology) -> what tpu_plans.py printed of it; and all it wrote to stderr."""
-    cache = pytestconfig.cache.mkdir("tpu-plans")  # by the program's hash: a second run is quick
+    kept = getattr(pytestconfig, "cache", None)  # by the program's hash: a second run is quick
+    cache = kept.mkdir("tpu-plans") if kept else tmp_path_factory.mktemp("tpu-plans")
     script = Path(__file__).with_name("tpu_plans.py")
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
