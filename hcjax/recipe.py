@@ -165,7 +165,7 @@ def augment_of(section: configs.Reader, dataset: data.Dataset) -> list[tuple[str
 
 
 def batch_shapes(size: int, dataset: data.Dataset, *, augment: Any = None) -> dict:
-    """Returns the shapes of a global training batch; of an evaluation batch if `augment` is None."""
+    """Returns the shapes of a global training batch, or without `augment` of an evaluation's."""
     image = jax.ShapeDtypeStruct((size, *dataset.image_shape), np.uint8)
     number = jax.ShapeDtypeStruct((size,), np.int32)
     batch = {"image": image, "label": number}

@@ -90,7 +90,7 @@ def test_a_mistake_on_the_command_line_is_one_message(
         ("augment.use=shift --config.augment.shift.pixels=-2", "augmentation shift: pixels"),
         ("model.name=seed_cn", "did you mean 'seed_cnn'?"),
         ("model.hidden=3", "'hidden'"),
-        ("model.filters=0", "cannot be built with"),
+        ("model.name=seed_cnn --config.model.filters=0", "cannot be built with"),
         ("model.name=seed_cnn --config.model.filters=3,3", "cannot be built with"),
         ("model.dropout=2", "dropout must be in [0, 1)"),
         ("model.dtype=float16", "dtype must be"),

@@ -23,6 +23,7 @@ KEYS = {
     "peak_memory_bytes", "params_sha256", "versions", "device", "per_class", "confusion",
     "class_names", "validation_accuracy", "steps", "stopped", "best_step", "git_commit",
 }  # fmt: skip
+SEED_CNN = ("--config.model.name=seed_cnn", "--config.optim.learning_rate=0.01")
 # a package in TensorFlow's place: it leaves a mark where it is imported, and nobody expects it
 TENSORFLOW = "import os; open(os.environ['MARK'], 'w').close(); raise RuntimeError('tensorflow')"
 
@@ -51,7 +52,7 @@ def launched(tmp_path_factory):
     (folder / "fake" / "tensorflow").mkdir(parents=True)
     (folder / "fake" / "tensorflow" / "__init__.py").write_text(TENSORFLOW)
     npz(folder / "data.npz")
-    return folder, command(folder, "--workdir=run", "--config.model.name=seed_cnn")
+    return folder, command(folder, "--workdir=run", *SEED_CNN)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,7 @@ def test_a_second_launch_takes_every_program_from_the_cache(launched):
     pattern = r"compilation cache: (\d+) hits, (\d+) misses"
     hits, misses = map(int, re.search(pattern, text).groups())
     assert misses > 0
-    again = command(folder, "--workdir=again", "--config.model.name=seed_cnn")
+    again = command(folder, "--workdir=again", *SEED_CNN)
     assert tuple(map(int, re.search(pattern, again).groups())) == (hits + misses, 0)
 
 

@@ -39,7 +39,7 @@ def test_the_cache_follows_the_users_cache_folder(tmp_path, monkeypatch):
 
 def test_a_cache_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="cannot make the compilation cache .*file"):
+    with pytest.raises(ConfigError, match=r"cannot make the compilation cache .*file"):
         platform.use_cache(tmp_path / "file" / "below")
 
 
