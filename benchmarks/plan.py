@@ -7,6 +7,9 @@ Prints FLOPs, bytes, HBM, all-reduces and bounds per chip, the largest batch tha
 scaling, and writes them to plan_resnet50.json. One compilation takes about 75 s on 2 CPU cores,
 the whole about ten minutes; `--quick` compiles the training step alone, with less search.
 The numbers are bounds: no TPU has been measured.
+
+Of 263 arrays that ResNet-50's step all-reduces, 4 stand for two leaves each: the biases of a
+projection's BatchNorm and of the one it is added to have the same gradient, and the compiler knows.
 """
 
 from __future__ import annotations
