@@ -146,7 +146,8 @@ def plan(config: Any, workdir: str | Path, topology: str) -> dict:
 
     workdir = Path(workdir).expanduser().absolute()
     plain = configs.to_dict(config)
-    recipe.start_platform(configs.Reader({**plain, "platform": ""}))  # the compiler needs no TPU
+    # the compiler needs no TPU, and a TPU that is here must stay free
+    cache, _ = recipe.start_platform(configs.Reader({**plain, "platform": "cpu"}))
     reader = configs.Reader(plain)
     made = recipe.build(reader)
     reader.check_unread()
@@ -170,6 +171,8 @@ def plan(config: Any, workdir: str | Path, topology: str) -> dict:
         recipe.batch_shapes(fit["batch_size"], dataset, augment=fit["augment"]),
         recipe.batch_shapes(fit["eval_batch_size"], dataset),
         topology=topology,
+        cache=cache,
+        say=print,
     )
     print(planning.text(found))
     print(f"in {report.write_json(workdir / 'plan.json', found)}")

@@ -5,6 +5,8 @@ Called by the command line before anything else; nothing here runs when hcjax is
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import hashlib
 import os
 import platform as machine
@@ -17,6 +19,7 @@ import jax
 import jaxlib
 
 from hcjax.errors import ConfigError, PlatformError
+from hcjax.training import libtpu
 
 PLATFORMS = ("", "cpu", "gpu", "tpu")
 _HITS = "/jax/compilation_cache/cache_hits"
@@ -46,7 +49,8 @@ def select(name: str = "", *, deterministic: bool = False) -> str:
         jax.config.update("jax_platforms", {"gpu": "cuda"}.get(name, name))
     asked = name or jax.config.jax_platforms or ""
     try:
-        found = jax.devices()[0].platform
+        with contextlib.nullcontext() if asked or _tpu_here() else libtpu.quiet():
+            found = jax.devices()[0].platform
     except (RuntimeError, AssertionError) as error:  # without a GPU, jax fails an assertion
         reason = (str(error) or "jax finds no such device").splitlines()[0]
         raise PlatformError(
@@ -135,6 +139,11 @@ def peak_memory_bytes() -> int:
     """Returns the largest resident memory of this process so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _tpu_here() -> bool:
+    """Returns whether this machine has a TPU; without one, an installed libtpu complains of it."""
+    return bool(glob.glob("/dev/accel[0-9]*") or glob.glob("/dev/vfio/[0-9]*"))
 
 
 def _processor() -> str:
