@@ -6,7 +6,8 @@ no response normalisation (the model `alexnet` has them, for 224 x 224); He init
 shifts by 4 pixels instead of crops; one cosine instead of drops by hand; Nesterov momentum.
 
 Command: python launch.py --config=configs/alexnet.py
-TFDS downloads CIFAR-10 once; --config.data.path=FOLDER names another data_dir.
+CIFAR-10 must be prepared for TFDS once, where TensorFlow is installed (tfds build cifar10
+--file_format=array_record); --config.data.path=FOLDER says where, if not in TFDS's own folder.
 
 Device: one GPU or TPU. Expected: not yet measured. Time: not yet measured.
 """

@@ -5,7 +5,8 @@ with translation and flips). Deviations: images are normalised per channel, with
 whitening; He initialisation; one cosine instead of drops by hand; Nesterov momentum.
 
 Command: python launch.py --config=configs/nin.py
-TFDS downloads CIFAR-10 once; --config.data.path=FOLDER names another data_dir.
+CIFAR-10 must be prepared for TFDS once, where TensorFlow is installed (tfds build cifar10
+--file_format=array_record); --config.data.path=FOLDER says where, if not in TFDS's own folder.
 
 Device: one GPU or TPU. Expected: not yet measured. Time: not yet measured.
 """

@@ -8,7 +8,7 @@ Command: apt-get install dataset-fashion-mnist
          python launch.py --config=configs/resnet20.py
 Elsewhere, a folder with the four files: --config.data.path=FOLDER; on CIFAR-10 as in the paper:
 --config.data.source=tfds --config.data.name=cifar10 --config.data.path=None
---config.augment.shift.pixels=4
+--config.augment.shift.pixels=4 (see nin.py for how to prepare it)
 
 Device: 2 CPU cores, or any GPU or TPU. Expected: not yet measured. Time: not yet measured.
 """

@@ -7,10 +7,10 @@ starts at 0), with label smoothing 0.1 and a cosine. Deviations: images are firs
 224 x 224 and then cropped at random from that; decay on kernels only.
 
 Command: python launch.py --config=configs/resnet50_imagenet.py --config.data.path=gs://BUCKET/tfds
-The folder is the data_dir in which TFDS has prepared imagenet2012; TFDS cannot download it, as
-its images must be asked for at image-net.org. ImageNet's "validation" part is the test here, and
-10,000 training images are kept to choose by. On a TPU pod the same on every worker, with
---distributed; --plan=v5e:4x8 compiles the steps without a TPU.
+The folder is the data_dir in which TFDS has prepared imagenet2012 (tfds build imagenet2012
+--file_format=array_record, from the archives of image-net.org). ImageNet's "validation" part is
+the test here, and 10,000 training images are kept to choose by. On a TPU pod the same on every
+worker, with --distributed; benchmarks/plan.py compiles the steps without a TPU.
 
 Device: 8 GPUs or a TPU slice. Expected: not yet measured (76 % in Goyal et al.). Time: not yet
 measured.

@@ -6,6 +6,7 @@ stderr. A traceback is a bug of ours.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import warnings
@@ -78,9 +79,14 @@ def main(argv: list[str], *, started: float | None = None) -> int:
     with warnings.catch_warnings():
         warnings.showwarning = lambda text, *_, **__: print(f"warning: {text}", file=sys.stderr)
         try:
-            return _act(*_parse(argv), started)
+            code = _act(*_parse(argv), started)
+            sys.stdout.flush()
+            return code
         except HcjaxError as error:
             message = str(error)
+        except BrokenPipeError:  # whoever reads what we print has left, e.g. `| head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 2
         except OSError as error:  # of a file that nobody below explained
             if error.filename is None:
                 raise

@@ -1,5 +1,6 @@
 """The command line: what works, and that each mistake gives exit code 2 and one message."""
 
+import json
 import os
 import subprocess
 import sys
@@ -168,6 +169,29 @@ def test_a_key_may_be_given_as_two_words_and_the_workdir_has_a_default(
     assert workdir.name.startswith("default-")
     assert f"workdir {workdir}" in capsys.readouterr().out
     assert (workdir / "report.json").exists()
+
+
+def test_help_ends_quietly_where_nobody_reads_on():
+    command = f"{sys.executable} {ROOT / 'launch.py'} --help | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.stderr == "" and done.returncode in (0, 2)
+
+
+@pytest.mark.slow
+def test_everything_at_once_runs_and_scores_the_same_again(tmp_path, capsys, data):
+    changes = {
+        "model.name": "resnet_tiny", "model.dtype": "bfloat16", "train.ema_decay": 0.9,
+        "augment.use": "shift,mixup", "loss.class_weights": "balanced", "loss.l1": 1e-5,
+        "optim.name": "sgd", "optim.accumulate_steps": 2, "optim.clip_norm": 1,
+        "schedule.name": "cosine", "model.sync_batchnorm": True,
+    }  # fmt: skip
+    keys = [f"--config.{key}={value}" for key, value in changes.items()]
+    workdir = tmp_path / "run"
+    assert launch(*flags(data), *keys, f"--workdir={workdir}", "--quiet") == 0
+    report = json.loads((workdir / "report.json").read_text())
+    assert launch(f"--eval={workdir}") == 0
+    found = json.loads((workdir / "eval-npz-npz.json").read_text())
+    assert found["nll"] == report["nll"]
 
 
 def test_quiet_prints_nothing(capfd, tmp_path, data):

@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from tiny import flags, images, launch, npz, trained
@@ -10,6 +11,7 @@ import hcjax
 from hcjax import config as configs
 from hcjax import recipe, trees
 from hcjax.errors import ConfigError
+from hcjax.training.step import make_loss_fn
 
 
 def built(**changes):
@@ -94,6 +96,26 @@ def test_class_weights_give_each_class_the_same_total(tmp_path):
     made = built(loss__class_weights="balanced", **changes)
     np.testing.assert_allclose(made.fit["class_weights"] * [26, 10, 10], 46 / 3, rtol=1e-6)
     assert built(**changes).fit["class_weights"] is None
+
+
+def test_a_run_with_class_weights_counts_each_example_by_its_class(tmp_path):
+    x, _ = images(46)
+    y = np.repeat([0, 1, 2], [26, 10, 10])
+    np.savez(tmp_path / "uneven.npz", x_train=x, y_train=y, x_test=x[:3], y_test=y[[0, 30, 40]])
+    made = built(
+        loss__class_weights="balanced", data__path=str(tmp_path / "uneven.npz"), data__validation=0
+    )
+    weights = made.fit["class_weights"]
+    loss_fn = make_loss_fn(made.network.apply, made.fit["loss"], class_weights=weights)
+    labels = np.array([0, 1, 1, 2], np.int32)
+    batch = {"image": x[:4] / np.float32(255), "label": labels}
+    loss, (_, sums) = jax.jit(loss_fn)(made.params, made.state, batch, jax.random.key(0))
+    logits, _ = made.network.apply(
+        made.params, made.state, batch["image"], train=True, key=jax.random.key(0)
+    )
+    each = -np.asarray(jax.nn.log_softmax(logits))[np.arange(4), labels]
+    assert float(sums["count"]) == pytest.approx(weights[labels].sum(), rel=1e-6)
+    assert float(loss) == pytest.approx((weights[labels] * each).sum(), rel=1e-5)
 
 
 def test_steps_are_epochs_times_examples_over_the_batch():

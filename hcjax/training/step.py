@@ -106,7 +106,9 @@ def make_loss_fn(
     def loss_fn(params, state, batch, key):
         logits, state = apply(params, state, batch["image"], train=True, key=key)
         labels = batch["label"]
-        weight = jnp.ones(labels.shape) if class_weights is None else class_weights[labels]
+        weight = jnp.ones(labels.shape)
+        if class_weights is not None:
+            weight = jnp.asarray(class_weights)[labels]  # a NumPy array takes no traced index
         each = loss(logits, batch.get("target", labels)).astype(jnp.float32)
         sums = metrics.sums(logits, labels, weight)
         total = jnp.sum(weight * each)
