@@ -104,6 +104,11 @@ def test_shear_moves_columns_by_rows():
     np.testing.assert_allclose(row, -10, atol=0.1)
 
 
+def test_rotation_and_shear_together_keep_areas():
+    _, _, mass = spot_moments(rotate=40.0, shear=0.3)
+    np.testing.assert_allclose(mass, 1, atol=0.04)  # interpolation of a 3 x 3 spot
+
+
 def test_elastic_displaces_by_its_strength():
     ramp = np.broadcast_to(np.arange(40.0, dtype=np.float32)[:, None, None], (40, 40, 1))
     keys = jax.random.split(jax.random.key(0), 400)
