@@ -25,7 +25,7 @@ def get_config():
     config.optim.weight_decay = 0.01
     config.schedule.name = "one_cycle"
     config.schedule.warmup_fraction = 0.15
-    config.train.epochs = 30.0
+    config.train.epochs = 20.0
     config.train.ema_decay = 0.999
     config.train.checkpoint_every = 500
     return config
