@@ -6,7 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from tiny import ROOT, flags, launch, npz, trained
+
+from tests.tiny import ROOT, flags, launch, npz, trained
 
 DEFAULT = f"--config={ROOT / 'configs' / 'default.py'}"
 
@@ -131,9 +132,10 @@ def test_a_mistake_in_a_config_is_one_message(capsys, tmp_path, data, change, ex
 
 
 def test_a_batch_that_the_devices_cannot_share_is_refused(capsys, tmp_path, data):
-    program = f"import tiny, sys; sys.exit(tiny.launch(*{flags(data)!r}, '--workdir=x'))"
+    call = f"tiny.launch(*{flags(data)!r}, '--workdir=x')"
+    program = f"import sys; from tests import tiny; sys.exit({call})"
     flag = "--xla_force_host_platform_device_count=3"
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "XLA_FLAGS": flag}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": flag}
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, env=environment, text=True,
         capture_output=True,

@@ -6,12 +6,12 @@ import re
 
 import jax
 import pytest
-from tiny import ROOT
 
 from configs import default
 from hcjax import config as configs
 from hcjax import data, losses, models, optim, options, trees, workdir
 from hcjax.errors import ConfigError
+from tests.tiny import ROOT
 
 NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "__init__")
 # what is not a key: given by run, or a function

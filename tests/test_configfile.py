@@ -1,11 +1,11 @@
 """`--config=FILE --config.KEY=VALUE`: what is set, and what each mistake says."""
 
 import pytest
-from tiny import ROOT
 
 from configs import default
 from hcjax import configfile
 from hcjax.errors import ConfigError
+from tests.tiny import ROOT
 
 
 @pytest.mark.parametrize(

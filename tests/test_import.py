@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from tiny import ROOT
+from tests.tiny import ROOT
 
 # heavy, or needed by some runs only: imported inside the functions that need them
 LATE = (

@@ -5,7 +5,8 @@ import fnmatch
 import re
 
 import pytest
-from tiny import ROOT
+
+from tests.tiny import ROOT
 
 PACKAGE = ROOT / "hcjax"
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -5,13 +5,13 @@ import json
 import jax
 import numpy as np
 import pytest
-from tiny import flags, images, launch, npz, trained
 
 import hcjax
 from hcjax import config as configs
 from hcjax import recipe, trees
 from hcjax.errors import ConfigError
 from hcjax.training.step import make_loss_fn
+from tests.tiny import flags, images, launch, npz, trained
 
 
 def built(**changes):

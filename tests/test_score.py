@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import CLASSES, ROOT, TEST_EXAMPLES, images, launch, npz, trained
+
+from tests.tiny import CLASSES, ROOT, TEST_EXAMPLES, images, launch, npz, trained
 
 DEFAULT = f"--config={ROOT / 'configs' / 'default.py'}"
 

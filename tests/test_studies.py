@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from tiny import flags, launch, npz
 
 from hcjax import studies
+from tests.tiny import flags, launch, npz
 
 
 @pytest.fixture(scope="module")

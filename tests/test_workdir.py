@@ -6,11 +6,11 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from tiny import CLASSES, images, trained
 
 import hcjax
 from hcjax import trees, workdir
 from hcjax.errors import CheckpointError, ConfigError, DataError
+from tests.tiny import CLASSES, images, trained
 
 
 @pytest.fixture
