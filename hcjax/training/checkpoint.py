@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from hcjax import trees
 from hcjax.errors import CheckpointError
@@ -28,19 +29,21 @@ class Checkpoints:
     Args:
       workdir: folder of the run; checkpoints go to its sub-folder `checkpoints`.
       keep: how many of the newest to keep, >= 1. Keep 2 or more, so that a damaged last one has
-        one before it.
+        one before it. None is for reading only: nothing is made, moved or cleaned up, not even
+        what a killed run left half-written, because the run may be alive.
 
     Note:
       With several processes every process must make the same calls; process 0 writes.
     """
 
-    def __init__(self, workdir: str | Path, *, keep: int = 3):
+    def __init__(self, workdir: str | Path, *, keep: int | None = None):
         import orbax.checkpoint as ocp
 
         self._ocp = ocp
         self.folder = Path(workdir).absolute() / FOLDER
+        writes = keep is not None
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, create=True, cleanup_tmp_directories=True
+            max_to_keep=keep, create=writes, cleanup_tmp_directories=writes
         )
         with _explained(self.folder):
             self._manager = ocp.CheckpointManager(self.folder, options=options)
@@ -73,7 +76,8 @@ class Checkpoints:
                     f"the disk has {free / 2**20:.1f} MiB left; the checkpoints of steps "
                     f"{self.steps()} are intact. Free some space and start the same command again"
                 )
-            arrays = {f"{i:05d}": leaf for i, leaf in enumerate(leaves.values())}
+            # Orbax refuses arrays without entries; their shape is all there is to know
+            arrays = {f"{i:05d}": leaf for i, leaf in enumerate(leaves.values()) if leaf.size}
             index = [[n, a.dtype.name, a.shape, digest(a)] for n, a in leaves.items()]
             body = json.dumps({"step": step, "leaves": index, "record": record})
             meta = {"body": body, "sha256": hashlib.sha256(body.encode()).hexdigest()}
@@ -89,14 +93,10 @@ class Checkpoints:
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
 
-    def preempted(self, step: int) -> bool:
-        """Returns whether all processes are to stop after this step (a preemption notice)."""
-        return self._manager.reached_preemption(step)
-
     def restore(self) -> tuple[int, dict[str, np.ndarray], dict] | None:
         """Returns (step, arrays by name, record) of the newest sound checkpoint, None if none is.
 
-        A damaged one is moved to `checkpoints/damaged/`, with a warning that names it.
+        A damaged one is named in a warning and stays where it is, see `discard_after`.
 
         Raises:
           CheckpointError: if there are checkpoints and all of them are damaged.
@@ -129,32 +129,35 @@ class Checkpoints:
         body = json.loads(meta["body"])
         if body["step"] != step:
             raise CheckpointError(f"it says that it is of step {body['step']}")
-        target = {
+        arrays = {
             f"{i:05d}": np.empty(shape, jax.numpy.dtype(dtype))
             for i, (_, dtype, shape, _) in enumerate(body["leaves"])
         }
-        args = ocp.args.Composite(arrays=ocp.args.StandardRestore(target))
-        arrays = self._manager.restore(step, args=args)["arrays"] if target else {}
+        target = {i: array for i, array in arrays.items() if array.size}
+        if target:
+            args = ocp.args.Composite(arrays=ocp.args.StandardRestore(target))
+            arrays |= self._manager.restore(step, args=args)["arrays"]
         found = {}
-        for (name, _, _, sha), (_, array) in zip(
-            body["leaves"], sorted(arrays.items()), strict=True
-        ):
+        for (name, _, _, sha), array in zip(body["leaves"], arrays.values(), strict=True):
             if digest(array) != sha:
                 raise CheckpointError(f"{name} does not have the checksum it was written with")
             found[name] = array
         return found, body["record"]
 
     def discard_after(self, step: int) -> None:
-        """Moves every checkpoint newer than `step` (damaged ones) out of the way of new ones."""
+        """Moves checkpoints newer than `step`, damaged ones, to `checkpoints/damaged/`."""
         newer = [s for s in self.steps() if s > step]
-        if newer and jax.process_index() == 0:
+        if not newer:
+            return
+        if jax.process_index() == 0:
             aside = self.folder / "damaged"
             aside.mkdir(exist_ok=True)
             for s in newer:
                 shutil.rmtree(aside / str(s), ignore_errors=True)
                 (self.folder / str(s)).rename(aside / str(s))
-        if newer:
-            self._manager.reload()
+        if jax.process_count() > 1:  # nobody may list them before they are moved
+            multihost_utils.sync_global_devices("damaged checkpoints are set aside")
+        self._manager.reload()
 
     def close(self) -> None:
         """Waits for what is being written and stops the background threads."""

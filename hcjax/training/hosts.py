@@ -7,15 +7,19 @@ process 0, which tells all of them who is missing.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import socket
 import time
+import uuid
 
 import jax
 
 from hcjax.errors import ConfigError, PlatformError
 
 _LONGEST_LINE = 1 << 16
+_GONE = re.compile("gloo|nccl|coordination|barrier|heartbeat|connection", re.IGNORECASE)
 
 
 def initialize(
@@ -37,8 +41,9 @@ def initialize(
       ConfigError: if an argument is missing or out of range.
       PlatformError: if a process did not join in time, naming the absent ranks.
     """
+    timeouts = {"initialization_timeout": timeout_seconds, "shutdown_timeout_seconds": 60}
     if coordinator is None:
-        jax.distributed.initialize(initialization_timeout=timeout_seconds)
+        _join(**timeouts)
         return
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdigit():
@@ -49,9 +54,31 @@ def initialize(
             f"{process_id} of num_processes {num_processes}"
         )
     roll_call(host, int(port), num_processes, process_id, timeout_seconds=timeout_seconds)
-    jax.distributed.initialize(
-        coordinator, num_processes, process_id, initialization_timeout=timeout_seconds
-    )
+    _join(coordinator, num_processes, process_id, **timeouts)
+
+
+def _join(*args, **timeouts) -> None:
+    try:
+        jax.distributed.initialize(*args, **timeouts)
+    except (RuntimeError, ValueError) as error:
+        raise PlatformError(
+            f"cannot join the other processes: {str(error).splitlines()[0]} (see --coordinator, "
+            f"--num_processes and --process_id)"
+        ) from error
+
+
+@contextlib.contextmanager
+def explained():
+    """Turns what jax raises when another process of the run is gone into a PlatformError."""
+    try:
+        yield
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        if jax.process_count() == 1 or not _GONE.search(str(error)):
+            raise
+        raise PlatformError(
+            f"another process of this run is gone ({str(error).splitlines()[0][:200]}); see what "
+            f"it said, and start all of them again to go on from the newest checkpoint"
+        ) from error
 
 
 def roll_call(host: str, port: int, count: int, rank: int, *, timeout_seconds: float) -> None:
@@ -62,57 +89,70 @@ def roll_call(host: str, port: int, count: int, rank: int, *, timeout_seconds: f
       timeout_seconds: how long to wait for the others.
 
     Raises:
-      PlatformError: naming the absent ranks, in every process that did come.
+      PlatformError: in every process that did come, naming the absent ranks, or the rank or the
+        number of processes that was given wrongly.
     """
-    deadline = time.monotonic() + timeout_seconds
-    address = f"{host}:{port}"
     if count == 1:
         return
-    absent = _listen(port, count, deadline) if rank == 0 else _report(host, port, rank, deadline)
-    if absent:
+    deadline = time.monotonic() + timeout_seconds
+    address = f"{host}:{port}"
+    complaint = (_listen if rank == 0 else _report)(host, port, count, rank, deadline)
+    if complaint:
         raise PlatformError(
-            f"after {timeout_seconds:g} s these processes of {count} have not joined at {address}: "
-            f"rank {', '.join(map(str, absent))}. Start the same command on every host, each with "
-            f"its own --process_id, and see that the port is open (this is rank {rank})"
+            f"roll call at {address}, within {timeout_seconds:g} s: {complaint}. Start the same "
+            f"command on every host, each with its own --process_id, and see that the port is "
+            f"open (this is rank {rank} of {count})"
         )
 
 
-def _listen(port: int, count: int, deadline: float) -> list[int]:
-    """Process 0: collects ranks until all are there or time is up; returns the absent ones."""
-    joined: dict[int, socket.socket] = {}
-    with socket.create_server(("", port), backlog=count) as server:
-        while len(joined) < count - 1 and (left := deadline - time.monotonic()) > 0:
-            server.settimeout(left)
+def _listen(host: str, port: int, count: int, rank: int, deadline: float) -> str:
+    """Process 0: collects ranks until all are there or time is up; returns what is wrong."""
+    joined: dict[int, str] = {}
+    callers: list[socket.socket] = []
+    complaint = ""
+    try:
+        server = socket.create_server(("", port), backlog=max(128, count))
+    except OSError as error:
+        return f"cannot listen there ({error.strerror}); is there another rank 0?"
+    with server:
+        while len(joined) < count - 1 and not complaint:
+            server.settimeout(max(1e-3, deadline - time.monotonic()))
             try:
                 connection, _ = server.accept()
-                connection.settimeout(min(5.0, max(0.1, deadline - time.monotonic())))
-                rank = int(connection.makefile("rb").readline(32))
-            except (OSError, ValueError):
-                continue  # nobody came in time, or something else knocked
-            if 0 < rank < count:
-                joined[rank] = connection
+            except TimeoutError:
+                break
+            try:
+                connection.settimeout(5.0)
+                call = json.loads(connection.makefile("rb").readline(_LONGEST_LINE))
+                other, theirs, who = int(call["rank"]), int(call["count"]), call["who"]
+            except (OSError, ValueError, TypeError, KeyError):
+                connection.close()  # something else knocked
+                continue
+            callers.append(connection)
+            if theirs != count:
+                complaint = f"rank {other} was told of {theirs} processes, rank 0 of {count}"
+            elif joined.setdefault(other, who) != who:
+                complaint = f"two processes say that they are rank {other}"
         absent = sorted(set(range(1, count)) - set(joined))
-        for connection in joined.values():
-            with connection:
-                try:
-                    connection.sendall(json.dumps(absent).encode() + b"\n")
-                except OSError:
-                    pass  # it left again; jax.distributed will say so
-    return absent
+        if absent and not complaint:
+            complaint = f"of {count} processes, rank {', '.join(map(str, absent))} did not join"
+        for connection in callers:
+            with connection, contextlib.suppress(OSError):
+                connection.sendall(json.dumps(complaint).encode() + b"\n")
+    return complaint
 
 
-def _report(host: str, port: int, rank: int, deadline: float) -> list[int]:
-    """Other processes: tell rank 0, and hear from it who is absent."""
+def _report(host: str, port: int, count: int, rank: int, deadline: float) -> str:
+    """Other processes: tell rank 0, and hear from it what is wrong."""
+    call = {"rank": rank, "count": count, "who": uuid.uuid4().hex}
     while (left := deadline - time.monotonic()) > 0:
-        try:
-            with socket.create_connection((host, port), timeout=min(2.0, left)) as connection:
-                connection.sendall(f"{rank}\n".encode())
-                # rank 0 answers at its own deadline, which may be a little after ours
-                connection.settimeout(max(0.1, deadline - time.monotonic()) + 5.0)
-                answer = connection.makefile("rb").readline(_LONGEST_LINE)
-                if answer:
-                    return json.loads(answer)
-        except (OSError, ValueError):
-            pass
+        with (
+            contextlib.suppress(OSError, ValueError),
+            socket.create_connection((host, port), timeout=min(2.0, left)) as connection,
+        ):
+            connection.sendall(json.dumps(call).encode() + b"\n")
+            # rank 0 answers at its own deadline, which may be a little after ours
+            connection.settimeout(max(0.1, deadline - time.monotonic()) + 5.0)
+            return json.loads(connection.makefile("rb").readline(_LONGEST_LINE))
         time.sleep(0.1)
-    return [0]
+    return "rank 0 did not join, or has begun without this process (is its rank given twice?)"

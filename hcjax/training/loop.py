@@ -18,13 +18,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
+from jax.experimental import multihost_utils
 
 from hcjax.data import augment as augmentation
 from hcjax.data import batches, prepare
 from hcjax.data.dataset import Dataset
 from hcjax.errors import ConfigError
 from hcjax.reports.progress import Progress
-from hcjax.training import evaluate, parallel, stopping
+from hcjax.training import evaluate, hosts, parallel, stopping
 from hcjax.training.session import Session
 from hcjax.training.step import TrainState, init_state, make_loss_fn, make_train_step
 
@@ -35,10 +36,10 @@ class Fit(NamedTuple):
     params, state: the trained network: the moving averages where they were kept, and those of the
     best validation where `patience` was given. step: completed steps. stopped: "steps" (all of
     them done), "patience" (early) or "preempted" (SIGTERM; start again to go on). history: one
-    dict per validation. best_step: of
-    the best of them, 0 for none. train_state: the last TrainState. train_seconds: in all processes that
-    worked on the run. seconds_to_first_step: from `started` to the end of the first step.
-    images_per_second: training only, without the first step; NaN where there was only one.
+    dict per validation. best_step: of the best of them, 0 for none. train_state: the last
+    TrainState. train_seconds: in all processes that worked on the run. seconds_to_first_step: from
+    `started` to the end of the first step. images_per_second: training only, without the first
+    step; NaN where there was only one.
     """
 
     params: Any
@@ -177,6 +178,7 @@ def fit(
     )
     first_seconds = float("nan")
     with ExitStack() as stack:
+        stack.enter_context(hosts.explained())
         if workdir is not None:
             session.open(Path(workdir), keep, stack)
         terminated = stack.enter_context(_sigterm())
@@ -201,20 +203,19 @@ def fit(
             if math.isnan(first_seconds):
                 first_seconds = time.perf_counter() - started
             done = session.step
-            preempted = terminated() or session.preempted()
+            preempted = terminated(done)
             session.stopped = "steps" if done == steps else ""
-            ending = bool(preempted or session.stopped)
             validating = session.validates and (done % eval_every == 0 or done == steps)
-            saving = done % checkpoint_every == 0 or ending
+            saving = done % checkpoint_every == 0 or done == steps
             if done % log_every == 0 or validating or saving:
                 session.log(now=validating or saving)
             if validating:
                 session.validate()
                 if patience and session.best.since >= patience:
                     session.stopped = "patience"
-            if saving or session.stopped:
+            if saving or session.stopped or preempted:
                 session.save()
-            if ending or session.stopped:
+            if session.stopped or preempted:
                 break
         rate = session.images_per_second
         session.finish()
@@ -258,14 +259,18 @@ def _check(*, steps: int, batch_size: int, data: Dataset, patience: int | None) 
 
 @contextmanager
 def _sigterm():
-    """Catches SIGTERM; gives a function that says whether it came."""
+    """Catches SIGTERM; gives a function of the step: whether to stop after it, as one was told."""
+    if jax.process_count() > 1:
+        # jax.distributed catches it too, and finds a step at which all processes can stop
+        yield multihost_utils.reached_preemption_sync_point
+        return
     came = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield came.is_set  # only the main thread may handle signals
+        yield lambda step: False  # only the main thread may handle signals
         return
     before = signal.signal(signal.SIGTERM, lambda *_: came.set())
     try:
-        yield came.is_set
+        yield lambda step: came.is_set()
     finally:
         signal.signal(signal.SIGTERM, before)
 

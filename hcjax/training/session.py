@@ -90,7 +90,8 @@ class Session:
             self.best = stopping.Best(**{**record["best"], "kept": saved["best"]})
             self.history = record["history"]
             self.stopped = record["stopped"] if record["stopped"] == "patience" else ""
-            self._before, self._logged = record["train_seconds"], self.step
+            self._before, self._pending = record["train_seconds"], record["pending"]
+            self._logged = self.step - len(self._pending)
             self._checkpoints.discard_after(self.step)
         if jax.process_index() == 0:
             self._writer = stack.enter_context(MetricWriter(workdir, self.step))
@@ -115,9 +116,8 @@ class Session:
     def add(self, train_state: TrainState, sums: dict) -> None:
         """Takes over what a step returned; writes the line of earlier steps that is due."""
         self.train_state, self.step = train_state, self.step + 1
-        due, self._due = self._due, []
-        self._write(due, self.step - 1 - len(self._pending))
         self._pending.append(sums)
+        self._write_due()
         if self._rated is None:
             jax.block_until_ready(sums)
             self._rated = (time.perf_counter(), self.step)
@@ -127,8 +127,7 @@ class Session:
         """Ends a line of the metrics here; it is written at once, or one step later."""
         self._due, self._pending = self._due + self._pending, []
         if now:
-            due, self._due = self._due, []
-            self._write(due, self.step)
+            self._write_due()
 
     def validate(self) -> None:
         """Scores the validation examples and keeps the parameters if they are the best yet."""
@@ -156,6 +155,7 @@ class Session:
         if self._checkpoints is None:
             return
         with self._timed_aside():
+            self._write_due()  # a resumed run writes only lines of later steps
             tree = {"train": parallel.to_host(self.train_state), "best": self.best.kept}
             _check_finite(tree["train"].params, self.step)
             best = self.best._replace(kept=self.best.kept is not None)._asdict()
@@ -165,6 +165,7 @@ class Session:
                 "history": self.history,
                 "stopped": self.stopped,
                 "train_seconds": self.train_seconds,
+                "pending": [_numbers(sums) for sums in self._pending],
                 "data": self._data,
                 "trained": self._where(),
             }
@@ -185,22 +186,17 @@ class Session:
             return ["train/ema/0", "train/ema/1"]
         return ["train/params", "train/state"]
 
-    def preempted(self) -> bool:
-        """Whether all processes agreed to stop here, because one was told to."""
-        if jax.process_count() == 1 or self._checkpoints is None:
-            return False
-        return self._checkpoints.preempted(self.step)
-
     def finish(self) -> None:
         """Returns once the last checkpoint is on the disk."""
         if self._checkpoints is not None:
             self._checkpoints.wait()
 
-    def _write(self, lines: list[dict], step: int) -> None:
-        """Writes the mean of the sums of the steps that end at `step`, and checks them."""
-        if not lines:
+    def _write_due(self) -> None:
+        """Writes the mean of the sums of the steps that are due, and checks them."""
+        if not self._due:
             return
-        host = [{k: float(v) for k, v in sums.items()} for sums in parallel.to_host(lines)]
+        host, self._due = [_numbers(sums) for sums in self._due], []
+        step = self.step - len(self._pending)
         total = {k: sum(sums[k] for sums in host) for k in host[0]}
         first, self._logged = self._logged + 1, step
         if not all(np.isfinite(v) for v in total.values()):
@@ -218,6 +214,10 @@ class Session:
         with self.progress.aside():
             yield
         self._aside += time.perf_counter() - start
+
+
+def _numbers(sums: dict) -> dict[str, float]:
+    return {k: float(v) for k, v in parallel.to_host(sums).items()}
 
 
 def _diverged(where: str, sums: dict) -> DivergedError:
