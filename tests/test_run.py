@@ -86,7 +86,7 @@ def test_a_second_launch_takes_every_program_from_the_cache(launched):
     folder, text = launched
     pattern = r"compilation cache: (\d+) hits, (\d+) misses"
     hits, misses = map(int, re.search(pattern, text).groups())
-    assert misses > 0
+    assert misses > 5  # small ones too: each compiles in less than a second
     again = command(folder, "--workdir=again", *SEED_CNN)
     assert tuple(map(int, re.search(pattern, again).groups())) == (hits + misses, 0)
 

@@ -43,6 +43,24 @@ def test_a_cache_that_cannot_be_made_is_named(tmp_path):
         platform.use_cache(tmp_path / "file" / "below")
 
 
+def test_the_cache_keeps_programs_however_quickly_they_compiled(tmp_path):
+    names = (
+        "jax_enable_compilation_cache", "jax_compilation_cache_dir",
+        "jax_persistent_cache_min_compile_time_secs", "jax_persistent_cache_min_entry_size_bytes",
+    )  # fmt: skip
+    before = {name: getattr(jax.config, name) for name in names}
+    try:
+        for name in names[2:]:
+            jax.config.update(name, 9)
+        platform.use_cache(None)
+        assert not jax.config.jax_enable_compilation_cache
+        platform.use_cache(tmp_path)
+        assert [getattr(jax.config, name) for name in names] == [True, str(tmp_path), 0.0, -1]
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+
+
 def test_an_unknown_platform_is_refused():
     with pytest.raises(ConfigError, match="platform must be one of cpu, gpu, tpu, got 'abacus'"):
         platform.select("abacus")
