@@ -1,7 +1,15 @@
-"""LeNet-5 as in Caffe (20-50-500-10, 431,080 parameters), with relu after every layer but the last.
+"""LeNet-5 as in Caffe (20-50-500-10, 431,080 parameters), with relu after the convolutions too.
+
+Paper: LeCun, Bottou, Bengio, Haffner, "Gradient-Based Learning Applied to Document Recognition",
+1998. Deviations: Caffe's layer sizes, softmax, relu; images rotated, scaled, sheared and shifted;
+AdamW on one cycle; moving average of the parameters.
+
+Command: python launch.py --config=configs/lenet.py
 
 Chosen on 10,000 images kept from the training part; then fitted to all 60,000 for a fixed number
 of epochs, so nothing is left to validate on, and the test part is read once, at the end.
+
+Device: 2 CPU cores, or any GPU or TPU. Expected: not yet measured. Time: not yet measured.
 """
 
 from configs import default

@@ -1,4 +1,13 @@
-"""LeNet-300-100: two hidden dense layers of 300 and 100 units, 266,610 parameters."""
+"""LeNet-300-100: two hidden dense layers of 300 and 100 units, 266,610 parameters.
+
+Paper: LeCun, Bottou, Bengio, Haffner, "Gradient-Based Learning Applied to Document Recognition",
+1998, section III.C (there 1.6 % error on deskewed images). Deviations: relu and softmax, dropout,
+images slightly rotated, scaled, sheared and shifted; AdamW on one cycle.
+
+Command: python launch.py --config=configs/lenet_300_100.py
+
+Device: 2 CPU cores, or any GPU or TPU. Expected: not yet measured. Time: not yet measured.
+"""
 
 from configs import default
 
