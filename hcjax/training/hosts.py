@@ -3,6 +3,10 @@
 `jax.distributed.initialize` ends the process from C++, without a name, when a process never
 joins. The roll call comes before it, on the same address: every process reports its rank to
 process 0, which tells all of them who is missing.
+
+A process that dies in the middle of a run ends the others too, with an exit code that is not 0: at
+once if it was process 0, else when jax misses its heartbeat, after up to 100 s. Started again, all
+go on from the newest checkpoint.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import random
 import resource
 import shutil
 import subprocess
+import time
 import warnings
 
 import jax
@@ -151,6 +152,23 @@ def test_a_checkpoint_under_the_name_of_another_step_is_damaged(two, tmp_path):
     assert step == 4 and "of step 8" in warned[0]
 
 
+def test_sound_arrays_of_another_step_are_damage(two, tmp_path):
+    """Nothing but our own checksums can tell."""
+    workdir = copy(two, tmp_path)
+    shutil.rmtree(workdir / "checkpoints" / "8" / "arrays")
+    shutil.copytree(two / "checkpoints" / "4" / "arrays", workdir / "checkpoints" / "8" / "arrays")
+    step, _, _, warned = read(workdir)
+    assert step == 4 and "does not have the checksum" in warned[0]
+
+
+def test_a_record_that_still_parses_is_damage(two, tmp_path):
+    workdir = copy(two, tmp_path)
+    path = workdir / "checkpoints" / "8" / "meta" / "metadata"
+    path.write_bytes(path.read_bytes().replace(b"note", b"nope"))
+    step, _, record, warned = read(workdir)
+    assert (step, record) == (4, {"note": 4}) and "its record does not have" in warned[0]
+
+
 def test_all_damaged_is_an_error_that_deletes_nothing(two, tmp_path):
     workdir = copy(two, tmp_path)
     for step in (4, 8):
@@ -178,7 +196,9 @@ def test_a_half_written_one_is_cleaned_up_by_the_run_but_not_by_a_reader(two, tm
     half = workdir / "checkpoints" / "12.orbax-checkpoint-tmp"
     shutil.copytree(workdir / "checkpoints" / "8", half)
     (half / "commit_success.txt").unlink()
-    assert read(workdir)[0] == 8 and half.exists()
+    assert read(workdir)[0] == 8
+    time.sleep(0.3)  # Orbax cleans up in the background
+    assert half.exists()
     write(workdir, 12)
     step, arrays, *_ = read(workdir)
     assert step == 12 and not processes.half_written(workdir)
