@@ -6,6 +6,7 @@ be continued at any step, on any number of hosts, with the same order.
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 
 from hcjax.errors import ConfigError
@@ -44,3 +45,14 @@ def permutation(*, seed: int, stream: int, size: int) -> np.ndarray:
         raise ConfigError(f"seed must be an integer in [0, 2**64), got {seed}")
     words = np.random.Philox(key=np.array([seed, stream], np.uint64)).random_raw(size)
     return np.argsort(words, kind="stable").astype(np.int64)
+
+
+def seed_of(key: jax.Array) -> int:
+    """Returns the last 64 bits of a PRNG key as a whole number: the seed of the batch order.
+
+    Example:
+      >>> seed_of(jax.random.key(7))
+      7
+    """
+    words = np.asarray(jax.random.key_data(key)).ravel().tolist()
+    return sum(word << (32 * i) for i, word in enumerate(reversed(words[-2:])))

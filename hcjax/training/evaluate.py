@@ -122,7 +122,7 @@ def run_eval(
         }
         total = sums if total is None else {k: total[k] + v for k, v in sums.items()}
     rows = []
-    for (index, label, kept), outputs in zip(pending, each):
+    for (index, label, kept), outputs in zip(pending, each, strict=True):
         flat = {k: parallel.local_rows(v)[kept] for k, v in outputs.items()}
         rows.append({"index": index, "label": label, **flat})
     return Evaluation(total, {k: np.concatenate([r[k] for r in rows]) for k in rows[0]})

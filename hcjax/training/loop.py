@@ -7,25 +7,21 @@ a workdir it also writes metrics and checkpoints, and goes on from them, bit for
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 import optax
-from jax.experimental import multihost_utils
 
 from hcjax.data import augment as augmentation
-from hcjax.data import batches, prepare
+from hcjax.data import batches, order, prepare
 from hcjax.data.dataset import Dataset
 from hcjax.errors import ConfigError
 from hcjax.reports.progress import Progress
-from hcjax.training import evaluate, hosts, parallel, stopping
+from hcjax.training import evaluate, hosts, parallel, preemption, profiler, stopping
 from hcjax.training.session import Session
 from hcjax.training.step import TrainState, init_state, make_loss_fn, make_train_step
 
@@ -153,7 +149,7 @@ def fit(
         apply, prepare=prepare.make_prepare(**facts), devices=parallel.DEVICES
     )
     identity = {
-        "key": key_number(key),
+        "key": order.seed_of(key),
         "batch_size": batch_size,
         "augment": [[name, dict(options)] for name, options in augment],
         "ema_decay": ema_decay,
@@ -181,13 +177,13 @@ def fit(
         stack.enter_context(hosts.explained())
         if workdir is not None:
             session.open(Path(workdir), keep, stack)
-        terminated = stack.enter_context(_sigterm())
+        terminated = stack.enter_context(preemption.notice())
         progress = Progress(steps, initial=session.step, batch_size=batch_size, quiet=quiet)
         session.progress = stack.enter_context(progress)
-        profiler = stack.enter_context(_profiler(workdir, session.step + 10, profile_steps))
+        profile = stack.enter_context(profiler.window(workdir, session.step + 10, profile_steps))
         stream = batches.train_batches(
             data.train,
-            seed=key_number(key),
+            seed=order.seed_of(key),
             batch_size=batch_size,
             start=session.step,
             stop=steps,
@@ -198,7 +194,7 @@ def fit(
         session.start_clock()
         preempted = False
         for batch in () if session.stopped else stream:
-            profiler(session.step)
+            profile(session.step)
             session.add(*train_step(session.train_state, parallel.shard(batch), key))
             if math.isnan(first_seconds):
                 first_seconds = time.perf_counter() - started
@@ -232,17 +228,6 @@ def fit(
     )
 
 
-def key_number(key: jax.Array) -> int:
-    """Returns the bits of a PRNG key as one whole number: the seed of the batch order.
-
-    Example:
-      >>> key_number(jax.random.key(7))
-      7
-    """
-    words = np.asarray(jax.random.key_data(key)).ravel().tolist()
-    return sum(word << (32 * i) for i, word in enumerate(reversed(words)))
-
-
 def _check(*, steps: int, batch_size: int, data: Dataset, patience: int | None) -> None:
     if steps < 0:
         raise ConfigError(f"steps must be >= 0, got {steps}")
@@ -255,40 +240,3 @@ def _check(*, steps: int, batch_size: int, data: Dataset, patience: int | None) 
         raise ConfigError("the training split is empty")
     if patience is not None and not len(data.validation.labels):
         raise ConfigError("early stopping (patience) needs validation examples, and there are none")
-
-
-@contextmanager
-def _sigterm():
-    """Catches SIGTERM; gives a function of the step: whether to stop after it, as one was told."""
-    if jax.process_count() > 1:
-        # jax.distributed catches it too, and finds a step at which all processes can stop
-        yield multihost_utils.reached_preemption_sync_point
-        return
-    came = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda step: False  # only the main thread may handle signals
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: came.set())
-    try:
-        yield lambda step: came.is_set()
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def _profiler(workdir: str | Path | None, start: int, steps: int):
-    """Gives a function of the step that traces `steps` steps from `start` on."""
-    running = False
-
-    def at(step: int) -> None:
-        nonlocal running
-        if steps and step == start:
-            jax.profiler.start_trace(str(Path(workdir or ".") / "profile"))
-            running = True
-        elif running and step == start + steps:
-            jax.profiler.stop_trace()
-            running = False
-
-    yield at
-    if running:
-        jax.profiler.stop_trace()

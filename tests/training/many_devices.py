@@ -33,9 +33,7 @@ def trainer(network, devices, *, augment=(), ema=None, weights=None):
     prepare = data.make_prepare(mean=[0.13], std=[0.31], num_classes=10, augment=augment)
     loss_fn = step.make_loss_fn(network.apply, losses.cross_entropy, class_weights=weights)
     train_step = parallel.train(
-        step.make_train_step(
-            loss_fn, tx, prepare=prepare, ema_decay=ema, devices=parallel.DEVICES
-        ),
+        step.make_train_step(loss_fn, tx, prepare=prepare, ema_decay=ema, devices=parallel.DEVICES),
         devices=jax.devices()[:devices],
     )
 

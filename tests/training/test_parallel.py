@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hcjax.errors import ConfigError
@@ -64,7 +65,5 @@ def test_evaluation_counts_every_example_once(many):
 
 
 def test_a_batch_that_cannot_be_divided_names_the_multiple():
-    import numpy as np
-
-    with pytest.raises(ConfigError, match="batch of 10 .* 4 devices"):
+    with pytest.raises(ConfigError, match=r"batch of 10 .* 4 devices"):
         parallel.shard({"label": np.zeros(10)}, 4)

@@ -50,9 +50,7 @@ def test_a_step_of_sgd_subtracts_the_weighted_mean_gradient(weights):
 def test_a_penalty_is_added_to_the_mean_loss():
     params = {"w": jnp.ones((4, 3))}
     plain = step.make_loss_fn(linear, losses.cross_entropy)
-    with_l2 = step.make_loss_fn(
-        linear, losses.cross_entropy, penalty=lambda p: 0.1 * losses.l2(p)
-    )
+    with_l2 = step.make_loss_fn(linear, losses.cross_entropy, penalty=lambda p: 0.1 * losses.l2(p))
     batch = make_batch()
     a, _ = plain(params, {}, batch, None)
     b, (_, sums) = with_l2(params, {}, batch, None)
@@ -79,9 +77,7 @@ def test_the_key_of_a_step_depends_on_the_step():
         return images @ params["w"] + jax.random.normal(key, (1,)), {"draw": jax.random.normal(key)}
 
     params, tx = {"w": jnp.ones((4, 3))}, optax.sgd(0.1)
-    train_step = jax.jit(
-        step.make_train_step(step.make_loss_fn(noisy, losses.cross_entropy), tx)
-    )
+    train_step = jax.jit(step.make_train_step(step.make_loss_fn(noisy, losses.cross_entropy), tx))
     state = step.init_state(params, {"draw": jnp.zeros(())}, tx)
     for _ in range(3):
         state, _ = train_step(state, make_batch(), jax.random.key(0))
