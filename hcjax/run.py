@@ -58,8 +58,12 @@ def run(config: Any, workdir: str | Path, *, quiet: bool = False, started: float
             "there are no test examples to score the network by; see config.data.test"
         )
     workdirs.claim(workdir, plain, command=sys.argv)
-    for line in [*made.notes, "" if quiet else data.text(data.report(dataset))]:
+    for line in made.notes:
         say(line)
+    if isinstance(dataset.train.images, data.LazyImages):
+        say(f"{dataset.name} is streamed; --report_data reads all of it and says what is in it")
+    elif not quiet:
+        say(data.text(data.report(dataset)))
     ready = time.perf_counter() - started
     fitted = loop.fit(
         made.network.apply,
