@@ -41,7 +41,11 @@ EVERYTHING = {
     "train.checkpoint_every": 3,
 }
 # Without what depends on the number of devices: each drops units of its own.
-SAME_ON_ALL_DEVICES = EVERYTHING | {"model.dropout": 0.0, "augment.use": "('noise',)"}
+SAME_ON_ALL_DEVICES = EVERYTHING | {
+    "model.dropout": 0.0,
+    "augment.use": "('noise',)",
+    "train.epochs": 3.0,
+}
 
 
 def flags(workdir, cache, config, **others) -> list[str]:

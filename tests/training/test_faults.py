@@ -12,6 +12,7 @@ import pytest
 
 import hcjax
 from hcjax.errors import CheckpointError, DivergedError
+from hcjax.training import session
 from hcjax.training.checkpoint import Checkpoints
 from hcjax.training.loop import fit
 from tests import processes
@@ -37,12 +38,13 @@ def test_a_run_stopped_five_times_ends_like_one_that_was_not(whole, tmp_path, co
         with processes.Program(flags) as program:
             return processes.stop(program, tmp_path, number, **options)
 
-    stop(signal.SIGKILL, delay=rng.uniform(0, 0.1))
-    before = processes.steps(tmp_path)
     stop(signal.SIGTERM)
     newest = processes.steps(tmp_path)[-1]
-    assert newest > before[-1] and not processes.half_written(tmp_path)
+    assert not processes.half_written(tmp_path)
 
+    stop(signal.SIGKILL, delay=rng.uniform(0, 0.1))
+    assert processes.steps(tmp_path)[-1] > newest
+    newest = processes.steps(tmp_path)[-1]
     damaged = tmp_path / "checkpoints" / str(newest)
     flipped = processes.flip(damaged / "meta" / "metadata", rng)
     err = stop(signal.SIGKILL, writing=True)
@@ -124,6 +126,30 @@ def test_four_steps_are_two_and_two(images, tmp_path):
         strict=True,
     ):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_sigterm_in_the_middle_of_a_line_of_the_metrics_changes_nothing(
+    images, tmp_path, monkeypatch
+):
+    """SIGTERM in step 5; lines end at steps 3, 6, 7 and 8, checkpoints are of 4 and 8."""
+    options = {"eval_every": 7, "checkpoint_every": 4}
+    train(images, 8, tmp_path / "whole", **options)
+    add = session.Session.add
+
+    def interrupted(self, *args):
+        add(self, *args)
+        if self.step == 5:
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session.Session, "add", interrupted)
+        part = train(images, 8, tmp_path / "parts", **options)
+    assert (part.step, part.stopped) == (5, "preempted")
+    assert processes.steps(tmp_path / "parts") == [4, 5]
+    assert train(images, 8, tmp_path / "parts", **options).step == 8
+    ours, theirs = (tmp_path / name / "metrics.jsonl" for name in ("parts", "whole"))
+    assert ours.read_text() == theirs.read_text()
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_a_run_that_lost_patience_stays_stopped(images, tmp_path):

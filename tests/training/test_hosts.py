@@ -38,7 +38,7 @@ def together(flags, *, count, **options):
 def test_a_run_goes_from_8_devices_to_1_to_2_processes_of_2(tmp_path, compiled):
     """Each part is stopped by SIGTERM, which one of the two processes gets for both.
 
-    Sums over devices are rounded in another order, so parameters agree to 1e-4 after 78 steps of
+    Sums over devices are rounded in another order, so parameters agree to 1e-4 after 47 steps of
     AdamW, which divides by small second moments; dropout, which differs by device, is off.
     """
     one, many = tmp_path / "one", tmp_path / "many"
