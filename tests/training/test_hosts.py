@@ -160,8 +160,9 @@ def test_something_else_that_knocks_is_ignored():
 
 def test_a_rank_out_of_range_is_refused():
     for rank in (-1, 2, None):
+        options = {"num_processes": 2, "process_id": rank, "timeout_seconds": 1}
         with pytest.raises(ConfigError, match=r"process_id must be in \[0, num_processes\)"):
-            hosts.initialize(coordinator="127.0.0.1:1", num_processes=2, process_id=rank)
+            hosts.initialize(coordinator="127.0.0.1:1", **options)
 
 
 def test_an_address_without_a_port_is_refused():
