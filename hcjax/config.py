@@ -16,7 +16,7 @@ from typing import Any
 from hcjax.errors import ConfigError
 
 # Keys that decide where and how a run computes, not what: they may differ on a resume.
-PRACTICAL = ("platform", "cache_dir", "profile_steps", "data.threads", "data.memory_limit_bytes")
+PRACTICAL = ("platform", "cache_dir", "profile_steps", "data.threads")
 
 
 class Reader:

@@ -110,6 +110,8 @@ def train_of(section: configs.Reader, dataset: data.Dataset) -> tuple[dict, int,
         _check(f"train.{key}", value, value is None or value >= least, f">= {least}")
     _check("train.epochs", epochs, math.isfinite(epochs) and epochs >= 0, ">= 0")
     steps = round(epochs * len(dataset.train.labels) / batch_size)
+    expected = f"enough for one step of {batch_size} of {len(dataset.train.labels):,} images"
+    _check("train.epochs", epochs, steps >= 1 or epochs == 0, expected)
     return found, batch_size, steps
 
 

@@ -6,6 +6,7 @@ called from here takes plain arguments.
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from pathlib import Path
@@ -20,6 +21,8 @@ from hcjax import workdir as workdirs
 from hcjax.errors import ConfigError
 from hcjax.reports import curves, plots, report, tables, writers
 from hcjax.training import evaluate, loop, parallel, platform, step
+
+REPORTED_BYTES = 2**29  # images that the data report at the start may read: seconds, not minutes
 
 
 def run(config: Any, workdir: str | Path, *, quiet: bool = False, started: float | None = None):
@@ -60,9 +63,9 @@ def run(config: Any, workdir: str | Path, *, quiet: bool = False, started: float
     workdirs.claim(workdir, plain, command=sys.argv)
     for line in made.notes:
         say(line)
-    if isinstance(dataset.train.images, data.LazyImages):
-        say(f"{dataset.name} is streamed; --report_data reads all of it and says what is in it")
-    elif not quiet:
+    if math.prod(dataset.train.images.shape) > REPORTED_BYTES:
+        say(f"{dataset.name} is large; --report_data reads all of it and says what is in it")
+    elif not quiet and jax.process_index() == 0:
         say(data.text(data.report(dataset)))
     ready = time.perf_counter() - started
     fitted = loop.fit(

@@ -21,7 +21,8 @@ from hcjax.errors import ConfigError, DivergedError
 from hcjax.reports import report, tables
 from hcjax.run import run
 
-# What a table shows of each run.
+# What the table of a sweep shows of each run, and that of several seeds.
+CHOOSE_BY = ("validation_accuracy", "validation_nll", "validation_ece", "train_seconds")
 SHOWN = ("test_accuracy", "test_error", "nll", "ece", "train_seconds", "images_per_second")
 
 
@@ -62,7 +63,7 @@ def seeds(config: Any, workdir: Path, count: int, *, quiet: bool = False, starte
 def sweep(
     config: Any, workdir: Path, lists: Sequence[str], *, quiet: bool = False, started=None
 ) -> list:
-    """Returns [(settings, numbers), ...] of a grid of runs, best validation accuracy first.
+    """Returns [(settings, numbers), ...] of a grid of runs; the table shows the best first.
 
     Args:
       config: ConfigDict or nested dicts.
@@ -71,12 +72,20 @@ def sweep(
       quiet: print nothing but the table.
       started: see `run`; for the first run.
 
+    Raises:
+      ConfigError: if the config keeps no validation examples to choose by.
+
     Note:
-      Choose by validation_accuracy, which ranks the table; the test column is for the report.
+      Numbers are of the validation part; test scores are in each run's report, not to choose by.
       A run that diverges is a row without numbers; the others go on.
     """
     grid = [_values(text) for text in lists]
     base = config if isinstance(config, ConfigDict) else ConfigDict(config)
+    if base.data.validation == 0:
+        raise ConfigError(
+            "--sweep chooses by validation accuracy, and config.data.validation is 0; keep some "
+            "training examples to choose by, e.g. --config.data.validation=10000"
+        )
     runs = []
     for choice in itertools.product(*(values for _, values in grid)):
         settings = dict(zip((key for key, _ in grid), choice, strict=True))
@@ -96,7 +105,8 @@ def sweep(
         if done is None:
             return []
         started = None
-        results.append((settings, {k: done.get(k) for k in ("validation_accuracy", *SHOWN)}))
+        numbers = {f"validation_{k}": v for k, v in (done.get("validation") or {}).items()}
+        results.append((settings, {k: (numbers | done).get(k) for k in CHOOSE_BY}))
     _finish(workdir / "sweep.json", results, tables.sweep(results))
     return results
 

@@ -159,3 +159,11 @@ def test_a_config_equals_its_own_json():
     config.data.image_size = (32, 32)
     read_back = json.loads(json.dumps(configs.to_dict(config)))
     assert configs.differences(config, read_back) == {}
+
+
+def test_keys_that_change_the_numbers_are_not_practical():
+    """The memory limit decides whether mean and std come from all images or from a sample."""
+    ours, theirs = {"data": {"memory_limit_bytes": 1}}, {"data": {"memory_limit_bytes": 2}}
+    assert configs.differences(ours, theirs) == {"data.memory_limit_bytes": (1, 2)}
+    ours, theirs = {"platform": "cpu"}, {"platform": "gpu"}
+    assert configs.differences(ours, theirs) == {}

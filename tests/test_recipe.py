@@ -121,6 +121,8 @@ def test_a_run_with_class_weights_counts_each_example_by_its_class(tmp_path):
 def test_steps_are_epochs_times_examples_over_the_batch():
     assert built(train__epochs=2.5).steps == 5
     assert built(train__epochs=0.0).steps == 0
+    with pytest.raises(ConfigError, match=r"train\.epochs must be enough for one step"):
+        built(train__epochs=0.01)
 
 
 def test_the_penalty_is_l1_and_half_l2_of_the_kernels():

@@ -72,6 +72,7 @@ def test_a_sweep_runs_the_grid_ranks_by_validation_and_goes_on(tmp_path, capsys)
     rows = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
     assert [row[0]["optim.learning_rate"] for row in rows] == ["1e-6", "0.01"]
     assert rows[0][1]["validation_accuracy"] < rows[1][1]["validation_accuracy"]
+    assert not any(name.startswith("test") for name in rows[0][1])  # nobody chooses by test
     table = [line for line in first.splitlines() if "%" in line]
     assert "0.01" in table[0] and "1e-6" in table[1]  # best first
     (tmp_path / "data.npz").unlink()
@@ -86,7 +87,16 @@ def test_a_run_of_a_sweep_that_diverges_is_a_row_without_numbers(tmp_path, capsy
     assert launch(*flags(data), *changes) == 0
     assert "diverged" in capsys.readouterr().out
     rows = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
-    assert rows[0][1]["test_accuracy"] is None and rows[1][1]["test_accuracy"] is not None
+    scores = [row[1]["validation_accuracy"] for row in rows]
+    assert scores[0] is None and scores[1] is not None
+
+
+def test_a_sweep_without_validation_examples_is_refused(tmp_path, capsys):
+    """There would be nothing to choose by but the test part."""
+    changes = ["--config.data.validation=0", "--sweep=seed=0,1", f"--workdir={tmp_path / 'sweep'}"]
+    assert launch(*flags(npz(tmp_path / "data.npz")), *changes) == 2
+    assert "--config.data.validation=10000" in capsys.readouterr().err
+    assert not (tmp_path / "sweep").exists()
 
 
 def test_a_wrong_value_is_refused_before_anything_runs(tmp_path, capsys):

@@ -8,10 +8,12 @@ from __future__ import annotations
 import contextlib
 import glob
 import hashlib
+import importlib.util
 import os
 import platform as machine
 import resource
 import sys
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from hcjax.training import libtpu
 
 PLATFORMS = ("", "cpu", "gpu", "tpu")
 _HITS = "/jax/compilation_cache/cache_hits"
+_DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 _MISSES = "/jax/compilation_cache/cache_misses"
 
 
@@ -43,13 +46,14 @@ def select(name: str = "", *, deterministic: bool = False) -> str:
     if name not in PLATFORMS:
         raise ConfigError(f"platform must be one of {', '.join(PLATFORMS[1:])}, got {name!r}")
     if deterministic and name != "cpu":
-        flags = os.environ.get("XLA_FLAGS", "")
-        os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
+        flags = os.environ.get("XLA_FLAGS", "").split()
+        flags += [] if _DETERMINISTIC in flags else [_DETERMINISTIC]
+        os.environ["XLA_FLAGS"] = " ".join(flags)
     if name:
         jax.config.update("jax_platforms", {"gpu": "cuda"}.get(name, name))
     asked = name or jax.config.jax_platforms or ""
     try:
-        with contextlib.nullcontext() if asked or _tpu_here() else libtpu.quiet():
+        with libtpu.quiet() if not asked and _only_libtpu() else contextlib.nullcontext():
             found = jax.devices()[0].platform
     except (RuntimeError, AssertionError) as error:  # without a GPU, jax fails an assertion
         reason = (str(error) or "jax finds no such device").splitlines()[0]
@@ -58,13 +62,19 @@ def select(name: str = "", *, deterministic: bool = False) -> str:
             f"Is another process holding it? Is the right jax installed (pip install "
             f"'jax[{'tpu' if asked == 'tpu' else 'cuda'}]')? Or ask for --config.platform=cpu"
         ) from error
+    if not asked and found == "cpu" and glob.glob("/dev/nvidia[0-9]*"):
+        warnings.warn(
+            "this machine has an NVIDIA GPU, and jax uses the CPU: is jax[cuda13] installed? "
+            "--config.platform=cpu says that the CPU is meant, =gpu makes it an error",
+            stacklevel=2,
+        )
     if name and found != name:
         raise PlatformError(f"platform '{name}' was asked for, but jax uses '{found}'")
     return found
 
 
 def cache_folder(base: str | Path | None = None) -> Path:
-    """Returns the compilation cache's folder for this jax, jaxlib, platform and processor.
+    """Returns the compilation cache's folder for this jax, jaxlib and processor.
 
     Args:
       base: folder of all such caches; None for `$XDG_CACHE_HOME/hcjax` or `~/.cache/hcjax`.
@@ -141,9 +151,10 @@ def peak_memory_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _tpu_here() -> bool:
-    """Returns whether this machine has a TPU; without one, an installed libtpu complains of it."""
-    return bool(glob.glob("/dev/accel[0-9]*") or glob.glob("/dev/vfio/[0-9]*"))
+def _only_libtpu() -> bool:
+    """Returns whether libtpu is installed without a TPU: then it complains at length of that."""
+    here = glob.glob("/dev/accel[0-9]*") or glob.glob("/dev/vfio/[0-9]*")
+    return not here and importlib.util.find_spec("libtpu") is not None
 
 
 def _processor() -> str:
