@@ -91,7 +91,8 @@ def test_a_batch_that_the_line_promised_but_is_refused_is_made_smaller():
     def compile_for(part, per_chip):
         if per_chip > 9_700:
             raise bounds.TooLarge("too large")
-        return {"memory": {"peak": room / 10_008 * per_chip}, "bytes_accessed": room / 2}
+        # room for 10,004: no multiple of 8, so that the last bit of the line decides nothing
+        return {"memory": {"peak": room / 10_004 * per_chip}, "bytes_accessed": room / 2}
 
     found = bounds.largest_batch(compile_for(where, 1_000), where, 1_000, compile_for)
     assert found["tried"][2] == [10_000, None]
