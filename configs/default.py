@@ -67,7 +67,7 @@ def get_config() -> ConfigDict:
     augment.elastic.cells = placeholder(int)  # points of its grid along an axis, >= 2
     augment.cutout = ConfigDict()
     augment.cutout.size = placeholder(int)  # side of the square, pixels, >= 1
-    augment.cutout.fill = placeholder(float)  # its value, where a pixel is 0..1
+    augment.cutout.fill = placeholder(float)  # its value, in 0..1 as pixels are
     augment.noise = ConfigDict()
     augment.noise.std = placeholder(float)  # where a pixel is 0..1, >= 0
     augment.color = color = ConfigDict()
@@ -83,7 +83,7 @@ def get_config() -> ConfigDict:
     model.name = "mnist_cnn"  # a key of hcjax.models.MODELS
     model.dtype = "float32"  # compute: "float32" or "bfloat16"; parameters stay float32
     model.sync_batchnorm = False  # BatchNorm over all devices instead of per device
-    model.activation = placeholder(str)  # "relu", "prelu" or "identity"
+    model.activation = placeholder(str)  # relu, prelu, tanh or identity, as the model allows
     model.dropout = placeholder(float)  # all but resnet*: in [0, 1)
     model.filters = placeholder(_EITHER)  # all but dense and resnet*: of each convolution, >= 1
     model.hidden = placeholder(_EITHER)  # units of the hidden dense layers, >= 1
@@ -109,28 +109,30 @@ def get_config() -> ConfigDict:
     optim.clip_norm = placeholder(float)  # largest global gradient norm, > 0
     optim.accumulate_steps = 1  # batches whose gradients are averaged before an update
     optim.freeze = placeholder(str)  # regular expression of parameter paths that stay as they are
-    optim.weight_decay = placeholder(float)  # decoupled, on kernels; times the learning rate
+    optim.weight_decay = placeholder(float)  # decoupled, on kernels; times the learning rate; >= 0
     optim.momentum = placeholder(float)  # sgd, muon: in [0, 1)
     optim.nesterov = placeholder(bool)  # sgd, muon
     optim.b1 = placeholder(float)  # adam, adamw, lamb, lion: in [0, 1)
     optim.b2 = placeholder(float)  # the same
-    optim.epsilon = placeholder(float)  # adam, adamw, lamb
-    optim.rms = placeholder(float)  # muon: size of an update
+    optim.epsilon = placeholder(float)  # adam, adamw, lamb: > 0
+    optim.rms = placeholder(float)  # muon: root mean square of an update, > 0
 
     config.schedule = schedule = ConfigDict()
     schedule.name = "constant"  # a key of hcjax.optim.SCHEDULES
     schedule.warmup_steps = placeholder(int)  # all but one_cycle: >= 0
-    schedule.warmup_fraction = placeholder(float)  # one_cycle: of all steps
-    schedule.initial_divisor = placeholder(float)  # one_cycle: peak / first rate
-    schedule.final_divisor = placeholder(float)  # one_cycle: first rate / last rate
-    schedule.final_fraction = placeholder(float)  # cosine: last rate / peak
-    schedule.milestones = placeholder(tuple)  # step: fractions of all steps
+    schedule.warmup_fraction = placeholder(float)  # one_cycle: of all steps, in (0, 1)
+    schedule.initial_divisor = placeholder(float)  # one_cycle: peak / first rate, >= 1
+    schedule.final_divisor = placeholder(float)  # one_cycle: first rate / last rate, >= 1
+    schedule.final_fraction = placeholder(float)  # cosine: last rate / peak, in [0, 1]
+    schedule.milestones = placeholder(tuple)  # step: fractions of all steps, rising in (0, 1)
     schedule.factor = placeholder(float)  # step, reduce_on_plateau: each reduction's, in (0, 1)
-    schedule.every_steps = placeholder(int)  # reduce_on_plateau: steps that are averaged
-    schedule.patience = placeholder(int)  # reduce_on_plateau: such averages without a better one
-    schedule.cooldown = placeholder(int)  # reduce_on_plateau: averages to wait after a reduction
-    schedule.min_fraction = placeholder(float)  # reduce_on_plateau: least rate / peak
-    schedule.tolerance = placeholder(float)  # reduce_on_plateau: relative, what counts as better
+    schedule.every_steps = placeholder(int)  # reduce_on_plateau: steps that are averaged, >= 1
+    schedule.patience = placeholder(int)  # reduce_on_plateau: averages without a better one, >= 1
+    schedule.cooldown = placeholder(int)  # reduce_on_plateau: averages to wait after that, >= 0
+    schedule.min_fraction = placeholder(float)  # reduce_on_plateau: least rate / peak, in [0, 1]
+    schedule.tolerance = placeholder(
+        float
+    )  # reduce_on_plateau: relative gain that counts, in (0, 1]
 
     config.train = train = ConfigDict()
     train.batch_size = 128  # images per step over all devices, a multiple of their number

@@ -48,15 +48,24 @@ def start_platform(reader: configs.Reader):
     return cache, platform.use_cache(cache)
 
 
-def build(reader: configs.Reader) -> Recipe:
-    """Returns everything that a config describes, as plain values; reads every key."""
+def build(reader: configs.Reader, dataset: data.Dataset | None = None) -> Recipe:
+    """Returns everything that a config describes, as plain values; reads every key.
+
+    Args:
+      reader: the config.
+      dataset: stands for what the section `data` names, e.g. where only shapes are needed.
+    """
     for key in ("platform", "deterministic", "cache_dir"):
         reader.get(key)  # read by start_platform
     seed, init_from = reader.get("seed"), reader.get("init_from")
     profile_steps = reader.get("profile_steps")
     _check("seed", seed, 0 <= seed < 2**32, "in [0, 2**32)")
     _check("profile_steps", profile_steps, profile_steps >= 0, ">= 0")
-    dataset, threads = dataset_of(reader, seed)
+    if dataset is None:
+        dataset, threads = dataset_of(reader, seed)
+    else:
+        reader.section("data").rest()
+        threads = 0
     network = workdirs.network(reader, dataset.image_shape, dataset.num_classes)
     init_key, fit_key = jax.random.split(jax.random.key(seed))
     params, state = jax.jit(network.init)(init_key)

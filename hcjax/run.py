@@ -20,7 +20,7 @@ from hcjax import data, recipe, trees
 from hcjax import workdir as workdirs
 from hcjax.errors import ConfigError
 from hcjax.reports import curves, plots, report, tables, writers
-from hcjax.training import evaluate, loop, parallel, platform, step
+from hcjax.training import evaluate, loop, mistakes, platform, step, steps
 
 REPORTED_BYTES = 2**29  # images that the data report at the start may read: seconds, not minutes
 
@@ -94,8 +94,9 @@ def run(config: Any, workdir: str | Path, *, quiet: bool = False, started: float
         batch_size=reader.section("train").get("eval_batch_size"),
     )
     result = summary(plain, fitted, scored, dataset.class_names)
+    worst = mistakes.worst(scored.each)
     if jax.process_index() == 0:
-        draw(workdir, dataset, fitted.params, scored)
+        draw(workdir, dataset, fitted.params, scored.sums["confusion"], worst)
         report.write_json(workdir / workdirs.REPORT, result)
     say(_table(result))
     say(f"report, curves, confusion matrix, worst mistakes and filters are in {workdir}")
@@ -141,13 +142,22 @@ def summary(
     }
 
 
-def plan(config: Any, workdir: str | Path, topology: str) -> dict:
+def plan(
+    config: Any,
+    workdir: str | Path,
+    topology: str,
+    *,
+    dataset: data.Dataset | None = None,
+    quick: bool = False,
+) -> dict:
     """Returns what this config's training and evaluation steps would do on TPUs that are not here.
 
     Args:
       config: as for `run`. Its data is read, for shapes and classes.
       workdir: folder that plan.json is written to.
       topology: "v5e:2x4", see `hcjax.training.chips`.
+      dataset: of the same shapes and classes as the config's, where that is not at hand.
+      quick: leave the largest batch and the weak scaling out.
     """
     from hcjax.training import plan as planning
 
@@ -156,28 +166,26 @@ def plan(config: Any, workdir: str | Path, topology: str) -> dict:
     # the compiler needs no TPU, and a TPU that is here must stay free
     cache, _ = recipe.start_platform(configs.Reader({**plain, "platform": "cpu"}))
     reader = configs.Reader(plain)
-    made = recipe.build(reader)
+    made = recipe.build(reader, dataset)
     reader.check_unread()
     dataset, fit = made.dataset, made.fit
-    facts = {"mean": dataset.mean, "std": dataset.std, "num_classes": dataset.num_classes}
-    loss_fn = step.make_loss_fn(
-        made.network.apply, fit["loss"], penalty=fit["penalty"], class_weights=fit["class_weights"]
+    options = ("loss", "tx", "augment", "penalty", "class_weights", "ema_decay")
+    train_step, eval_step = steps.make_steps(
+        made.network.apply,
+        mean=dataset.mean,
+        std=dataset.std,
+        num_classes=dataset.num_classes,
+        **{name: fit[name] for name in options},
     )
     found = planning.plan(
-        step.make_train_step(
-            loss_fn,
-            fit["tx"],
-            prepare=data.make_prepare(**facts, augment=fit["augment"]),
-            ema_decay=fit["ema_decay"],
-            devices=parallel.DEVICES,
-        ),
-        evaluate.make_eval_step(
-            made.network.apply, prepare=data.make_prepare(**facts), devices=parallel.DEVICES
-        ),
+        train_step,
+        eval_step,
         step.init_state(made.params, made.state, fit["tx"], ema=fit["ema_decay"] is not None),
         recipe.batch_shapes(fit["batch_size"], dataset, augment=fit["augment"]),
         recipe.batch_shapes(fit["eval_batch_size"], dataset),
         topology=topology,
+        largest=not quick,
+        scaling=not quick,
         cache=cache,
         say=print,
     )
@@ -194,20 +202,19 @@ def _table(result: dict) -> str:
     return tables.end_of_run(result, confusion=np.asarray(confusion), class_names=names)
 
 
-def draw(workdir: Path, dataset: data.Dataset, params: Any, scored: evaluate.Evaluation) -> None:
+def draw(
+    workdir: Path, dataset: data.Dataset, params: Any, confusion: np.ndarray, worst: dict
+) -> None:
     """Writes the pictures of a finished run as PNG files into its workdir."""
-    names, each = dataset.class_names, scored.each
+    names = dataset.class_names
     curves.learning_curves(workdir / "curves.png", writers.read_metrics(workdir))
-    plots.confusion_matrix(workdir / "confusion.png", scored.sums["confusion"], class_names=names)
-    wrong = np.flatnonzero(each["prediction"] != each["label"])
-    worst = wrong[np.argsort(-each["loss"][wrong], kind="stable")][:32]
-    images = np.asarray(dataset.test.images[each["index"][worst]])
+    plots.confusion_matrix(workdir / "confusion.png", confusion, class_names=names)
     plots.worst_mistakes(
         workdir / "mistakes.png",
-        images,
-        each["label"][worst],
-        each["prediction"][worst],
-        each["confidence"][worst],
+        np.asarray(dataset.test.images[worst["index"]]),
+        worst["label"],
+        worst["prediction"],
+        worst["confidence"],
         class_names=names,
     )
     height, width, channels = dataset.image_shape
