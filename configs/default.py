@@ -130,9 +130,7 @@ def get_config() -> ConfigDict:
     schedule.patience = placeholder(int)  # reduce_on_plateau: averages without a better one, >= 1
     schedule.cooldown = placeholder(int)  # reduce_on_plateau: averages to wait after that, >= 0
     schedule.min_fraction = placeholder(float)  # reduce_on_plateau: least rate / peak, in [0, 1]
-    schedule.tolerance = placeholder(
-        float
-    )  # reduce_on_plateau: relative gain that counts, in (0, 1]
+    schedule.tolerance = placeholder(float)  # reduce_on_plateau: least relative gain, in (0, 1]
 
     config.train = train = ConfigDict()
     train.batch_size = 128  # images per step over all devices, a multiple of their number
