@@ -3,10 +3,10 @@
     pip install libtpu
     python benchmarks/plan.py --topology=v5e:2x4
 
-Compiles the steps of configs/resnet50_imagenet.py as they are; only the images are missing, and no
-compiler asks for those. Prints FLOPs, bytes, HBM, all-reduces and bounds per chip, the largest batch
-that fits and weak scaling, and writes them to WORKDIR/plan.json. One compilation takes about 75 s
-on 2 CPU cores, the whole about ten minutes; `--quick` compiles the two steps only.
+Compiles the steps of configs/resnet50_imagenet.py as they are; only the images are missing, and
+no compiler asks for those. Prints FLOPs, bytes, HBM, all-reduces and bounds per chip, the largest
+batch that fits and weak scaling, and writes them to WORKDIR/plan.json. One compilation takes about
+75 s on 2 CPU cores, the whole about ten minutes; `--quick` compiles the two steps only.
 The numbers are bounds: no TPU has been measured.
 
 Of ResNet-50's 267 leaves of gradients and statistics 263 are all-reduced, beside the metrics: in

@@ -43,7 +43,9 @@ def run(config: Any, workdir: str | Path, *, quiet: bool = False, started: float
     started = time.perf_counter() if started is None else started
     workdir = Path(workdir).expanduser().absolute()
     plain = configs.to_dict(config)
+    marks = {"imports": time.perf_counter()}
     cache, counts = recipe.start_platform(configs.Reader(plain))
+    marks["platform"] = time.perf_counter()
     say = (lambda *_: None) if quiet or jax.process_index() else print
     for line in [*platform.describe(cache), f"workdir {workdir}"]:
         say(line)
@@ -56,6 +58,7 @@ def run(config: Any, workdir: str | Path, *, quiet: bool = False, started: float
     made = recipe.build(reader)
     reader.check_unread()
     dataset = made.dataset
+    marks["data and model"] = time.perf_counter()
     if not len(dataset.test.labels):
         raise ConfigError(
             "there are no test examples to score the network by; see config.data.test"
@@ -67,7 +70,7 @@ def run(config: Any, workdir: str | Path, *, quiet: bool = False, started: float
         say(f"{dataset.name} is large; --report_data reads all of it and says what is in it")
     elif not quiet and jax.process_index() == 0:
         say(data.text(data.report(dataset)))
-    ready = time.perf_counter() - started
+    marks["data report"] = time.perf_counter()
     fitted = loop.fit(
         made.network.apply,
         made.params,
@@ -82,9 +85,11 @@ def run(config: Any, workdir: str | Path, *, quiet: bool = False, started: float
     if fitted.stopped == "preempted":
         say(f"preempted: step {fitted.step} is saved; start the same command again to go on")
         return None
+    parts = start_seconds(started, marks, fitted.seconds_to_first_step)
     say(
-        f"first step after {fitted.seconds_to_first_step:.2f} s, of which imports, data and model "
-        f"{ready:.2f} s; compilation cache: {counts['hits']} hits, {counts['misses']} misses"
+        f"first step after {fitted.seconds_to_first_step:.2f} s "
+        f"({', '.join(f'{name} {seconds:.2f}' for name, seconds in parts.items())}); "
+        f"compilation cache: {counts['hits']} hits, {counts['misses']} misses"
     )
     scored = evaluate.evaluate(
         made.network.apply,
@@ -93,7 +98,7 @@ def run(config: Any, workdir: str | Path, *, quiet: bool = False, started: float
         state=fitted.state,
         batch_size=reader.section("train").get("eval_batch_size"),
     )
-    result = summary(plain, fitted, scored, dataset.class_names)
+    result = summary(plain, fitted, scored, dataset.class_names) | {"start_seconds": parts}
     worst = mistakes.worst(scored.each)
     if jax.process_index() == 0:
         draw(workdir, dataset, fitted.params, scored.sums["confusion"], worst)
@@ -101,6 +106,23 @@ def run(config: Any, workdir: str | Path, *, quiet: bool = False, started: float
     say(_table(result))
     say(f"report, curves, confusion matrix, worst mistakes and filters are in {workdir}")
     return result
+
+
+def start_seconds(started: float, marks: dict[str, float], total: float) -> dict[str, float]:
+    """Returns what the time to the first step is made of, in seconds.
+
+    Args:
+      started: when the process started.
+      marks: when each part ended, in order, on the same clock.
+      total: seconds to the end of the first step; the last part is what is left.
+
+    Example:
+      >>> start_seconds(1.0, {"imports": 3.0, "data": 3.5}, 4.0)
+      {'imports': 2.0, 'data': 0.5, 'first step': 1.5}
+    """
+    ends = [started, *marks.values()]
+    parts = {name: end - begin for name, begin, end in zip(marks, ends, ends[1:], strict=False)}
+    return parts | {"first step": started + total - ends[-1]}
 
 
 def summary(
