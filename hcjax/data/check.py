@@ -10,7 +10,7 @@ import hashlib
 
 import numpy as np
 
-from hcjax.data.dataset import Dataset, Split
+from hcjax.data.dataset import Dataset, Split, readable
 
 FAR = 1.5  # times as far from the own class's mean as from another's
 _CHUNK = 1024
@@ -20,7 +20,7 @@ _SPLITS = ("train", "validation", "test")
 
 
 def report(dataset: Dataset) -> dict:
-    """Returns counts per class, duplicates, constant images and suspicious labels.
+    """Returns counts per class, unreadable, equal and constant images, and suspicious labels.
 
     Duplicates are images with equal bytes (by hash). Labels are suspicious in two ways: the same
     image has different labels; or, of the training part, an image is far nearer to another
@@ -35,6 +35,8 @@ def report(dataset: Dataset) -> dict:
       A dict, ready for JSON:
       "name", "class_names", "image_shape" [H, W, C], "mean", "std", "statistics_examples";
       "counts": {split: [K numbers of examples]};
+      "unreadable": {split: number of images that cannot be read; nothing else counts them};
+      "unreadable_messages": of the first few, what is wrong with which file;
       "duplicates": {split: number of images that an earlier one of the split equals};
       "shared": {"train/test": number of the second part's images that the first has too, ...};
       "conflicts": number of different images that have several labels;
@@ -60,12 +62,15 @@ def report(dataset: Dataset) -> dict:
 
     labels_of: dict[bytes, set[int]] = {}  # hash of an image -> its labels
     seen: dict[str, set[bytes]] = {}
-    duplicates, constant, shared = {}, {}, {}
+    duplicates, constant, shared, unreadable = {}, {}, {}, {}
+    messages: list[str] = []
     for part, split in splits.items():
-        seen[part], duplicates[part], constant[part] = set(), 0, 0
+        seen[part], duplicates[part], constant[part], unreadable[part] = set(), 0, 0, 0
         shared |= {f"{earlier}/{part}": 0 for earlier in seen if earlier != part}
-        for start, images in _chunks(split):
-            for i, image in enumerate(images, start):
+        for rows, images, errors in _chunks(split):
+            unreadable[part] += len(errors)
+            messages += [f"{part}[{i}]: {error}" for i, error in errors.items()]
+            for i, image in zip(rows.tolist(), images, strict=True):
                 digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
                 if digest in seen[part]:
                     duplicates[part] += 1
@@ -96,6 +101,8 @@ def report(dataset: Dataset) -> dict:
             part: np.bincount(split.labels, minlength=dataset.num_classes).tolist()
             for part, split in splits.items()
         },
+        "unreadable": unreadable,
+        "unreadable_messages": messages[:_LISTED],
         "duplicates": duplicates,
         "shared": shared,
         "conflicts": sum(len(labels) > 1 for labels in labels_of.values()),
@@ -138,6 +145,8 @@ def text(report: dict) -> str:
             continue
         row = [counts[part][k] for part in _SPLITS]
         lines.append(f"{names[k][:20]:>20} {row[0]:>9,} {row[1]:>11,} {row[2]:>9,}")
+    lines.append(f"unreadable images: {_nonzero(report['unreadable'])}")
+    lines += [f"  {message}" for message in report["unreadable_messages"]]
     far = report["far_from_class"]
     findings = {
         "duplicates": ("equal images within a part", _nonzero(report["duplicates"])),
@@ -166,10 +175,10 @@ def _nonzero(counts: dict[str, int]) -> str:
 
 
 def _chunks(split: Split):
-    """Yields (first index, images) over a split, a thousand at a time."""
+    """Yields (rows, images, errors) over a split, as of `readable`, a thousand at a time."""
     for start in range(0, len(split.labels), _CHUNK):
         rows = np.arange(start, min(start + _CHUNK, len(split.labels)))
-        yield start, split.images[rows]
+        yield readable(split.images, rows)
 
 
 def _far_from_class(split: Split, num_classes: int) -> np.ndarray | None:
@@ -177,22 +186,21 @@ def _far_from_class(split: Split, num_classes: int) -> np.ndarray | None:
     size, pixels = len(split.labels), int(np.prod(split.images.shape[1:]))
     if num_classes * pixels > _MEANS_LIMIT:
         return None
-    sums = np.zeros((num_classes, pixels))
-    for start, images in _chunks(split):
-        labels = split.labels[start : start + len(images)]
+    sums, counts = np.zeros((num_classes, pixels)), np.zeros(num_classes, np.int64)
+    for rows, images, _ in _chunks(split):
+        labels = split.labels[rows]
+        counts += np.bincount(labels, minlength=num_classes)
         for k in np.unique(labels):
             sums[k] += images[labels == k].reshape(-1, pixels).sum(0)
-    counts = np.bincount(split.labels, minlength=num_classes)
     means = (sums / np.maximum(counts, 1)[:, None]).astype(np.float32)
     squares = np.where(counts > 0, (means**2).sum(1), np.inf)  # no distance to an empty class
     ratio = np.zeros(size)
-    for start, images in _chunks(split):
+    for rows, images, _ in _chunks(split):
         x = images.reshape(-1, pixels).astype(np.float32)
         distance = np.sqrt(np.maximum((x**2).sum(1)[:, None] - 2 * x @ means.T + squares, 0))
-        rows = np.arange(len(x))
-        labels = split.labels[start : start + len(x)]
-        own = distance[rows, labels]
-        distance[rows, labels] = np.inf
-        ratio[start : start + len(x)] = own / np.maximum(distance.min(1), 1e-3)
+        cell = np.arange(len(x)), split.labels[rows]
+        own = distance[cell]
+        distance[cell] = np.inf
+        ratio[rows] = own / np.maximum(distance.min(1), 1e-3)
     far = np.flatnonzero(ratio > FAR)
     return far[np.argsort(-ratio[far], kind="stable")]

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hcjax.errors import DataError
+
 
 class Split(NamedTuple):
     """Images with their labels.
@@ -109,3 +111,32 @@ def take(split: Split, index: np.ndarray) -> Split:
     """
     lazy = isinstance(split.images, LazyImages)
     return Split(split.images.take(index) if lazy else split.images[index], split.labels[index])
+
+
+def readable(images, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
+    """Returns what can be read of some images, and what is wrong with the others.
+
+    Args:
+      images: of a split.
+      rows: int64[n] positions in `images`.
+
+    Returns:
+      The rows that can be read, int64[m]; their images, uint8[m, H, W, C]; and, for each of the
+      other rows, the message of its DataError.
+
+    Example:
+      >>> readable(np.zeros((3, 1, 1, 1), np.uint8), np.array([2, 0]))[0].tolist()
+      [2, 0]
+    """
+    try:
+        return rows, images[rows], {}
+    except DataError:
+        pass  # one of them at least; which, shows one by one
+    found, errors = {}, {}
+    for row in rows.tolist():
+        try:
+            found[row] = images[np.array([row])]
+        except DataError as error:
+            errors[row] = str(error)
+    none = np.empty((0, *images.shape[1:]), np.uint8)
+    return np.array(list(found), np.int64), np.concatenate([none, *found.values()]), errors

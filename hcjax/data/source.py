@@ -90,8 +90,10 @@ def load(
     splits = cut(parts, validation=validation, test=test, seed=seed, limit=limit)
     height, width, own_channels = parts.train.images.shape[1:]
     shape = (*(form["image_size"] or (height, width)), channels or own_channels)
+    class_names = parts.class_names
+    del parts  # or a source's arrays would be held beside the copies that were cut from them
     train, validation, test = _in_memory([_fitted(s, shape) for s in splits], memory_limit_bytes)
-    return Dataset(name or source, parts.class_names, train, validation, test, *statistics(train))
+    return Dataset(name or source, class_names, train, validation, test, *statistics(train))
 
 
 def _needed(path: str | None, source: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from hcjax.data import order
-from hcjax.data.dataset import Parts, Split, take
+from hcjax.data.dataset import Parts, Split, readable, take
 from hcjax.errors import ConfigError, DataError
 
 STATISTICS_SAMPLE = 4096  # images read for mean and std when a set is streamed
@@ -47,42 +47,45 @@ def choose(labels: np.ndarray, count: int, *, seed: int) -> np.ndarray:
     return np.sort(first)
 
 
-def carve(split: Split, amount: float, *, seed: int, what: str) -> tuple[Split, Split]:
-    """Returns (`split` without the carved part, the carved part), both in their old order.
+def carve(
+    labels: np.ndarray, amount: float, *, seed: int, what: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the positions (that stay, that are carved off), both ascending.
 
     Args:
-      split: what to carve from.
-      amount: number of examples (int), or share of `split` (float in (0, 1)); 0 carves nothing.
-      seed: the choice depends on the labels, `amount` and `seed` only.
-      what: the part's name, for messages.
+      labels: int32[N] of what is carved from.
+      amount: number of examples (int), or share of N (float in (0, 1)); 0 carves nothing.
+      seed: the choice depends on `labels`, `amount` and `seed` only.
+      what: the carved part's name, for messages.
 
     Returns:
-      Two disjoint splits that together are `split`; classes keep their shares (`choose`).
+      int64 arrays that together hold 0 .. N-1 once; classes keep their shares (`choose`).
 
     Raises:
       ConfigError: if `amount` is negative or a float outside [0, 1).
       DataError: if nothing would be left in the first part.
 
     Example:
-      >>> split = Split(np.zeros((10, 1, 1, 1), np.uint8), np.zeros(10, np.int32))
-      >>> [len(part.labels) for part in carve(split, 0.2, seed=0, what="validation")]
-      [8, 2]
+      >>> stay, carved = carve(np.zeros(10, np.int32), 0.2, seed=0, what="validation")
+      >>> len(stay), len(carved)
+      (8, 2)
     """
-    size = len(split.labels)
+    size = len(labels)
     if amount < 0 or (isinstance(amount, float) and amount >= 1):
         raise ConfigError(
             f"{what} must be a number of examples (an integer >= 0) or a share (a float in "
             f"[0, 1)), got {amount!r}"
         )
     count = round(amount * size) if isinstance(amount, float) else int(amount)
+    if count == 0:
+        return np.arange(size), np.arange(0)
     if count >= size:
         raise DataError(
             f"{what}={amount} asks for {count} examples, but only {size} are there to carve from; "
             f"give a smaller number or a share such as {what}=0.1"
         )
-    chosen = choose(split.labels, count, seed=seed)
-    rest = np.delete(np.arange(size), chosen)
-    return take(split, rest), take(split, chosen)
+    chosen = choose(labels, count, seed=seed)
+    return np.delete(np.arange(size), chosen), chosen
 
 
 def cut(
@@ -92,7 +95,8 @@ def cut(
 
     A source with train, validation and test is used as it is. One with a single ready part
     besides train (ImageNet's "validation", say) is reported on that part: it becomes the test,
-    and validation is carved from train. So test is never used to choose anything.
+    and validation is carved from train. So test is never used to choose anything. Images in
+    memory are copied once at most, and a part that is used whole not at all.
 
     Args:
       parts: from a source.
@@ -113,26 +117,38 @@ def cut(
       >>> [len(split.labels) for split in splits]
       [7, 2, 1]
     """
+    if limit is not None and limit < 1:
+        raise ConfigError(f"limit must be at least 1 (or None for all), got {limit}")
     _, train, ready_validation, ready_test = parts
     if ready_test is None:
         ready_validation, ready_test = None, ready_validation
+    rows = np.arange(len(train.labels))  # those of the source's train that stay train
     if ready_test is None:
-        train, ready_test = carve(train, test, seed=seed, what="test")
+        stay, carved = carve(train.labels, test, seed=seed, what="test")
+        rows, tested = rows[stay], (train, rows[carved])
+    else:
+        tested = ready_test, np.arange(len(ready_test.labels))
     if ready_validation is None:
-        train, ready_validation = carve(train, validation, seed=seed, what="validation")
-    splits = train, ready_validation, ready_test
-    if limit is None:
-        return splits
-    if limit < 1:
-        raise ConfigError(f"limit must be at least 1 (or None for all), got {limit}")
-    return tuple(take(s, choose(s.labels, min(limit, len(s.labels)), seed=seed)) for s in splits)
+        stay, carved = carve(train.labels[rows], validation, seed=seed, what="validation")
+        rows, validated = rows[stay], (train, rows[carved])
+    else:
+        validated = ready_validation, np.arange(len(ready_validation.labels))
+
+    def taken(split: Split, rows: np.ndarray) -> Split:
+        """The rows, at most `limit` of them; nothing is copied where they are the whole split."""
+        if limit is not None and limit < len(rows):
+            rows = rows[choose(split.labels[rows], limit, seed=seed)]
+        return split if len(rows) == len(split.labels) else take(split, rows)
+
+    return taken(train, rows), taken(*validated), taken(*tested)
 
 
 def statistics(split: Split) -> tuple[np.ndarray, np.ndarray, int]:
     """Returns the mean and standard deviation of each channel, in units where a pixel is 0..1.
 
     Exact sums over the histogram of pixel values. Images that are streamed are not all read: a
-    fixed sample of 4,096 (`STATISTICS_SAMPLE`) is.
+    fixed sample of 4,096 (`STATISTICS_SAMPLE`) is, without those of it that cannot be read: the
+    data report says which they are, and training stops at the first.
 
     Args:
       split: the training part, at least one example.
@@ -140,6 +156,9 @@ def statistics(split: Split) -> tuple[np.ndarray, np.ndarray, int]:
     Returns:
       mean float32[C], std float32[C] (1 where a channel is constant, so that it can be divided
       by), and the number of images they come from.
+
+    Raises:
+      DataError: if none of the images can be read.
 
     Example:
       >>> images = np.array([0, 255], np.uint8).reshape(2, 1, 1, 1)
@@ -153,15 +172,21 @@ def statistics(split: Split) -> tuple[np.ndarray, np.ndarray, int]:
         sample = order.permutation(seed=0, stream=order.SAMPLE_STREAM, size=size)
         sample = np.sort(sample[:STATISTICS_SAMPLE])
     histogram = np.zeros((channels, 256), np.int64)
+    count, errors = 0, {}
     for start in range(0, len(sample), 512):  # in chunks: bincount makes int64 copies
-        rows = sample[start : start + 512]
-        whole = isinstance(split.images, np.ndarray)
-        images = split.images[start : start + 512] if whole else split.images[rows]
+        if isinstance(split.images, np.ndarray):
+            images = split.images[start : start + 512]
+        else:
+            _, images, unreadable = readable(split.images, sample[start : start + 512])
+            errors |= unreadable
+        count += len(images)
         for channel in range(channels):
             histogram[channel] += np.bincount(images[..., channel].reshape(-1), minlength=256)
+    if not count:
+        raise DataError(f"no training image can be read; the first: {next(iter(errors.values()))}")
     share = histogram / histogram.sum(1, keepdims=True)
     values = np.arange(256) / 255
     mean = share @ values
     std = np.sqrt((share * (values - mean[:, None]) ** 2).sum(1))
     std = np.where(std > 0, std, 1.0)
-    return mean.astype(np.float32), std.astype(np.float32), len(sample)
+    return mean.astype(np.float32), std.astype(np.float32), count

@@ -5,6 +5,7 @@ import pytest
 
 from hcjax.data import check
 from hcjax.data.dataset import Dataset, LazyImages, Split
+from hcjax.errors import DataError
 
 NAMES = ("a", "b", "c")
 
@@ -62,6 +63,44 @@ def test_constant_images_are_counted(found):
 def test_streamed_images_give_the_same_report(images):
     parts = images[:10], images[10:15], images[15:]
     assert check.report(dataset(*parts, lazy=True)) == check.report(dataset(*parts))
+
+
+def test_unreadable_images_are_counted_and_named_and_the_rest_is_reported(images):
+    def read(row):
+        if row in (2, 11):
+            raise DataError(f"{row}.png: expected a readable image")
+        return images[0 if row == 5 else row]  # image 5 repeats image 0
+
+    def split(first, last):
+        rows = np.arange(first, last)
+        return Split(LazyImages(read, rows, images.shape[1:]), (rows % 3).astype(np.int32))
+
+    parts = split(0, 10), split(10, 15), split(15, 20)
+    found = check.report(Dataset("made", NAMES, *parts, np.ones(1), np.ones(1), 10))
+    assert found["unreadable"] == {"train": 1, "validation": 1, "test": 0}
+    assert found["duplicates"] == {"train": 1, "validation": 0, "test": 0}
+    assert found["examples"]["duplicates"] == ["train[5]"]
+    text = check.text(found)
+    assert "unreadable images: train 1, validation 1\n" in text
+    assert "  train[2]: 2.png: expected a readable image\n" in text
+    assert "  validation[1]: 11.png: expected a readable image\n" in text
+
+
+def test_an_unreadable_image_has_no_part_in_its_class_mean():
+    values = [10, 20, 200, 130, 200]  # class 0 is dark, class 1 bright; the last is labelled dark
+    labels = np.array([0] * 36 + [0, 0, 1, 0, 0], np.int32)
+
+    def read(row):
+        if row < 36:
+            raise DataError(f"{row}: unreadable")
+        return np.full((1, 1, 1), values[row - 36], np.uint8)
+
+    split = Split(LazyImages(read, np.arange(41), (1, 1, 1)), labels)
+    report = check.report(Dataset("made", NAMES, split, split, split, np.ones(1), np.ones(1), 5))
+    # class 0's mean is 90: 130 is 40 from it and 70 from class 1. Were the unreadable counted as
+    # black, it would be 9, and 130 far from it
+    assert report["far_from_class"] == 1
+    assert report["examples"]["far_from_class"] == ["train[40]"]
 
 
 def test_an_image_labelled_as_another_class_is_found():

@@ -79,6 +79,26 @@ def test_validation_can_be_empty():
     assert splits[1].images.shape == (0, 1, 1, 1)
 
 
+def test_a_part_that_is_used_whole_is_not_copied():
+    parts = Parts(("a",), labelled([0] * 8), None, labelled([0] * 3))
+    train, _, test = cut(parts, validation=0)
+    assert train.images is parts.train.images
+    assert test.images is parts.test.images
+
+
+def test_every_image_is_copied_once_at_most():
+    copied = []
+
+    class Counted(np.ndarray):
+        def __getitem__(self, rows):
+            copied.extend(np.asarray(self)[rows].reshape(-1).tolist())
+            return super().__getitem__(rows)
+
+    train = labelled([0] * 40)
+    cut(Parts(("a",), train._replace(images=train.images.view(Counted))))
+    assert sorted(copied) == list(range(40))
+
+
 def test_limit_keeps_every_class():
     for part in cut(Parts(tuple("ab"), labelled([0] * 50 + [1] * 50)), limit=6):
         assert np.bincount(part.labels).tolist() == [3, 3]
@@ -117,15 +137,36 @@ def test_statistics_of_a_streamed_set_come_from_a_sample():
     assert abs(mean[0] - 0.5) < 0.02  # sd of the mean 0.29 / 64 = 0.0045
 
 
+def test_statistics_of_a_streamed_set_pass_over_what_cannot_be_read():
+    def read(row):
+        if row in unreadable:
+            raise DataError(f"image {row}: unreadable")
+        return np.full((1, 1, 1), 51 * row, np.uint8)
+
+    unreadable = {0, 3}
+    split = Split(LazyImages(read, np.arange(4), (1, 1, 1)), np.zeros(4, np.int32))
+    mean, _, count = splitting.statistics(split)
+    np.testing.assert_allclose(mean, (0.2 + 0.4) / 2, rtol=1e-6)
+    assert count == 2
+    unreadable |= {1, 2}
+    with pytest.raises(DataError, match="no training image can be read; the first: image 0"):
+        splitting.statistics(split)
+
+
 @pytest.mark.parametrize("amount", [-1, 1.0, 1.5, -0.1])
 def test_an_impossible_amount_is_refused(amount):
     with pytest.raises(ConfigError, match="validation must be a number of examples"):
-        splitting.carve(labelled([0] * 4), amount, seed=0, what="validation")
+        splitting.carve(np.zeros(4, np.int32), amount, seed=0, what="validation")
+
+
+def test_carving_nothing_is_always_possible():
+    stay, carved = splitting.carve(np.zeros(0, np.int32), 0, seed=0, what="validation")
+    assert (len(stay), len(carved)) == (0, 0)
 
 
 def test_asking_for_more_than_there_is_says_how_many_there_are():
     with pytest.raises(DataError, match="asks for 5000 examples, but only 4 are there"):
-        splitting.carve(labelled([0] * 4), 5000, seed=0, what="validation")
+        splitting.carve(np.zeros(4, np.int32), 5000, seed=0, what="validation")
 
 
 def test_a_limit_of_zero_is_refused():
