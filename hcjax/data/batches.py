@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -16,7 +17,8 @@ from hcjax.data import order
 from hcjax.data.dataset import Split
 from hcjax.errors import ConfigError, DataError
 
-READ_AHEAD = 4  # batches per reading thread
+READ_AHEAD = 16  # batches, at most
+READ_AHEAD_BYTES = 2**30  # of images; two batches are read ahead in any case
 
 
 def indices(*, seed: int, step: int, batch_size: int, size: int) -> np.ndarray:
@@ -72,8 +74,9 @@ def train_batches(
       shard: (s, S), this host and the number of hosts.
       partners: add, for each example, the next one of the global batch (the first after the
         last), which mixup and cutmix mix it with.
-      threads: threads that read ahead (with grain); 0 reads in the calling thread, or, where the
-        images are lazy, with 16 threads.
+      threads: threads that read ahead, the images of a batch in parallel; 0 reads in the calling
+        thread, or, where the images are lazy, with 16 threads. At most 16 batches and, beyond
+        the second, 1 GiB are read ahead.
 
     Returns:
       An iterator of {"image": uint8[n, H, W, C], "label": int32[n], "position": int32[n]};
@@ -98,17 +101,17 @@ def train_batches(
         raise ConfigError(f"expected 0 <= start <= stop, got start={start}, stop={stop}")
     first = shard[0] * n
 
-    def make(step: int) -> dict[str, np.ndarray]:
+    def make(step: int, read: Callable) -> dict[str, np.ndarray]:
         rows = indices(seed=seed, step=step, batch_size=batch_size, size=size)
         mine = rows[np.arange(first, first + n + partners) % batch_size]  # one more for partners
-        images, labels = split.images[mine], split.labels[mine]
+        images, labels = read(mine), split.labels[mine]
         position = np.arange(first, first + n, dtype=np.int32)
         batch = {"image": images[:n], "label": labels[:n], "position": position}
         if partners:
             batch |= {"partner_image": images[1:], "partner_label": labels[1:]}
         return batch
 
-    return _run(make, start, stop, split, threads)
+    return _run(make, start, stop, split, threads, n + partners)
 
 
 def eval_batches(
@@ -131,26 +134,29 @@ def eval_batches(
 
     Raises:
       ConfigError: if the batch cannot be divided among the hosts.
+      DataError: if `split` is empty.
 
     Example:
       >>> split = Split(np.zeros((3, 1, 1, 1), np.uint8), np.array([7, 8, 9], np.int32))
       >>> [b["index"].tolist() for b in eval_batches(split, batch_size=2)]
       [[0, 1], [2, -1]]
     """
-    n = _shard_size(batch_size, shard)
     size = len(split.labels)
+    if size == 0:
+        raise DataError("cannot evaluate: the part has no examples")
+    n = _shard_size(batch_size, shard)
 
-    def make(step: int) -> dict[str, np.ndarray]:
+    def make(step: int, read: Callable) -> dict[str, np.ndarray]:
         index = step * batch_size + shard[0] * n + np.arange(n)
         mask = index < size
         real = index[mask]
         image = np.zeros((n, *split.images.shape[1:]), np.uint8)
         label = np.zeros(n, np.int32)
         if len(real):
-            image[: len(real)], label[: len(real)] = split.images[real], split.labels[real]
+            image[: len(real)], label[: len(real)] = read(real), split.labels[real]
         return {"image": image, "label": label, "mask": mask, "index": np.where(mask, index, -1)}
 
-    return _run(make, 0, -(-size // batch_size), split, threads)
+    return _run(make, 0, -(-size // batch_size), split, threads, n)
 
 
 @functools.lru_cache(maxsize=4)
@@ -172,20 +178,43 @@ def _shard_size(batch_size: int, shard: tuple[int, int]) -> int:
 
 
 def _run(
-    make: Callable[[int], dict], start: int, stop: int | None, split: Split, threads: int
+    make: Callable[[int, Callable], dict],
+    start: int,
+    stop: int | None,
+    split: Split,
+    threads: int,
+    rows: int,
 ) -> Iterator[dict]:
-    """Yields make(start), make(start + 1), ..., read ahead by threads where that pays."""
+    """Yields make(start, read), make(start + 1, read), ..., ahead by threads where that pays.
+
+    `read(index) -> images` is how `make` gets at images; `rows` is the images of a batch.
+    """
     stop = 2**62 if stop is None else stop
     if not threads and isinstance(split.images, np.ndarray):
-        yield from map(make, range(start, stop))
+        for step in range(start, stop):
+            yield make(step, split.images.__getitem__)
         return
     import grain  # a second to import, so only where it is used
 
     threads = threads or 16
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=READ_AHEAD * threads)
-    dataset = grain.MapDataset.range(start, stop).map(make).to_iter_dataset(options)
-    batches = iter(dataset)
+    batch_bytes = rows * max(int(np.prod(split.images.shape[1:])), 1)
+    ahead = min(max(READ_AHEAD_BYTES // batch_bytes, 2), READ_AHEAD)
+    pool = ThreadPoolExecutor(threads, "read-images")
+
+    def read(index: np.ndarray) -> np.ndarray:
+        images = np.empty((len(index), *split.images.shape[1:]), np.uint8)
+
+        def fill(places: np.ndarray) -> None:
+            images[places] = split.images[index[places]]
+
+        list(pool.map(fill, np.array_split(np.arange(len(index)), min(threads, len(index)))))
+        return images
+
+    options = grain.ReadOptions(num_threads=min(threads, ahead), prefetch_buffer_size=ahead)
+    steps = grain.MapDataset.range(start, stop).map(lambda step: make(step, read))
+    batches = iter(steps.to_iter_dataset(options))
     try:
         yield from batches
     finally:
         batches.close()
+        pool.shutdown(wait=False, cancel_futures=True)

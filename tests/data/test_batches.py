@@ -1,4 +1,5 @@
 import itertools
+import threading
 
 import numpy as np
 import pytest
@@ -50,8 +51,9 @@ def test_evaluation_counts_each_example_once(size, per_host, hosts):
     assert all((batch["index"][~batch["mask"]] == -1).all() for batch in every)
 
 
-def test_evaluation_of_nothing_has_no_batches(numbered):
-    assert list(batches.eval_batches(numbered(0), batch_size=4)) == []
+def test_evaluation_of_nothing_is_refused(numbered):
+    with pytest.raises(DataError, match="the part has no examples"):
+        batches.eval_batches(numbered(0), batch_size=0)
 
 
 @pytest.mark.parametrize("hosts", [2, 4, 8])
@@ -115,6 +117,34 @@ def test_reading_ahead_has_no_end_and_can_be_left(numbered):
     ahead.close()
     plain = batches.train_batches(numbered(5), seed=0, batch_size=2, stop=100)
     assert first == [b["label"].tolist() for b in plain]
+
+
+def test_no_more_is_read_ahead_than_the_limit_of_bytes(numbered, monkeypatch):
+    monkeypatch.setattr(batches, "READ_AHEAD_BYTES", 3 * 4)  # three batches of 4 bytes
+    read = []
+
+    def note(row):
+        read.append(row)
+        return np.zeros((1, 1, 1), np.uint8)
+
+    split = Split(LazyImages(note, np.arange(5), (1, 1, 1)), numbered(5).labels)
+    ahead = batches.train_batches(split, seed=0, batch_size=4)
+    for taken in range(1, 200):
+        next(ahead)
+        assert len(read) <= 4 * (taken + 3)
+    ahead.close()
+
+
+def test_the_images_of_one_batch_are_read_in_parallel():
+    together = threading.Barrier(2, timeout=10)  # seconds; then the one that waits fails
+
+    def read(row):
+        together.wait()
+        return np.full((1, 1, 1), row, np.uint8)
+
+    split = Split(LazyImages(read, np.arange(2), (1, 1, 1)), np.zeros(2, np.int32))
+    (batch,) = batches.eval_batches(split, batch_size=2, threads=2)
+    assert batch["image"].reshape(-1).tolist() == [0, 1]
 
 
 def test_an_unreadable_image_is_named_from_the_reading_thread(numbered):
