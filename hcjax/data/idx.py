@@ -1,12 +1,16 @@
 """Source `idx`: a folder of IDX files (MNIST's format), compressed or not.
 
-Comes in: a path; goes out: `Parts`. NumPy and zlib only.
+Comes in: a path; goes out: `Parts`. NumPy and the standard library only.
 """
 
 from __future__ import annotations
 
+import gzip
+import math
 import zlib
+from collections import Counter
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -20,7 +24,8 @@ def read_idx(path: str | Path) -> np.ndarray:
     """Returns the array in an IDX file of unsigned bytes.
 
     The file is: two zero bytes, 0x08 (unsigned byte), the number of axes, the size of each axis
-    as a big-endian int32, then the values. A name ending in `.gz` is decompressed.
+    as a big-endian int32, then the values. A name ending in `.gz` is decompressed, all members of
+    it, but no further than the header says.
 
     Args:
       path: file to read.
@@ -43,34 +48,37 @@ def read_idx(path: str | Path) -> np.ndarray:
       [7, 8, 9]
     """
     try:
-        data = Path(path).read_bytes()
+        with Path(path).open("rb") as file:
+            return parse_idx(file, path)
     except OSError as error:
         raise DataError(f"{path}: expected an IDX file, cannot read it: {error}") from error
-    return parse_idx(data, path)
 
 
-def parse_idx(data: bytes, path: str | Path) -> np.ndarray:
-    """Returns the array in the bytes of an IDX file; `path` is for its suffix and for messages."""
+def parse_idx(file: BinaryIO, path: str | Path) -> np.ndarray:
+    """Returns the array in an open IDX file; `path` is for its suffix and for messages."""
     if str(path).endswith(".gz"):
-        try:
-            data = zlib.decompress(data, wbits=31)  # twice as fast as the gzip module
-        except zlib.error as error:
-            raise DataError(f"{path}: expected a whole gzip file, found: {error}") from error
-    if len(data) < 4 or data[:3] != b"\0\0\x08":
+        file = gzip.GzipFile(fileobj=file)
+    try:
+        magic = file.read(4)
+        if len(magic) < 4 or magic[:3] != b"\0\0\x08":
+            raise DataError(
+                f"{path}: expected an IDX file of unsigned bytes, which starts with 00 00 08, "
+                f"found {magic.hex(' ') or 'an empty file'}"
+            )
+        axes = file.read(4 * magic[3])
+        shape = tuple(np.frombuffer(axes, ">u4").tolist()) if len(axes) == 4 * magic[3] else ()
+        values, size = bytearray(), math.prod(shape)
+        while len(values) <= size and (piece := file.read(2**20)):
+            values += piece  # piece by piece: a false header must not ask for all memory
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"{path}: expected a whole gzip file, found: {error}") from error
+    expected, found = 4 + 4 * magic[3] + size, 4 + len(axes) + len(values)
+    if found != expected:
         raise DataError(
-            f"{path}: expected an IDX file of unsigned bytes, which starts with 00 00 08, "
-            f"found {data[:4].hex(' ') or 'an empty file'}"
+            f"{path}: expected {expected} bytes for the header's shape {shape}, found "
+            f"{f'{found}; the file is truncated' if found < expected else 'more; it is too long'}"
         )
-    header = 4 + 4 * data[3]
-    shape = np.frombuffer(data[4:header], ">u4") if len(data) >= header else []
-    expected = header + int(np.prod(shape, dtype=np.int64))
-    if len(data) != expected:
-        raise DataError(
-            f"{path}: expected {expected} bytes for the header's shape "
-            f"{tuple(int(n) for n in shape)}, found {len(data)}; the file is "
-            f"{'truncated' if len(data) < expected else 'too long'}"
-        )
-    return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
+    return np.frombuffer(values, np.uint8).reshape(shape)
 
 
 def load(path: str | Path) -> Parts:
@@ -79,7 +87,7 @@ def load(path: str | Path) -> Parts:
     The names are `train-images-idx3-ubyte` and `train-labels-idx1-ubyte`, with `t10k-` (or
     `test-`) for the test part and `validation-` for a validation part, with or without `.gz`,
     with `.idx3` instead of `-idx3` too. Train must be there. A file `classes.txt`, one name a
-    line, names the classes; without it they are "0", "1", ....
+    line in UTF-8, names the classes; without it they are "0", "1", ....
 
     Args:
       path: the folder, e.g. `/usr/share/datasets/fashion-mnist`.
@@ -100,11 +108,7 @@ def load(path: str | Path) -> Parts:
             f"{folder}: expected {_names('train', 'images')[0]} (or another standard name), "
             f"found {', '.join(sorted(p.name for p in folder.iterdir())) or 'an empty folder'}"
         )
-    listed = folder / "classes.txt"
-    class_names = tuple(listed.read_text().split("\n")) if listed.exists() else None
-    if class_names:
-        class_names = tuple(name.strip() for name in class_names if name.strip())
-    return check_parts(splits, class_names=class_names, where=str(folder))
+    return check_parts(splits, class_names=_class_names(folder), where=str(folder))
 
 
 def check_parts(
@@ -121,13 +125,19 @@ def check_parts(
       The parts.
 
     Raises:
-      DataError: if counts or shapes differ, a label is out of range or a class is empty.
+      DataError: if counts or shapes differ, a label is out of range, a class is empty or two
+        have one name.
     """
     train = splits["train"]
     if len(train.labels) == 0:
         raise DataError(f"{where}: expected training examples, found none")
     if class_names is None:
         class_names = tuple(str(k) for k in range(int(train.labels.max()) + 1))
+    repeated = [name for name, count in Counter(class_names).items() if count > 1]
+    if repeated:
+        raise DataError(
+            f"{where}: expected a name of its own for each class, found twice: {repeated[0]!r}"
+        )
     for part, split in splits.items():
         if split is None:
             continue
@@ -156,6 +166,18 @@ def check_parts(
             "without gaps"
         )
     return Parts(class_names, train, splits.get("validation"), splits.get("test"))
+
+
+def _class_names(folder: Path) -> tuple[str, ...] | None:
+    """The lines of classes.txt, or None where there is no such file."""
+    listed = folder / "classes.txt"
+    if not listed.exists():
+        return None
+    try:
+        lines = listed.read_text("utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{listed}: expected one class name a line, in UTF-8: {error}") from error
+    return tuple(line.strip() for line in lines if line.strip())
 
 
 def _names(part: str, kind: str) -> list[str]:

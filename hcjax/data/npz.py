@@ -39,10 +39,18 @@ def load(path: str | Path) -> Parts:
         or out of range, counts or shapes differ, or a label is out of range.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
+        loaded = np.load(path, allow_pickle=False)
+        single = isinstance(loaded, np.ndarray)
+        if not single:
+            with loaded as archive:
+                arrays = {key: archive[key] for key in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError) as error:
         raise DataError(f"{path}: expected an .npz archive of plain arrays: {error}") from error
+    if single:
+        raise DataError(
+            f"{path}: expected an .npz archive, found a single array (.npy); write images and "
+            "labels with numpy.savez(path, x_train=..., y_train=...)"
+        )
     splits = {}
     for part, pairs in _KEYS.items():
         pair = next((p for p in pairs if p[0] in arrays or p[1] in arrays), None)
@@ -59,7 +67,12 @@ def load(path: str | Path) -> Parts:
     if splits["train"] is None:
         raise DataError(f"{path}: expected arrays x_train and y_train, found {list(arrays)}")
     names = arrays.get("class_names")
-    class_names = None if names is None else tuple(str(name) for name in names)
+    if names is not None and (names.ndim != 1 or names.dtype.kind != "U"):
+        raise DataError(
+            f"{path}: expected class_names to be strings of the shape (K,), found "
+            f"{names.dtype}{names.shape}"
+        )
+    class_names = None if names is None else tuple(names.tolist())
     return check_parts(splits, class_names=class_names, where=str(path))
 
 

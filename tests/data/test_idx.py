@@ -1,4 +1,5 @@
 import gzip
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,46 @@ def test_classes_can_be_named(folder):
     assert idx.load(folder).class_names == ("cat", "dog")
 
 
+def test_class_names_not_in_utf8_are_refused(folder):
+    (folder / "classes.txt").write_bytes("Füchse\nWölfe".encode("latin-1"))
+    with pytest.raises(DataError, match=r"classes.txt: expected one class name a line, in UTF-8"):
+        idx.load(folder)
+
+
+def test_a_repeated_class_name_is_refused(folder):
+    (folder / "classes.txt").write_text("cat\ncat\n")
+    with pytest.raises(DataError, match="a name of its own for each class, found twice: 'cat'"):
+        idx.load(folder)
+
+
+def test_all_members_of_a_gzip_file_are_read(tmp_path):
+    content = encode(np.arange(200).reshape(20, 10))
+    file = tmp_path / "x.gz"
+    file.write_bytes(
+        gzip.compress(content[:7]) + gzip.compress(content[7:90]) + gzip.compress(content[90:])
+    )
+    np.testing.assert_array_equal(idx.read_idx(file), np.arange(200).reshape(20, 10))
+
+
+def test_nothing_is_decompressed_beyond_what_the_header_says(tmp_path):
+    file = tmp_path / "x.gz"
+    file.write_bytes(gzip.compress(encode(np.zeros(3)) + bytes(2**26)))
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=r"expected 11 bytes.*found more; it is too long"):
+            idx.read_idx(file)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 2**23  # of 2**26
+
+
+def test_a_header_of_more_than_any_memory_is_only_truncated(tmp_path):
+    (tmp_path / "x").write_bytes(b"\0\0\x08\x08" + b"\xff" * 32)
+    with pytest.raises(DataError, match="found 36; the file is truncated"):
+        idx.read_idx(tmp_path / "x")
+
+
 @pytest.mark.skipif(not FASHION.exists(), reason="dataset-fashion-mnist is not installed")
 def test_the_debian_package_works_as_it_is():
     parts = idx.load(FASHION)
@@ -87,7 +128,7 @@ def test_a_truncated_header_is_refused(tmp_path):
 
 def test_a_file_that_is_too_long_is_refused(tmp_path):
     (tmp_path / "x").write_bytes(encode(np.zeros(3)) + b"x")
-    with pytest.raises(DataError, match=r"expected 11 bytes.*found 12; the file is too long"):
+    with pytest.raises(DataError, match=r"expected 11 bytes.*found more; it is too long"):
         idx.read_idx(tmp_path / "x")
 
 

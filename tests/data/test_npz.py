@@ -74,6 +74,19 @@ def test_a_label_beyond_the_named_classes_is_refused(save, images):
         npz.load(path)
 
 
+@pytest.mark.parametrize("names", [np.array("a"), np.array([["a", "b", "c"]]), np.arange(3)])
+def test_class_names_of_another_form_are_refused(save, images, names):
+    with pytest.raises(DataError, match=r"expected class_names to be strings of the shape \(K,\)"):
+        npz.load(save(images=images, labels=LABELS, class_names=names))
+
+
+def test_a_single_array_is_refused(tmp_path, images):
+    path = tmp_path / "set.npy"
+    np.save(path, images)
+    with pytest.raises(DataError, match=r"set.npy: expected an .npz archive, found a single array"):
+        npz.load(path)
+
+
 def test_missing_arrays_are_named(save, images):
     with pytest.raises(DataError, match="expected an array 'y_train', found"):
         npz.load(save(x_train=images))
