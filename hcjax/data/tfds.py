@@ -92,7 +92,10 @@ def load(
         except Exception as error:  # whatever readers raise: files damaged, or of another format
             raise DataError(f"{where}: cannot be read from {builder.data_path}: {error}") from error
         records = source.__getitems__(range(len(source))) if in_memory else source
-        labels = _labels(records, label_key, len(source), f"{builder.data_path}/{part}", in_memory)
+        if in_memory:
+            labels = np.array([record[label_key] for record in records], np.int32)
+        else:
+            labels = _kept_labels(records, label_key, builder.info.splits[part].filepaths)
         splits[part] = _split(records, image_key, image_shape, labels, class_names, where)
     return Parts(class_names, **splits)
 
@@ -109,7 +112,7 @@ def _builder(tfds, name: str, path: str | None):
     try:
         builder = tfds.builder(name, data_dir=path)
     except Exception as error:  # unknown name or config, no gcsfs, no such bucket
-        reason = str(error).split("\n")[0][:300]
+        reason = str(error).split("\n")[0][:300].rstrip(".")
         raise DataError(f"no TFDS set '{name}' in {place}: {reason}. {ways_out}") from error
     if builder.info.splits:
         return builder
@@ -152,14 +155,18 @@ def _split(records, key: str, image_shape, labels: np.ndarray, class_names, wher
     return Split(LazyImages(read, np.arange(len(labels)), image_shape), labels)
 
 
-def _labels(records, key: str, size: int, where: str, in_memory: bool) -> np.ndarray:
-    """All labels; those of a streamed set are kept in a file, for the next run."""
-    if in_memory:
-        return np.array([record[key] for record in records], np.int32)
+def _kept_labels(records, key: str, files) -> np.ndarray:
+    """All labels of a streamed part, kept for later runs as long as its files stay the same."""
+    state = [(str(file), stat.length, stat.mtime) for file in files for stat in [file.stat()]]
+    digest = hashlib.sha256(repr(state).encode()).hexdigest()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "hcjax")
-    file = cache / f"labels-{hashlib.sha256(f'{where} {size}'.encode()).hexdigest()[:32]}.npy"
-    if file.exists():
-        return np.load(file)
+    file, size = cache / f"labels-{digest[:32]}.npy", len(records)
+    try:
+        labels = np.load(file)
+        if (labels.dtype, labels.shape) == (np.int32, (size,)):
+            return labels
+    except Exception:  # not there yet, or damaged in whatever way: it can be made again
+        pass
     labels = np.empty(size, np.int32)
     for start in range(0, size, 256):
         rows = range(start, min(start + 256, size))

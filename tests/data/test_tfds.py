@@ -2,6 +2,7 @@
 
 import importlib.util
 import io
+import os
 import shutil
 import subprocess
 import sys
@@ -100,6 +101,50 @@ def test_a_streamed_set_gives_the_same_batches(data_dir, tmp_path, monkeypatch):
             np.testing.assert_array_equal(a["label"], b["label"])
 
 
+@pytest.fixture
+def streamed(data_dir, tmp_path, monkeypatch):
+    """A copy of the set, its label files, and how to load it streamed."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    copy = tmp_path / "copy"
+    shutil.copytree(data_dir, copy)
+
+    def load():
+        return source.load("tiny_pets", str(copy), memory_limit_bytes=1000)
+
+    load()
+    return copy, sorted((tmp_path / "hcjax").glob("labels-*.npy")), load
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda file: file.write_bytes(b""),
+        lambda file: file.write_bytes(file.read_bytes()[:-4]),
+        lambda file: file.write_bytes(b"not an array"),
+        lambda file: np.save(file, np.zeros(3, np.int32)),
+    ],
+)
+def test_damaged_kept_labels_are_made_again(data_dir, streamed, damage):
+    _, kept, load = streamed
+    for file in kept:
+        damage(file)
+    expected = source.load("tiny_pets", data_dir)
+    for _ in range(2):  # the second time from the mended files
+        found = load()
+        np.testing.assert_array_equal(found.train.labels, expected.train.labels)
+        np.testing.assert_array_equal(found.test.labels, expected.test.labels)
+
+
+def test_a_set_made_anew_in_its_place_gets_its_new_labels(streamed):
+    copy, kept, load = streamed
+    for file in kept:  # were these read, it would show
+        np.save(file, np.zeros_like(np.load(file)))
+    assert not load().train.labels.any()
+    for file in copy.glob("tiny_pets/1.0.0/*array_record*"):
+        os.utime(file, (1, 1))  # another time, the same names and sizes
+    assert np.bincount(load().train.labels).tolist() == [10, 10, 10]
+
+
 def test_tensorflow_is_never_imported(data_dir):
     code = f"""
 import sys
@@ -147,6 +192,7 @@ def test_an_unknown_set_names_the_ways_out(tmp_path):
     with pytest.raises(DataError, match=r"no TFDS set 'no_such_set' in .*data\.path=DATA_DIR") as e:
         source.load("no_such_set", str(tmp_path))
     assert "data.source=idx, folder or npz" in str(e.value)
+    assert ".." not in str(e.value)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorflow") is not None, reason="has TensorFlow")
