@@ -6,15 +6,15 @@ inside the jitted step, so that bytes and not floats travel to the device.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hcjax import options
 from hcjax.data.augment import AUGMENTATIONS, MIXES, needs_partners
-from hcjax.errors import ConfigError, unknown_name
+from hcjax.errors import ConfigError
 
 
 def make_prepare(
@@ -54,7 +54,11 @@ def make_prepare(
     """
     augment = [(name, dict(arguments)) for name, arguments in augment]
     for name, arguments in augment:
-        _check(name, arguments)
+        options.check(
+            f"augmentation '{name}'",
+            options.choose("augmentation", AUGMENTATIONS, name),
+            arguments,
+        )
     mixing = needs_partners(augment)
     mean, std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
 
@@ -102,14 +106,3 @@ def make_prepare(
 def _float(image: jax.Array) -> jax.Array:
     """Bytes as float32 in 0..1."""
     return jnp.asarray(image).astype(jnp.float32) / 255
-
-
-def _check(name: str, arguments: dict) -> None:
-    """Raises ConfigError if there is no such augmentation or it has no such argument."""
-    if name not in AUGMENTATIONS:
-        raise ConfigError(unknown_name("augmentation", name, AUGMENTATIONS))
-    parameters = inspect.signature(AUGMENTATIONS[name]).parameters.values()
-    legal = [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
-    for argument in arguments:
-        if argument not in legal:
-            raise ConfigError(unknown_name(f"argument of augmentation {name}", argument, legal))

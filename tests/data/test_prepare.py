@@ -117,5 +117,5 @@ def test_mixing_without_partners_says_what_to_do(split):
 def test_unknown_names_are_refused_with_the_nearest():
     with pytest.raises(ConfigError, match="did you mean 'cutout'"):
         make([("cutuot", {})])
-    with pytest.raises(ConfigError, match="unknown argument of augmentation affine 'rotat'; did y"):
+    with pytest.raises(ConfigError, match="unknown option of augmentation 'affine' 'rotat'; did y"):
         make([("affine", {"rotat": 3})])
