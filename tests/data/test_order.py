@@ -1,3 +1,4 @@
+import jax
 import numpy as np
 import pytest
 
@@ -42,3 +43,13 @@ def test_every_place_is_equally_likely():
 def test_a_negative_seed_is_refused():
     with pytest.raises(ConfigError, match="seed must be an integer in"):
         order.permutation(seed=-1, stream=0, size=2)
+
+
+def test_the_seed_of_a_key_is_its_last_64_bits():
+    words = np.array([1, 2, 3, 4], np.uint32)
+    for key, expected in (
+        (jax.random.wrap_key_data(words[:2]), 1 * 2**32 + 2),
+        (jax.random.wrap_key_data(words, impl="rbg"), 3 * 2**32 + 4),  # keys of 128 bits
+        (jax.random.key(7, impl="unsafe_rbg"), 7),
+    ):
+        assert order.seed_of(key) == expected
