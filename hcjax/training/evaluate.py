@@ -6,6 +6,7 @@ and what the network said of each of this host's examples.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,6 +19,8 @@ from hcjax.data import batches, prepare
 from hcjax.data.dataset import Dataset, Split
 from hcjax.training import parallel
 from hcjax.training.step import ONE_DEVICE, Devices
+
+_AHEAD = 2  # steps that compute while the host reads the next batch; bounds memory
 
 
 class Evaluation(NamedTuple):
@@ -107,7 +110,7 @@ def run_eval(
       batch_size: global; a multiple of the number of devices.
       count: devices of this host that the step runs on; None for all.
     """
-    total, each = None, []
+    total, waiting, each = {}, deque(), []
     hosts = (jax.process_index(), jax.process_count())
     pending = []
     for batch in batches.eval_batches(split, batch_size=batch_size, shard=hosts):
@@ -116,16 +119,25 @@ def run_eval(
         pending.append((index[kept], batch["label"][kept], kept))
         sums, outputs = eval_step(params, state, parallel.shard(batch, count))
         each.append(outputs)
-        sums = {k: np.asarray(v) for k, v in parallel.to_host(sums).items()}
-        sums = {
-            k: v.astype(np.int64 if v.dtype.kind in "iu" else np.float64) for k, v in sums.items()
-        }
-        total = sums if total is None else {k: total[k] + v for k, v in sums.items()}
+        waiting.append(sums)
+        if len(waiting) > _AHEAD:
+            total = _added(total, waiting.popleft())
+    for sums in waiting:
+        total = _added(total, sums)
     rows = []
     for (index, label, kept), outputs in zip(pending, each, strict=True):
         flat = {k: parallel.local_rows(v)[kept] for k, v in outputs.items()}
         rows.append({"index": index, "label": label, **flat})
     return Evaluation(total, {k: np.concatenate([r[k] for r in rows]) for k in rows[0]})
+
+
+def _added(total: dict, sums: dict) -> dict:
+    """Returns the total with a step's sums, once they are computed, in 64 bits."""
+    wide = {
+        k: v.astype(np.int64 if v.dtype.kind in "iu" else np.float64)
+        for k, v in parallel.to_host(sums).items()
+    }
+    return {k: total.get(k, 0) + v for k, v in wide.items()}
 
 
 def evaluate(
