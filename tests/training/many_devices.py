@@ -16,6 +16,7 @@ import numpy as np
 import optax
 
 from hcjax import data, losses, models, trees
+from hcjax.models.norm import batch_norm
 from hcjax.training import evaluate, parallel, step
 
 COUNTS = (1, 2, 8)
@@ -62,6 +63,37 @@ def agreement(network, batch_list, *, on=COUNTS, **options):
     ]
     moved = largest_difference(first.params, network.init(jax.random.key(0))[0])
     return {"gap": max(gap), "moved": moved}
+
+
+def normed():
+    """Returns a small network with one BatchNorm over the pixels, each device's its own."""
+
+    def init(key):
+        norm = {"scale": jnp.ones(1), "bias": jnp.zeros(1)}
+        params = {"norm": norm, "kernel": 0.01 * jax.random.normal(key, (784, 10))}
+        return params, {"mean": jnp.zeros(1), "variance": jnp.ones(1)}
+
+    def apply(params, state, images, *, train, key):
+        x, state = batch_norm(params["norm"], state, images, train=train)
+        return x.reshape(len(x), -1) @ params["kernel"], state
+
+    return models.Network(init, apply)
+
+
+def statistics(batch):
+    """Returns running statistics of a step on 2 devices, and what NumPy makes of 1 and 2 shards."""
+    found = trainer(normed(), 2)([batch]).state
+    x = (batch["image"].astype(np.float64) / 255 - 0.13) / 0.31
+
+    def running(shards):
+        shards = x.reshape(shards, -1)
+        return {"mean": 0.1 * shards.mean(), "variance": 0.9 + 0.1 * shards.var(1).mean()}
+
+    return {
+        "found": {name: float(value[0]) for name, value in found.items()},
+        "per_shard": running(2),
+        "whole": running(1),
+    }
 
 
 def bits(network, batch_list, **options):
@@ -130,6 +162,8 @@ def main():
         "resnet_sync": agreement(resnet, few),
         "class_weights": agreement(models.create("mlp_tiny"), few, on=(1, 8), weights=weights),
         "bits": bits(dropout, mixed, **everything),
+        "norm_bits": bits(normed(), mixed, **everything),
+        "statistics": statistics(few[0]),
         "keys": keys(),
         "counts": counts(),
     }

@@ -48,8 +48,16 @@ def test_gradients_are_divided_by_summed_weights_not_averaged_over_devices(many)
 
 
 def test_the_same_number_of_devices_gives_the_same_bits_with_everything_on(many):
-    first, second = many["bits"]
-    assert first == second
+    for name in ("bits", "norm_bits"):
+        first, second = many[name]
+        assert first == second
+
+
+def test_running_statistics_are_the_mean_of_those_of_each_device(many):
+    found, expected = many["statistics"]["found"], many["statistics"]["per_shard"]
+    assert found == pytest.approx(expected, abs=2e-6)  # float32 sums of 6,272 pixels
+    whole = many["statistics"]["whole"]  # as a synchronised BatchNorm would have them
+    assert abs(whole["variance"] - expected["variance"]) > 1e-4
 
 
 def test_devices_draw_different_dropout_masks(many):
