@@ -145,6 +145,14 @@ def _act(values, arguments: list[str], changes: list[tuple[str, str]], started) 
             config.profile_steps = 10
     _join(values)
 
+    from hcjax.training import hosts
+
+    with hosts.explained():  # another process may be lost at any time
+        return _work(values, arguments, changes, config, started)
+
+
+def _work(values, arguments: list[str], changes: list[tuple[str, str]], config, started) -> int:
+    """Does what the flags say once all hosts are here."""
     from hcjax import run, score, studies
 
     if values.predict:

@@ -22,6 +22,7 @@ from hcjax import config as configs
 from hcjax import models, trees
 from hcjax.errors import CheckpointError, ConfigError, DataError, HcjaxError
 from hcjax.reports import report as reports
+from hcjax.training import hosts, lock
 
 CONFIG, RUN, REPORT = "config.json", "run.json", "report.json"
 CHECKPOINTS = "checkpoints"
@@ -151,14 +152,18 @@ def finished(workdir: Path, config: dict) -> dict | None:
 
     Raises:
       CheckpointError: if the workdir holds a run of another config that has come to a
-        checkpoint or a report, naming the keys that differ, or if its files are damaged.
+        checkpoint or a report, naming the keys that differ, if its files are damaged, or if not
+        every process sees the same there.
     """
     path, report = workdir / CONFIG, workdir / REPORT
     folder = workdir / CHECKPOINTS
     saved = folder.is_dir() and any(p.name.isdigit() for p in folder.iterdir())
-    if (saved or report.exists()) and not path.exists():
+    state = 2 if report.exists() else int(saved)
+    sights = "sees no run", "sees checkpoints", "sees a report"
+    hosts.check_same(workdir, state, sights.__getitem__)
+    if state and not path.exists():
         raise CheckpointError(f"{workdir} holds a run but no {CONFIG}; choose another --workdir")
-    differ = configs.differences(config, read_json(path)) if saved or report.exists() else {}
+    differ = configs.differences(config, read_json(path)) if state else {}
     if differ:
         lines = [
             f"config.{k} is {there!r} there, {here!r} here" for k, (here, there) in differ.items()
@@ -167,7 +172,7 @@ def finished(workdir: Path, config: dict) -> dict | None:
             f"{workdir} holds a run of another config: {'; '.join(sorted(lines))}. Choose another "
             f"--workdir, or give the same config to go on with that run"
         )
-    return read_json(report) if report.exists() else None
+    return read_json(report) if state == 2 else None
 
 
 def claim(workdir: Path, config: dict, *, command: Sequence[str] = ()) -> None:
@@ -179,31 +184,27 @@ def claim(workdir: Path, config: dict, *, command: Sequence[str] = ()) -> None:
       command: the command line, for whoever reads run.json.
 
     Raises:
-      CheckpointError: if it cannot be written.
+      CheckpointError: if it cannot be written, or if another process is training there.
 
     Note:
       Warns where an earlier launch had other versions: the run goes on, but its bits may differ
       from those of an uninterrupted one.
     """
-    facts = {
-        "seed": config["seed"],
-        "command": list(command),
-        "git_commit": git_commit(),
-        "device": device(),
-        "versions": versions(),
-    }
-    path = workdir / RUN
-    if path.exists() and (workdir / CONFIG).exists():
-        before = read_json(path).get("versions", {})
-        now = facts["versions"]
-        changed = [f"{k} {before.get(k)} -> {now[k]}" for k in now if before.get(k) != now[k]]
-        if changed:
-            text = f"{workdir} was begun with other versions: {', '.join(changed)}"
-            warnings.warn(text, stacklevel=2)
-    if jax.process_index() == 0:
-        reports.write_json(workdir / CONFIG, config)
-        if not path.exists():
+    facts = {"seed": config["seed"], "command": list(command), "git_commit": git_commit()}
+    facts |= {"device": device(), "versions": versions()}
+    with lock.held(workdir):
+        path, owner = workdir / RUN, workdir / CONFIG
+        begun = path.exists() and owner.exists()
+        if begun and not configs.differences(config, read_json(owner)):
+            before, now = read_json(path).get("versions", {}), facts["versions"]
+            changed = [f"{k} {before.get(k)} -> {now[k]}" for k in now if before.get(k) != now[k]]
+            if changed:
+                text = f"{workdir} was begun with other versions: {', '.join(changed)}"
+                warnings.warn(text, stacklevel=2)
+        elif jax.process_index() == 0:
             reports.write_json(path, facts)
+        if jax.process_index() == 0:
+            reports.write_json(owner, config)
 
 
 def device() -> str:

@@ -10,6 +10,7 @@ import pytest
 import hcjax
 from hcjax import trees, workdir
 from hcjax.errors import CheckpointError, ConfigError, DataError
+from hcjax.training import hosts
 from tests.tiny import CLASSES, images, trained
 
 
@@ -91,6 +92,30 @@ def test_a_folder_without_a_checkpoint_is_anyones(tmp_path):
     assert workdir.finished(tmp_path, {"seed": 1}) is None
     workdir.claim(tmp_path, {"seed": 1})
     assert json.loads((tmp_path / "config.json").read_text()) == {"seed": 1}
+
+
+def test_run_facts_are_rewritten_for_another_config_only(tmp_path, monkeypatch):
+    """A run that is killed before its first checkpoint leaves its folder to any other."""
+
+    def launched(command, config):
+        workdir.claim(tmp_path, config, command=[command])
+        assert json.loads((tmp_path / "config.json").read_text()) == config
+        return json.loads((tmp_path / "run.json").read_text())
+
+    assert launched("first", {"seed": 0})["command"] == ["first"]
+    assert launched("again", {"seed": 0})["command"] == ["first"]
+    monkeypatch.setattr(workdir, "versions", lambda: {"jax": "0.0"})
+    with pytest.warns(UserWarning, match=r"begun with other versions: jax .* -> 0\.0"):
+        launched("again", {"seed": 0, "platform": "cpu"})
+    facts = launched("other", {"seed": 1})
+    assert (facts["command"], facts["seed"], facts["versions"]) == (["other"], 1, {"jax": "0.0"})
+
+
+def test_processes_that_see_different_folders_are_named(copy, monkeypatch):
+    config = json.loads((copy / "config.json").read_text())
+    monkeypatch.setattr(hosts, "gather", lambda found: [found, 0])
+    with pytest.raises(CheckpointError, match=r"rank 0 sees a report, rank 1 sees no run"):
+        workdir.finished(copy, config)
 
 
 def test_claim_writes_who_started_it(tmp_path):

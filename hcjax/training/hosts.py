@@ -17,10 +17,14 @@ import re
 import socket
 import time
 import uuid
+from collections.abc import Callable
+from pathlib import Path
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
-from hcjax.errors import ConfigError, PlatformError
+from hcjax.errors import CheckpointError, ConfigError, HcjaxError, PlatformError
 
 _LONGEST_LINE = 1 << 16
 _GONE = re.compile("gloo|nccl|coordination|barrier|heartbeat|connection", re.IGNORECASE)
@@ -77,12 +81,40 @@ def explained():
     try:
         yield
     except (jax.errors.JaxRuntimeError, ValueError) as error:
-        if jax.process_count() == 1 or not _GONE.search(str(error)):
+        ours = isinstance(error, HcjaxError) or not _GONE.search(str(error))
+        if ours or jax.process_count() == 1:
             raise
         raise PlatformError(
             f"another process of this run is gone ({str(error).splitlines()[0][:200]}); see what "
             f"it said, and start all of them again to go on from the newest checkpoint"
         ) from error
+
+
+def gather(value: int) -> list[int]:
+    """Returns what every process calls it with, by rank."""
+    if jax.process_count() == 1:
+        return [value]
+    return multihost_utils.process_allgather(np.int32(value)).tolist()
+
+
+def check_same(workdir: Path, found: int, say: Callable[[int], str]) -> None:
+    """Compares what the processes found in a workdir; every process must call it.
+
+    Args:
+      workdir: the folder that all of them look at.
+      found: what this process found there, as a number.
+      say: what a number means, in words.
+
+    Raises:
+      CheckpointError: in every process, if they did not find the same, naming ranks.
+    """
+    all_found = gather(found)
+    if len(set(all_found)) > 1:
+        listing = ", ".join(f"rank {rank} {say(n)}" for rank, n in enumerate(all_found))
+        raise CheckpointError(
+            f"the processes do not find the same run in their workdirs ({listing}; this is rank "
+            f"{jax.process_index()}, {workdir}); give all of them one folder that all can see"
+        )
 
 
 def roll_call(host: str, port: int, count: int, rank: int, *, timeout_seconds: float) -> None:
