@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
+from hcjax import trees
 from hcjax.data import augment as augmentation
 from hcjax.data import batches, order, prepare
 from hcjax.data.dataset import Dataset
@@ -35,7 +36,7 @@ class Fit(NamedTuple):
     dict per validation. best_step: of the best of them, 0 for none. train_state: the last
     TrainState. train_seconds: in all processes that worked on the run. seconds_to_first_step: from
     `started` to the end of the first step. images_per_second: training only, without the first
-    step; NaN where there was only one.
+    step. Both are of the last process that took a step, or two; NaN where none did.
     """
 
     params: Any
@@ -119,6 +120,11 @@ def fit(
       CheckpointError: if the workdir holds a run of other arguments, or cannot be written.
       DivergedError: if loss, gradient or parameters are not finite, with the steps concerned.
 
+    Note:
+      What a resumed run shares is checked: key, batch_size, augment, ema_decay; of the data mean,
+      std, class names, image shape and training labels; names and shapes of all arrays. Functions
+      (apply, loss, tx, penalty), class_weights and pixels are not: give the same again.
+
     Example:
       >>> import jax, optax, hcjax
       >>> data = hcjax.data.load("mnist", limit=256)
@@ -154,6 +160,7 @@ def fit(
         "augment": [[name, dict(options)] for name, options in augment],
         "ema_decay": ema_decay,
         "examples": len(data.train.labels),
+        "labels_sha256": trees.sha256({"labels": data.train.labels}),
     }
     validation_size = len(data.validation.labels)
     session = Session(
@@ -165,22 +172,24 @@ def fit(
         batch_size=batch_size,
         identity=identity,
         data={
-            "class_names": list(data.class_names),
-            "image_shape": list(data.image_shape),
-            "mean": data.mean.tolist(),
-            "std": data.std.tolist(),
+            "class_names": data.class_names,
+            "image_shape": data.image_shape,
+            "mean": data.mean,
+            "std": data.std,
         },
         restore_best=patience is not None,
     )
-    first_seconds = float("nan")
     with ExitStack() as stack:
         stack.enter_context(hosts.explained())
         if workdir is not None:
             session.open(Path(workdir), keep, stack)
         terminated = stack.enter_context(preemption.notice())
+        quiet = quiet or jax.process_index() != 0
         progress = Progress(steps, initial=session.step, batch_size=batch_size, quiet=quiet)
         session.progress = stack.enter_context(progress)
-        profile = stack.enter_context(profiler.window(workdir, session.step + 10, profile_steps))
+        profile = stack.enter_context(
+            profiler.window(workdir, session.step + 10, profile_steps, lambda: session.train_state)
+        )
         stream = batches.train_batches(
             data.train,
             seed=order.seed_of(key),
@@ -191,13 +200,11 @@ def fit(
             partners=augmentation.needs_partners(augment),
             threads=threads,
         )
-        session.start_clock()
+        session.start_clock(started)
         preempted = False
         for batch in () if session.stopped else stream:
             profile(session.step)
             session.add(*train_step(session.train_state, parallel.shard(batch), key))
-            if math.isnan(first_seconds):
-                first_seconds = time.perf_counter() - started
             done = session.step
             preempted = terminated(done)
             session.stopped = "steps" if done == steps else ""
@@ -223,7 +230,7 @@ def fit(
         best_step=session.best.step,
         train_state=session.train_state,
         train_seconds=session.train_seconds,
-        seconds_to_first_step=first_seconds,
+        seconds_to_first_step=session.seconds_to_first_step,
         images_per_second=rate,
     )
 

@@ -10,12 +10,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from hcjax import trees
 from hcjax.data.dataset import Split
-from hcjax.errors import CheckpointError, DivergedError
+from hcjax.errors import CheckpointError
 from hcjax.reports.progress import Progress
+from hcjax.reports.report import jsonable
 from hcjax.reports.writers import MetricWriter
-from hcjax.training import evaluate, parallel, stopping
+from hcjax.training import evaluate, finite, hosts, lock, parallel, stopping
 from hcjax.training.step import TrainState
 
 
@@ -47,21 +47,23 @@ class Session:
         data: dict,
         restore_best: bool,
     ):
-        self.train_state, self.identity = train_state, identity
-        self.step = 0
+        self.train_state, self.step = train_state, 0
+        # as a checkpoint gives them back, to be compared
+        self.identity, self._data = jsonable(identity), jsonable(data)
         self.stopped = ""  # "steps" or "patience" once the run is over
         self.best = stopping.Best()
         self.history: list[dict] = []
         self.progress = Progress(0, quiet=True)
         self._eval_step, self._validation = eval_step, validation
         self._eval_batch_size, self._monitor = eval_batch_size, monitor
-        self._batch_size, self._data, self._restore_best = batch_size, data, restore_best
+        self._batch_size, self._restore_best = batch_size, restore_best
         self._checkpoints = self._writer = None
         self._pending: list[dict] = []  # sums of the steps since the last line, on the device
         self._due: list[dict] = []  # those of a line that is written once the next step runs
         self._logged = 0  # last step of the last line, written or due
+        self.seconds_to_first_step = self._before_rate = float("nan")  # of earlier processes
         self._before = 0.0  # seconds trained by earlier processes
-        self._started = time.perf_counter()
+        self._launched = self._started = time.perf_counter()
         self._rated: tuple[float, int] | None = None  # (seconds, step) after the first step
         self._aside = 0.0  # seconds of validation and saving since then
 
@@ -74,16 +76,20 @@ class Session:
         """Opens the workdir's files and goes on from its newest sound checkpoint, if any.
 
         Raises:
-          CheckpointError: if the workdir holds a run of another identity or cannot be used.
+          CheckpointError: if the workdir holds a run of another identity or cannot be used, if
+            somebody is training there, or if not every process goes on from the same step.
         """
         from hcjax.training.checkpoint import Checkpoints, restructure
 
+        stack.enter_context(lock.held(workdir))
         self._checkpoints = Checkpoints(workdir, keep=keep)
         stack.callback(self._checkpoints.close)
         found = self._checkpoints.restore()
+        hosts.check_same(workdir, found[0] if found else 0, "goes on from step {}".format)
         if found is not None:
             self.step, arrays, record = found
-            _check_identity(self.identity, record["identity"], workdir)
+            theirs = record["data"] | record["identity"]
+            _check_identity(self._data | self.identity, theirs, workdir)
             kept = self.train_state.averaged if record["best"]["kept"] else None
             saved = restructure(arrays, {"train": self.train_state, "best": kept})
             self.train_state = saved["train"]
@@ -91,6 +97,8 @@ class Session:
             self.history = record["history"]
             self.stopped = record["stopped"] if record["stopped"] == "patience" else ""
             self._before, self._pending = record["train_seconds"], record["pending"]
+            self.seconds_to_first_step = record.get("seconds_to_first_step", float("nan"))
+            self._before_rate = record.get("images_per_second", float("nan"))
             self._logged = self.step - len(self._pending)
             self._checkpoints.discard_after(self.step)
         if jax.process_index() == 0:
@@ -103,15 +111,18 @@ class Session:
 
     @property
     def images_per_second(self) -> float:
-        """Training speed of this process without its first step, validation and saving."""
+        """Training speed without the first step, validation and saving.
+
+        Of this process, or, before its second step, of the one before it.
+        """
         if self._rated is None or self.step == self._rated[1]:
-            return float("nan")
+            return self._before_rate
         seconds = time.perf_counter() - self._rated[0] - self._aside
         return (self.step - self._rated[1]) * self._batch_size / seconds
 
-    def start_clock(self) -> None:
-        """Starts counting train_seconds."""
-        self._started = time.perf_counter()
+    def start_clock(self, launched: float) -> None:
+        """Starts counting train_seconds; seconds_to_first_step counts from `launched`."""
+        self._launched, self._started = launched, time.perf_counter()
 
     def add(self, train_state: TrainState, sums: dict) -> None:
         """Takes over what a step returned; writes the line of earlier steps that is due."""
@@ -121,6 +132,7 @@ class Session:
         if self._rated is None:
             jax.block_until_ready(sums)
             self._rated = (time.perf_counter(), self.step)
+            self.seconds_to_first_step = self._rated[0] - self._launched
         self.progress.update(self.step)
 
     def log(self, *, now: bool) -> None:
@@ -154,10 +166,11 @@ class Session:
         """Starts writing a checkpoint of everything, if there is a workdir."""
         if self._checkpoints is None:
             return
+        rate = self.images_per_second
         with self._timed_aside():
             self._write_due()  # a resumed run writes only lines of later steps
             tree = {"train": parallel.to_host(self.train_state), "best": self.best.kept}
-            _check_finite(tree["train"].params, self.step)
+            finite.check(tree["train"].params, self.step)
             best = self.best._replace(kept=self.best.kept is not None)._asdict()
             record = {
                 "identity": self.identity,
@@ -165,6 +178,8 @@ class Session:
                 "history": self.history,
                 "stopped": self.stopped,
                 "train_seconds": self.train_seconds,
+                "seconds_to_first_step": self.seconds_to_first_step,
+                "images_per_second": rate,
                 "pending": [_numbers(sums) for sums in self._pending],
                 "data": self._data,
                 "trained": self._where(),
@@ -201,7 +216,7 @@ class Session:
         first, self._logged = self._logged + 1, step
         if not all(np.isfinite(v) for v in total.values()):
             bad = [i for i, s in enumerate(host) if not all(np.isfinite(v) for v in s.values())]
-            raise _diverged(f"steps {first + bad[0]} to {step}", host[bad[0]])
+            raise finite.diverged(f"steps {first + bad[0]} to {step}", host[bad[0]])
         mean = {k: v / total["count"] for k, v in total.items() if k != "count"}
         mean["accuracy"] = mean.pop("correct")
         if self._writer is not None:
@@ -220,25 +235,10 @@ def _numbers(sums: dict) -> dict[str, float]:
     return {k: float(v) for k, v in parallel.to_host(sums).items()}
 
 
-def _diverged(where: str, sums: dict) -> DivergedError:
-    wrong = [k for k, v in sums.items() if not np.isfinite(v)]
-    return DivergedError(
-        f"{', '.join(wrong) or 'a parameter'} is infinite or NaN in {where}; try a lower learning "
-        f"rate, a warm-up, gradient clipping (optim.clip_norm), or float32 instead of bfloat16; "
-        f"the checkpoints before that are intact"
-    )
-
-
-def _check_finite(params: Any, step: int) -> None:
-    for path, leaf in trees.paths(params):
-        if not np.all(np.isfinite(np.asarray(leaf, np.float32))):
-            raise _diverged(f"{path} after step {step}", {})
-
-
 def _check_identity(ours: dict, theirs: dict, workdir: Path) -> None:
-    differ = [k for k in ours if ours[k] != theirs.get(k)]
+    differ = [k for k in ours if k in theirs and ours[k] != theirs[k]]
     if differ:
-        listing = "; ".join(f"{k}: there {theirs.get(k)}, here {ours[k]}" for k in differ)
+        listing = "; ".join(f"{k}: there {theirs[k]!s:.80}, here {ours[k]!s:.80}" for k in differ)
         raise CheckpointError(
             f"{workdir} holds a run of other arguments ({listing}); give this run another workdir"
         )

@@ -1,5 +1,7 @@
 """A run that is stopped, damaged or refused: it goes on to the same bits, or says what to do."""
 
+import dataclasses
+import os
 import random
 import shutil
 import signal
@@ -12,7 +14,7 @@ import pytest
 
 import hcjax
 from hcjax.errors import CheckpointError, DivergedError
-from hcjax.training import session
+from hcjax.training import hosts, session
 from hcjax.training.checkpoint import Checkpoints
 from hcjax.training.loop import fit
 from tests import processes
@@ -31,7 +33,9 @@ def whole(tmp_path_factory, compiled):
 
 def test_a_run_stopped_five_times_ends_like_one_that_was_not(whole, tmp_path, compiled):
     """SIGKILL at random moments and in the middle of a checkpoint, SIGTERM, and a flipped bit."""
-    rng = random.Random()
+    seed = int.from_bytes(os.urandom(4))
+    print(f"random.Random({seed})")  # pytest shows it if the test fails
+    rng = random.Random(seed)
     flags = processes.flags(tmp_path, compiled, processes.EVERYTHING)
 
     def stop(number, **options):
@@ -184,6 +188,52 @@ def test_a_workdir_of_other_arguments_is_refused_by_name(images, tmp_path):
     with pytest.raises(CheckpointError, match=r"missing .*trace/bias.*left over .*mu/bias"):
         train(images, 2, tmp_path, tx=optax.sgd(0.1, momentum=0.9))
     assert train(images, 2, tmp_path).step == 2
+
+
+def test_the_same_arguments_in_other_types_are_the_same_run(images, tmp_path):
+    """JSON, which a checkpoint's record is, knows neither tuples nor NumPy."""
+    crop = {"area": (0.5, np.float32(0.1) + 0.9), "aspect": (0.75, 4 / 3)}
+    options = {"augment": (("crop", crop),), "batch_size": np.int64(32)}
+    train(images, 1, tmp_path, **options)
+    assert train(images, 2, tmp_path, **options).step == 2
+
+
+def swapped(labels):
+    """Returns the labels with the first two different ones exchanged."""
+    other = int(np.flatnonzero(labels != labels[0])[0])
+    labels = labels.copy()
+    labels[[0, other]] = labels[[other, 0]]
+    return labels
+
+
+@pytest.mark.parametrize("what", ["mean", "std", "class_names", "labels_sha256"])
+def test_a_workdir_of_other_data_is_refused_by_name(images, tmp_path, what):
+    train(images, 1, tmp_path)
+    labels = swapped(images.train.labels)
+    changes = {
+        "mean": {"mean": images.mean + 0.01},
+        "std": {"std": images.std * 2},
+        "class_names": {"class_names": images.class_names[::-1]},
+        "labels_sha256": {"train": images.train._replace(labels=labels)},
+    }
+    with pytest.raises(CheckpointError, match=rf"arguments \({what}: there [^;]*\)"):
+        train(dataclasses.replace(images, **changes[what]), 2, tmp_path)
+
+
+def test_processes_that_would_go_on_from_different_steps_are_named(images, tmp_path, monkeypatch):
+    train(images, 1, tmp_path)
+    # two calls: whether the workdir is free, then the step
+    monkeypatch.setattr(hosts, "gather", lambda found: [found, found and 7])
+    with pytest.raises(CheckpointError, match=r"rank 0 goes on from step 1, rank 1 .* step 7"):
+        train(images, 2, tmp_path)
+
+
+def test_a_run_whose_steps_are_all_done_still_says_how_fast_they_were(images, tmp_path):
+    done = train(images, 4, tmp_path)
+    again = train(images, 4, tmp_path)
+    assert again.step == 4 and done.images_per_second > 0
+    assert again.seconds_to_first_step == done.seconds_to_first_step > 0
+    assert again.images_per_second > 0
 
 
 def assert_restored_finite(workdir, step):

@@ -1,17 +1,21 @@
 """Several devices and several processes: the same training, one workdir, nobody waits for ever."""
 
 import json
+import re
+import shutil
 import signal
 import socket
 import threading
 
+import jax
 import numpy as np
 import pytest
 
 import hcjax
+from hcjax import run
 from hcjax.errors import ConfigError, PlatformError
 from hcjax.training import hosts
-from tests import processes
+from tests import processes, tiny
 
 # launch.py that also says what it trained, since only the first process writes a report
 TELLING = """
@@ -28,10 +32,10 @@ sys.exit(cli.main(sys.argv))
 """
 
 
-def together(flags, *, count, **options):
-    """Returns `count` programs that join as the processes of one run."""
-    address = f"--coordinator=127.0.0.1:{processes.free_port()}"
-    ranks = [[*flags, address, f"--num_processes={count}", f"--process_id={i}"] for i in range(2)]
+def together(flags, *, count, apart=((), ()), **options):
+    """Returns two programs that join as processes of one run, each with flags of its own."""
+    join = f"--coordinator=127.0.0.1:{processes.free_port()}", f"--num_processes={count}"
+    ranks = [[*flags, *apart[i], *join, f"--process_id={i}"] for i in range(2)]
     return [processes.Program(rank, code=TELLING, **options) for rank in ranks]
 
 
@@ -57,12 +61,14 @@ def test_a_run_goes_from_8_devices_to_1_to_2_processes_of_2(tmp_path, compiled):
     saved = processes.steps(many)[-1]
     assert code == 0 and f"fitted {saved} " in out, err
 
+    flags.remove("--quiet")
     first, second = together(flags, count=2, devices=2)
     with first, second:
         ends = [program.end() for program in (first, second)]
     assert [code for code, *_ in ends] == [0, 0], ends
-    told = [out[out.index("fitted ") :] for _, out, _ in ends]  # step and fingerprint
+    told = [re.search("^fitted .*", out, re.M)[0] for _, out, _ in ends]  # step and fingerprint
     assert told[0] == told[1]
+    assert ["images/s" in err for *_, err in ends] == [True, False]  # one progress line
 
     ours, theirs = processes.result(many), processes.result(one)
     trained = hcjax.load(many).params, hcjax.load(one).params
@@ -71,11 +77,53 @@ def test_a_run_goes_from_8_devices_to_1_to_2_processes_of_2(tmp_path, compiled):
             np.testing.assert_allclose(array, trained[1][layer][name], atol=1e-4)
     assert ours["params_sha256"] in told[0] and ours["step"] == theirs["step"]
     assert [h["step"] for h in ours["history"]] == [h["step"] for h in theirs["history"]]
+    assert_same_score(many, one)
     lines = [[json.loads(line) for line in r["metrics"]] for r in (ours, theirs)]
     assert len(lines[0]) == len(lines[1])  # two processes wrote every line once
     for line, same in zip(*lines, strict=True):
         assert line.pop("split") == same.pop("split")
         assert line == pytest.approx(same, rel=1e-3, abs=1e-3)
+
+
+def assert_same_score(many, one):
+    """Two processes score every test example once, and as one process does."""
+    ours, theirs = (json.loads((w / "report.json").read_text()) for w in (many, one))
+    size = len(hcjax.data.load("mnist", validation=500, limit=1000).test.labels)
+    for report in (ours, theirs):
+        assert report["test_examples"] == np.sum(report["confusion"]) == size
+        assert report["test_accuracy"] == np.trace(report["confusion"]) / size
+    assert np.sum(ours["confusion"], 1).tolist() == np.sum(theirs["confusion"], 1).tolist()
+    # an example whose two best logits are within 1e-3 may fall to the other side
+    assert ours["test_accuracy"] == pytest.approx(theirs["test_accuracy"], abs=2.5 / size)
+
+
+def test_processes_with_workdirs_of_their_own_are_told_at_once(tmp_path):
+    data = tiny.npz(tiny.folder() / "data.npz")
+    shutil.copytree(tiny.trained(), tmp_path / "0")
+    apart = [[f"--workdir={tmp_path / str(i)}"] for i in range(2)]
+    for program in together(tiny.flags(data), count=2, apart=apart):
+        with program:
+            code, _, err = program.end(timeout=60)
+        assert code == 2 and "Traceback" not in err, err
+        assert "rank 0 sees a report, rank 1 sees no run" in err
+
+
+@pytest.mark.parametrize("message", ["[Gloo] Connection closed by peer", "barrier timed out"])
+def test_a_process_lost_outside_training_is_explained(monkeypatch, capsys, message):
+    def lost(*_, **__):
+        raise ValueError(message)
+
+    monkeypatch.setattr(run, "run", lost)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    assert tiny.launch(f"--config={tiny.ROOT / 'configs' / 'default.py'}") == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: another process of this run is gone") and message in err
+
+
+def test_our_own_errors_are_not_taken_for_a_lost_process(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(ConfigError, match="coordination"), hosts.explained():
+        raise ConfigError("no coordination")
 
 
 def test_a_process_that_never_joins_is_named_in_time(tmp_path, compiled):
