@@ -18,13 +18,14 @@ import optax
 
 from hcjax import trees
 from hcjax.data import augment as augmentation
-from hcjax.data import batches, order, prepare
+from hcjax.data import batches, order
 from hcjax.data.dataset import Dataset
 from hcjax.errors import ConfigError
 from hcjax.reports.progress import Progress
 from hcjax.training import evaluate, hosts, parallel, preemption, profiler, stopping
 from hcjax.training.session import Session
-from hcjax.training.step import TrainState, init_state, make_loss_fn, make_train_step
+from hcjax.training.step import TrainState, init_state
+from hcjax.training.steps import make_steps
 
 
 class Fit(NamedTuple):
@@ -142,18 +143,19 @@ def fit(
     eval_every = eval_every or math.ceil(len(data.train.labels) / batch_size)
     checkpoint_every = checkpoint_every or eval_every
 
-    facts = dict(mean=data.mean, std=data.std, num_classes=data.num_classes)
-    step = make_train_step(
-        make_loss_fn(apply, loss, penalty=penalty, class_weights=class_weights),
-        tx,
-        prepare=prepare.make_prepare(**facts, augment=augment),
+    train_step, eval_step = make_steps(
+        apply,
+        loss=loss,
+        tx=tx,
+        mean=data.mean,
+        std=data.std,
+        num_classes=data.num_classes,
+        augment=augment,
+        penalty=penalty,
+        class_weights=class_weights,
         ema_decay=ema_decay,
-        devices=parallel.DEVICES,
     )
-    train_step = parallel.train(step)
-    eval_step = evaluate.make_eval_step(
-        apply, prepare=prepare.make_prepare(**facts), devices=parallel.DEVICES
-    )
+    train_step = parallel.train(train_step)
     identity = {
         "key": order.seed_of(key),
         "batch_size": batch_size,
@@ -162,12 +164,11 @@ def fit(
         "examples": len(data.train.labels),
         "labels_sha256": trees.sha256({"labels": data.train.labels}),
     }
-    validation_size = len(data.validation.labels)
     session = Session(
         init_state(params, state, tx, ema=ema_decay is not None),
         eval_step=parallel.evaluate(eval_step),
         validation=data.validation,
-        eval_batch_size=parallel.round_up(min(eval_batch_size, max(1, validation_size))),
+        eval_batch_size=parallel.round_up(min(eval_batch_size, len(data.validation.labels) or 1)),
         monitor=monitor,
         batch_size=batch_size,
         identity=identity,
