@@ -23,7 +23,7 @@ _USAGE = """Trains, scores or plans a network.
   python launch.py --config=configs/lenet.py                     train, evaluate, report
   python launch.py --config=configs/lenet.py --config.seed=1     with a key of the config changed
   python launch.py --config=configs/lenet.py --seeds=5           five seeds, mean and std
-  python launch.py --config=configs/lenet.py --sweep=optim.learning_rate=1e-3,3e-4
+  python launch.py --config=configs/mnist_cnn.py --sweep=optim.learning_rate=1e-3,3e-4
   python launch.py --config=configs/lenet.py --plan=v5e:2x4      compile for a TPU that is not here
   python launch.py --config=configs/lenet.py --report_data       look at the data only
   python launch.py --eval=runs/lenet-1a2b3c4d                    score a trained workdir

@@ -128,6 +128,7 @@ def predict(workdir: str, files: Sequence[str], *, changes: Changes = ()) -> int
 
 def report_data(config: Any) -> int:
     """Prints the data report of a config."""
+    config.data.memory_limit_bytes = 0  # a streamed image that cannot be read is listed, not fatal
     reader = configs.Reader(config)
     recipe.start_platform(reader)
     dataset, _ = recipe.dataset_of(reader, reader.get("seed"))

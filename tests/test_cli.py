@@ -5,7 +5,9 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.tiny import ROOT, flags, launch, npz, trained
 
@@ -208,6 +210,20 @@ def test_report_data_describes_the_data_and_trains_nothing(capsys, tmp_path, dat
     text = capsys.readouterr().out
     assert "train 32, validation 16, test 21" in text and "bee" in text
     assert list(tmp_path.iterdir()) == []
+
+
+def test_report_data_lists_every_image_that_cannot_be_read(capsys, tmp_path):
+    for i in range(8):
+        path = tmp_path / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.full((6, 6), 20 * i, np.uint8)).save(path)
+    for i in (2, 5):
+        (tmp_path / "ab"[i % 2] / f"{i}.png").write_bytes(b"not an image")
+    source = ["--config.data.source=folder", f"--config.data.path={tmp_path}"]
+    parts = ["--config.data.validation=0", "--config.data.test=0"]
+    assert launch(DEFAULT, *source, *parts, "--config.data.image_size=6", "--report_data") == 0
+    text = capsys.readouterr().out
+    assert "unreadable images: train 2" in text and "2.png" in text and "5.png" in text
 
 
 def test_a_workdir_that_is_a_file_is_one_message(capsys, tmp_path, data):

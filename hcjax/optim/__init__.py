@@ -78,7 +78,8 @@ def create(
       clip_norm: gradients whose global norm (over the parameters that are trained) is larger are
         scaled down to it, > 0; None: no clipping.
       accumulate_steps: micro-batches whose gradients are averaged before one update, >= 1; the
-        other steps' updates are 0. A schedule counts updates, not micro-batches.
+        other steps' updates are 0. A schedule counts updates, not micro-batches. Micro-batches
+        weigh alike: class weights are normalised within each of them.
       freeze: regular expression(s) for whole parameter paths ('conv1/.*') that are not trained:
         their updates are exactly 0, whatever the weight decay, and they hold no moments.
       **options: that optimiser's own keywords.

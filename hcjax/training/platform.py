@@ -24,8 +24,8 @@ from hcjax.errors import ConfigError, PlatformError
 from hcjax.training import libtpu
 
 PLATFORMS = ("", "cpu", "gpu", "tpu")
-_HITS = "/jax/compilation_cache/cache_hits"
 _DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
+_HITS = "/jax/compilation_cache/cache_hits"
 _MISSES = "/jax/compilation_cache/cache_misses"
 
 

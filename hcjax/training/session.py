@@ -97,8 +97,8 @@ class Session:
             self.history = record["history"]
             self.stopped = record["stopped"] if record["stopped"] == "patience" else ""
             self._before, self._pending = record["train_seconds"], record["pending"]
-            self.seconds_to_first_step = record.get("seconds_to_first_step", float("nan"))
-            self._before_rate = record.get("images_per_second", float("nan"))
+            self.seconds_to_first_step = record["seconds_to_first_step"]
+            self._before_rate = record["images_per_second"]
             self._logged = self.step - len(self._pending)
             self._checkpoints.discard_after(self.step)
         if jax.process_index() == 0:
@@ -182,24 +182,23 @@ class Session:
                 "images_per_second": rate,
                 "pending": [_numbers(sums) for sums in self._pending],
                 "data": self._data,
-                "trained": self._where(),
+                "trained": self._trained()[0],
             }
             self._checkpoints.save(self.step, tree, record)
 
     @property
     def trained(self) -> tuple[Any, Any]:
         """(params, state) that are the run's result, on the host."""
-        if self._restore_best and self.best.kept is not None:
-            return self.best.kept
-        return parallel.to_host(self.train_state.averaged)
+        return parallel.to_host(self._trained()[1])
 
-    def _where(self) -> list[str]:
-        """Returns where in a checkpoint's arrays `trained` is."""
+    def _trained(self) -> tuple[list[str], tuple[Any, Any]]:
+        """Returns `trained`, and before it where in a checkpoint's arrays that is."""
         if self._restore_best and self.best.kept is not None:
-            return ["best/0", "best/1"]
+            return ["best/0", "best/1"], self.best.kept
+        averaged = self.train_state.averaged
         if self.train_state.ema is not None:
-            return ["train/ema/0", "train/ema/1"]
-        return ["train/params", "train/state"]
+            return ["train/ema/0", "train/ema/1"], averaged
+        return ["train/params", "train/state"], averaged
 
     def finish(self) -> None:
         """Returns once the last checkpoint is on the disk."""

@@ -14,8 +14,7 @@ import numpy as np
 import optax
 
 from hcjax import losses, models
-from hcjax.data import prepare
-from hcjax.training import evaluate, parallel, plan, step
+from hcjax.training import parallel, plan, step, steps
 
 SHAPES = {"lenet5": (28, 28, 1), "resnet20": (32, 32, 3), "resnet_tiny": (32, 32, 3)}
 WANTED = [
@@ -36,12 +35,16 @@ def one(model: str, topology: str, sync: bool, cache: str | None) -> dict:
     shape, axis = SHAPES[model], {"axis_name": parallel.AXIS} if sync else {}
     network = models.create(model, input_shape=shape, **axis)
     channels = np.ones(shape[-1], np.float32)
-    ready = prepare.make_prepare(mean=0 * channels, std=channels, num_classes=10)
     tx = optax.sgd(0.1, momentum=0.9)
-    loss_fn = step.make_loss_fn(network.apply, losses.cross_entropy)
-    train = step.make_train_step(loss_fn, tx, prepare=ready, devices=parallel.DEVICES)
+    train, score = steps.make_steps(
+        network.apply,
+        loss=losses.cross_entropy,
+        tx=tx,
+        mean=0 * channels,
+        std=channels,
+        num_classes=10,
+    )
     scored = model == "lenet5" and topology == "v5e:2x4"
-    score = evaluate.make_eval_step(network.apply, prepare=ready, devices=parallel.DEVICES)
     params, state = jax.eval_shape(network.init, jax.random.key(0))
     whole = jax.eval_shape(lambda p, s: step.init_state(p, s, tx), params, state)
     size = PER_CHIP * CHIPS[topology]
