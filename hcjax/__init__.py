@@ -1,7 +1,8 @@
 """hcjax: from training a CNN to the smallest and fastest artifact that is provably as good.
 
 In reading order: `data` gives a Dataset, `models` a network as two pure functions, `losses` and
-`optim` what to minimise and how, `fit` trains, `evaluate` scores, `load` reads a workdir back.
+`optim` what to minimise and how, `fit` trains, `evaluate` scores, `load` reads a workdir back;
+`accelerate` makes any function fast, `explain` says how.
 
 Letters, in every docstring: N batch, H W C image height, width and channels (NHWC), K classes,
 D devices, I O input and output channels of a kernel (HWIO). Shapes are written `dtype[N, K]`.
@@ -10,6 +11,7 @@ in seconds.
 """
 
 from hcjax import data, errors, losses, metrics, models, optim, trees
+from hcjax.accelerate import accelerate, explain
 from hcjax.models import inference
 from hcjax.training.evaluate import evaluate
 from hcjax.training.loop import fit
@@ -20,9 +22,11 @@ from hcjax.workdir import load
 __version__ = VERSION
 
 __all__ = [
+    "accelerate",
     "data",
     "errors",
     "evaluate",
+    "explain",
     "fit",
     "inference",
     "init_state",

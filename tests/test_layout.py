@@ -17,7 +17,9 @@ EXCEPTIONS: dict[str, str] = {}
 # who may import whom: a module imports from its own layer and from those above it in this list
 LAYERS = (
     ("errors", "version"),
-    ("options", "trees"),
+    ("options", "trees", "jaxpr"),
+    ("rewrite",),
+    ("accelerate",),
     ("data", "models", "losses", "metrics", "optim"),
     ("reports",),
     ("training",),

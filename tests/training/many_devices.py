@@ -116,7 +116,7 @@ def counts():
     """Returns what evaluation counted, and what NumPy counts, for sizes × batches × devices."""
     rng = np.random.default_rng(0)
     prepare = data.make_prepare(mean=[0.5], std=[0.5], num_classes=3)
-    apply = lambda params, state, x, *, train, key: (x.reshape(len(x), -1)[:, :3] * params, state)  # noqa: E731
+    apply = lambda params, state, x, *, train, key: (x.reshape(len(x), -1)[:, :3] * params, state)
     rows = []
     for devices in COUNTS:
         eval_step = parallel.evaluate(

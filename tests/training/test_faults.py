@@ -160,7 +160,7 @@ def test_a_run_that_lost_patience_stays_stopped(images, tmp_path):
     """With a rate of 0 no validation is better than the first, with ties not counting."""
     options = {"tx": optax.sgd(0.0), "ema_decay": None, "patience": 2, "augment": ()}
     apply, params, _ = network()
-    still = lambda params, x: apply(params, {"mean": 0.0}, x, train=False, key=None)[0]  # noqa: E731
+    still = lambda params, x: apply(params, {"mean": 0.0}, x, train=False, key=None)[0]
     runs = [
         fit(
             still,

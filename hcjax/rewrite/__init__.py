@@ -1,0 +1,29 @@
+"""The rules of `hcjax.accelerate`: what a platform's compiler does badly, and how to write it.
+
+A rule takes an equation and whether a loop repeats it. It returns the function that replaces the
+equation, or a sentence that says why it does not apply. Its docstring's first line says what it
+does. A platform without a table is left alone: nothing here helps it until a measurement says so.
+"""
+
+from hcjax.rewrite import convolution, depthwise, gradients, pooling
+
+RULES = {
+    "cpu": {
+        "reduce_window_max": (pooling.max_pool,),
+        "reduce_window_sum": (pooling.sum_pool,),
+        "select_and_scatter_add": (pooling.max_pool_gradient,),
+        "conv_general_dilated": (
+            depthwise.depthwise,
+            depthwise.depthwise_kernel_gradient,
+            convolution.few_channels,
+            convolution.few_pixels,
+            gradients.kernel_gradient_columns,
+            gradients.kernel_gradient_chunks,
+            gradients.input_gradient_phases,
+            convolution.canonical_in_loop,
+            convolution.barrier,
+        ),
+    },
+}
+
+__all__ = ["RULES"]

@@ -1,0 +1,76 @@
+"""Rules for depthwise convolutions, which XLA:CPU computes one channel at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from hcjax.jaxpr import Eqn
+from hcjax.rewrite.canonical import Conv, columns, conv
+
+
+def depthwise(eqn: Eqn, loop: bool) -> Callable | str:
+    """Computes a depthwise convolution as a sum of shifted products, one per tap."""
+    del loop
+    c = conv(eqn)
+    if c.symbolic:
+        return "a symbolic size"
+    if c.groups == 1 or c.kernel[-2] != 1 or c.batch_groups != 1:
+        return "not depthwise"
+    if c.image_dilation != (1,) * len(c.strides):
+        return "the image is dilated"
+    return lambda x, k: _depthwise(c, x, k)
+
+
+def depthwise_kernel_gradient(eqn: Eqn, loop: bool) -> Callable | str:
+    """Computes a depthwise kernel gradient as one reduction per tap."""
+    del loop
+    c = conv(eqn)
+    if c.symbolic:
+        return "a symbolic size"
+    # out (I = 1 after grouping, *K, O): batch_group_count channels of x against as many of dy
+    if c.batch_groups == 1 or c.batch_groups != c.image[0] or c.groups != 1:
+        return "not a depthwise kernel gradient"
+    ones = (1,) * len(c.strides)
+    if c.image_dilation != ones or c.strides != ones:
+        return "strided or dilated as well"
+    return lambda x, dy: _depthwise_kernel_gradient(c, x, dy)
+
+
+def _depthwise(c: Conv, x: jax.Array, k: jax.Array) -> jax.Array:
+    """Returns Σ over taps of the shifted image times the tap's weights."""
+    x, k = c.inputs(x, k)
+    channels, multiplier = c.image[-1], c.out[-1] // c.image[-1]
+    one = c._replace(kernel=(*c.kernel[:-2], channels, channels), groups=1)
+    cols = columns(x, one).reshape(*c.out[:-1], c.taps, channels)
+    taps = k.reshape(c.taps, channels, multiplier)
+    dtype = c.options["preferred_element_type"] or jnp.result_type(x, k)
+    total = 0
+    for i in range(c.taps):
+        total += (cols[..., i, :, None] * taps[i]).astype(dtype)
+    return c.result(total.reshape(c.out).astype(dtype))
+
+
+def _depthwise_kernel_gradient(c: Conv, x: jax.Array, dy: jax.Array) -> jax.Array:
+    """Returns, per tap and channel, the sum over batch and pixels of x times dy."""
+    x, dy = c.inputs(x, dy)
+    n = x.ndim
+    x = lax.transpose(x, (n - 1, *range(1, n - 1), 0))  # [N, *S, C]
+    dy = lax.transpose(dy, (n - 2, *range(n - 2), n - 1))  # [N, *S', C · M]
+    channels = c.batch_groups
+    layer = c._replace(
+        image=x.shape, kernel=(*c.out[1:-1], channels, channels), out=(*dy.shape[:-1], channels),
+        strides=c.kernel_dilation, kernel_dilation=c.strides, batch_groups=1,
+    )  # fmt: skip
+    dy = dy.reshape(*dy.shape[:-1], channels, -1)
+    cols = columns(x, layer).reshape(*dy.shape[:-2], -1, channels)
+    axes = tuple(range(n - 1))
+    sums = [
+        (cols[..., i, :, None] * dy).sum(axes).reshape(-1) for i in range(math.prod(c.out[1:-1]))
+    ]
+    k = jnp.stack(sums).reshape(*c.out[1:-1], 1, c.out[-1])
+    return c.result(lax.transpose(k, (n - 2, *range(n - 2), n - 1)))

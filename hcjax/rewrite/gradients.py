@@ -1,0 +1,180 @@
+"""Rules for the two convolutions that `jax.grad` makes of one: kernel and image gradient."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from hcjax.jaxpr import Eqn, bind
+from hcjax.rewrite.canonical import Conv, columns, conv, dot, refused
+
+_FEW_COLUMNS = 32  # taps · channels; beyond, im2col moves more bytes than it saves
+_CHUNKS = 8  # parts of a batch whose transposes stay in the second-level cache
+_CHUNK_CHANNELS = 32  # at 64 channels and more chunks are slower
+
+
+def kernel_gradient_columns(eqn: Eqn, loop: bool) -> Callable | str:
+    """Computes the kernel gradient of a layer with few input channels as one matmul on columns."""
+    del loop
+    c = conv(eqn)
+    if why := _not_kernel_gradient(c):
+        return why
+    if c.image[0] * c.pixels > _FEW_COLUMNS:
+        return f"{c.image[0] * c.pixels} columns; at most {_FEW_COLUMNS} pay"
+    return lambda x, dy: _columns_gradient(c, x, dy)
+
+
+def kernel_gradient_chunks(eqn: Eqn, loop: bool) -> Callable | str:
+    """Computes a kernel gradient from barred operands, part by part of the batch.
+
+    Without the barrier XLA fuses everything before the operands (normalisation, relu, residual
+    sums of several blocks) into the transposes that the kernel gradient needs and computes it
+    again there; the parts keep those transposes in cache.
+    """
+    c = conv(eqn)
+    if why := _not_kernel_gradient(c):
+        return why
+    batch = c.image[-1]
+    parts = _CHUNKS if c.image[0] <= _CHUNK_CHANNELS and batch % _CHUNKS == 0 else 1
+
+    def gradient(x, dy):
+        x, dy = lax.optimization_barrier(c.inputs(x, dy))
+        total = None
+        for i in range(parts):
+            start, stop = i * batch // parts, (i + 1) * batch // parts
+            part = c.run(
+                lax.slice_in_dim(x, start, stop, axis=x.ndim - 1),
+                lax.slice_in_dim(dy, start, stop, axis=dy.ndim - 2),
+            )
+            total = part if total is None else total + part
+        return c.result(total)
+
+    def bound(x, dy):
+        """Keeps the equation's own layout, which XLA's entry computation handles itself."""
+        x, dy = lax.optimization_barrier((x, dy))
+        axes = eqn.params["dimension_numbers"]
+        x_axis, dy_axis = axes.lhs_spec[1], axes.rhs_spec[1]
+        total = None
+        for i in range(parts):
+            start, stop = i * batch // parts, (i + 1) * batch // parts
+            (part,) = bind(
+                eqn,
+                [
+                    lax.slice_in_dim(x, start, stop, axis=x_axis),
+                    lax.slice_in_dim(dy, start, stop, axis=dy_axis),
+                ],
+            )
+            total = part if total is None else total + part
+        return total
+
+    return gradient if loop else bound
+
+
+def input_gradient_phases(eqn: Eqn, loop: bool) -> Callable | str:
+    """Computes a strided layer's input gradient, or a transposed convolution, phase by phase.
+
+    A dilated image is mostly zeros, and misses XLA's fast kernels; each phase of the result is a
+    convolution of the plain image with every s-th tap, and the phases are interleaved.
+    """
+    del loop
+    c = conv(eqn)
+    if c.symbolic:
+        return "a symbolic size"
+    ones = (1,) * len(c.strides)
+    if c.image_dilation == ones:
+        return "the image is not dilated"
+    if c.strides != ones or c.kernel_dilation != ones:
+        return "strided or kernel-dilated as well"
+    if c.batch_groups != 1:
+        return "batch groups"
+    if not all(c.out) or not all(c.image):
+        return "an empty array"
+    return lambda dy, k: _phases(c, dy, k)
+
+
+def _not_kernel_gradient(c: Conv) -> str:
+    if c.symbolic:
+        return "a symbolic size"
+    if not c.is_kernel_gradient:
+        return "not a kernel gradient"
+    return refused(c)
+
+
+def _columns_gradient(c: Conv, x: jax.Array, dy: jax.Array) -> jax.Array:
+    """Returns a kernel gradient as columns transposed times a matrix.
+
+    In canonical order x is (I, *S, N), dy is (*S', N, O) and the result (I, *K, O); its taps are
+    the pixels of the layer's kernel, and c.kernel_dilation are the layer's strides.
+    """
+    x, dy = c.inputs(x, dy)
+    n = x.ndim
+    x = lax.transpose(x, (n - 1, *range(1, n - 1), 0))  # [N, *S, I]
+    dy = lax.transpose(dy, (n - 2, *range(n - 2), n - 1))  # [N, *S', O]
+    layer = Conv(
+        image=x.shape,
+        kernel=(*c.out[1:-1], c.image[0], c.out[-1]),
+        out=dy.shape,
+        strides=c.kernel_dilation,
+        padding=c.padding,
+        image_dilation=c.image_dilation,
+        kernel_dilation=c.strides,
+        groups=1,
+        batch_groups=1,
+        orders=c.orders,
+        options=c.options,
+    )
+    cols = lax.optimization_barrier(columns(x, layer))
+    flat, dy = cols.reshape(-1, cols.shape[-1]), dy.reshape(-1, dy.shape[-1])
+    k = dot(c, flat, dy, ((0,), (0,)))
+    k = k.reshape(layer.kernel)  # [*K, I, O]
+    return c.result(lax.transpose(k, (n - 2, *range(n - 2), n - 1)))
+
+
+def _phases(c: Conv, dy: jax.Array, k: jax.Array) -> jax.Array:
+    """Returns a convolution of a dilated image as one convolution per phase, interleaved.
+
+    With dilation s and lower padding l, out[i] = Σ_a u[i + a - l] k[a], where u[j s] = dy[j] and 0
+    elsewhere: of phase p = i mod s only the taps a with p + a - l divisible by s count.
+    """
+    x, k = c.inputs(lax.optimization_barrier(dy), k)
+    spatial = range(len(c.strides))
+    steps = c.image_dilation
+    longest = tuple(-(-c.out[1 + i] // steps[i]) for i in spatial)
+    parts = []
+    for phase in itertools.product(*map(range, steps)):
+        taps, padding = [], []
+        for i in spatial:
+            (low, _), step, size = c.padding[i], steps[i], c.kernel[i]
+            first = (low - phase[i]) % step
+            count = len(range(first, size, step))
+            start = (phase[i] + first - low) // step  # of the image, for the phase's first pixel
+            taps.append(slice(first, None, step))
+            padding.append((-start, longest[i] - 1 + start + count - 1 - (c.image[1 + i] - 1)))
+        part = k[tuple(taps)]
+        shape = (c.out[0], *longest, c.out[-1])
+        if 0 in part.shape:
+            parts.append(jnp.zeros(shape, c.options["preferred_element_type"] or x.dtype))
+        else:
+            ones = (1,) * len(steps)
+            parts.append(c.run(x, part, lhs_dilation=ones, padding=padding))
+    y = _interleaved(parts, steps)
+    y = lax.slice(y, (0,) * y.ndim, c.out)
+    return c.result(y)
+
+
+def _interleaved(parts: list[jax.Array], steps: tuple[int, ...]) -> jax.Array:
+    """Returns the array whose phases, in order, are these."""
+    for axis in reversed(range(1, 1 + len(steps))):
+        size = steps[axis - 1]
+        merged = []
+        for i in range(0, len(parts), size):
+            stacked = jnp.stack(parts[i : i + size], axis + 1)
+            shape = list(parts[0].shape)
+            shape[axis] *= size
+            merged.append(stacked.reshape(shape))
+        parts = merged
+    return parts[0]

@@ -1,0 +1,189 @@
+"""Convolution rules: values and derivatives equal the plain primitive's, in every form they take.
+
+Operands are small integers, so that sums are exact in any order and results must be equal bit for
+bit.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax import lax
+
+from hcjax import jaxpr as walker
+from hcjax.accelerate import accelerate, explanation
+from hcjax.rewrite import RULES
+from hcjax.rewrite.canonical import columns, conv
+
+LAYOUTS = {
+    1: [("NWC", "WIO", "NWC"), ("NCW", "OIW", "NCW")],
+    2: [("NHWC", "HWIO", "NHWC"), ("NCHW", "OIHW", "NCHW"), ("HWNC", "IHWO", "CNHW")],
+    3: [("NHWDC", "HWDIO", "NHWDC")],
+}
+
+
+def integers(shape, dtype, seed):
+    values = np.random.default_rng(seed).integers(-3, 4, shape)
+    return jnp.asarray(values, dtype)
+
+
+def operands(layout, sizes, dtype, seed=0):
+    """Returns image and kernel in a layout, of sizes {'N': 2, 'h': 3, ...}; a kernel's are H, W."""
+    image = [sizes[letter.lower() if letter in "HWD" else letter] for letter in layout[0]]
+    kernel = [sizes[letter] for letter in layout[1]]
+    return integers(image, dtype, seed), integers(kernel, dtype, seed + 1)
+
+
+@st.composite
+def convolutions(draw):
+    """Draws (image, kernel, keywords of lax.conv_general_dilated): any layout, stride and group."""
+    rank = draw(st.sampled_from([1, 2, 2, 2, 3]))
+    layout = draw(st.sampled_from(LAYOUTS[rank]))
+    groups = draw(st.sampled_from([1, 1, 2, 3]))
+    per_group = draw(st.integers(1, 2))
+    sizes = {
+        "N": draw(st.sampled_from([1, 2, 8])),
+        "C": groups * per_group,
+        "I": per_group,
+        "O": groups * draw(st.integers(1, 3)),
+    }
+    dilation = draw(st.sampled_from([1, 1, 2]))
+    for letter in "HWD"[-rank:] if rank == 1 else "HWD"[:rank]:
+        sizes[letter] = draw(st.integers(1, 3))
+        sizes[letter.lower()] = (sizes[letter] - 1) * dilation + 1 + draw(st.integers(0, 4))
+    if rank == 1:
+        sizes["W"], sizes["w"] = sizes.pop("D"), sizes.pop("d")
+    pad = st.integers(0, 2)
+    dtype = draw(st.sampled_from(["float32", "float32", "bfloat16"]))
+    x, k = operands(layout, sizes, dtype, draw(st.integers(0, 99)))
+    return x, k, {
+        "window_strides": [draw(st.integers(1, 3)) for _ in range(rank)],
+        "padding": [(draw(pad), draw(pad)) for _ in range(rank)],
+        "rhs_dilation": [dilation] * rank,
+        "lhs_dilation": [draw(st.sampled_from([1, 1, 2, 3])) for _ in range(rank)],
+        "feature_group_count": groups,
+        "dimension_numbers": layout,
+    }  # fmt: skip
+
+
+def everything(fast, how, x, k, *, loop):
+    """Returns value, gradients and directional derivative, rewritten before and after jax.grad."""
+    wrap = (lambda f: accelerate(f, platform="cpu")) if fast else (lambda f: f)
+
+    def plain(x, k):
+        return lax.conv_general_dilated(x, k, **how)
+
+    def score(f):
+        def function(x, k):
+            y = f(x, k)
+            weights = jnp.asarray(np.arange(y.size).reshape(y.shape) % 4 - 1, y.dtype)
+            return (y * weights).astype(jnp.float32).sum()
+
+        return function
+
+    def once(x, k):
+        return {
+            "value": wrap(plain)(x, k),
+            "gradient of the rewrite": jax.grad(score(wrap(plain)), (0, 1))(x, k),
+            "rewritten gradient": wrap(jax.grad(score(plain), (0, 1)))(x, k),
+            "derivative of the rewrite": jax.jvp(wrap(plain), (x, k), (x, k)),
+        }
+
+    def repeated(x, k):
+        def body(carry, _):
+            return carry, jax.grad(score(plain), (0, 1))(x, k)
+
+        return wrap(lambda x, k: lax.scan(body, 0, None, length=2)[1])(x, k)
+
+    return jax.jit(repeated if loop else once)(x, k)
+
+
+@settings(max_examples=30, deadline=None)
+@given(convolutions())
+def test_values_and_derivatives_equal_the_primitives(case):
+    x, k, how = case
+    ours, theirs = (everything(fast, how, x, k, loop=False) for fast in (True, False))
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+@settings(max_examples=10, deadline=None)
+@given(convolutions())
+def test_gradients_in_a_loop_equal_the_primitives(case):
+    x, k, how = case
+    ours, theirs = (everything(fast, how, x, k, loop=True) for fast in (True, False))
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+def image(*shape):
+    return integers(shape, "float32", 0)
+
+
+NHWC = ("NHWC", "HWIO", "NHWC")
+
+
+def layer(x, k, stride=1, padding="SAME", **how):
+    return lax.conv_general_dilated(x, k, (stride, stride), padding, dimension_numbers=NHWC, **how)
+
+
+def gradient(x, k, **how):
+    return jax.grad(lambda k: (layer(x, k, **how) ** 2).sum())(k)
+
+
+def input_gradient(x, k, **how):
+    return jax.grad(lambda x: (layer(x, k, **how) ** 2).sum())(x)
+
+
+def scanned(x, k):
+    return lax.scan(lambda c, _: (c + gradient(x, k), None), k, None, length=2)[0]
+
+
+# what each rule is for: the name of the rule, and a function in which it must be chosen
+CHOSEN = {
+    "depthwise": (lambda x, k: layer(x, k, feature_group_count=8), (2, 9, 9, 8), (3, 3, 1, 8)),
+    "depthwise_kernel_gradient": (
+        lambda x, k: gradient(x, k, feature_group_count=8), (2, 9, 9, 8), (3, 3, 1, 8),
+    ),
+    "kernel_gradient_columns": (gradient, (2, 9, 9, 1), (5, 5, 1, 4)),
+    "few_channels": (layer, (2, 9, 9, 1), (5, 5, 1, 4)),
+    "few_pixels": (layer, (2, 2, 2, 16), (3, 3, 16, 4)),
+    "kernel_gradient_chunks": (gradient, (8, 9, 9, 16), (3, 3, 16, 4)),
+    "input_gradient_phases": (
+        lambda x, k: input_gradient(x, k, stride=2), (2, 9, 9, 16), (3, 3, 16, 4),
+    ),
+    "canonical_in_loop": (scanned, (2, 9, 9, 16), (3, 3, 16, 4)),
+    "barrier": (layer, (2, 9, 9, 16), (3, 3, 16, 4)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(set(CHOSEN) - {"canonical_in_loop"}))
+def test_each_rule_is_chosen_for_the_form_it_is_made_for(name):
+    function, x, k = CHOSEN[name]
+    rows = explanation(function, image(*x), image(*k), table=RULES["cpu"])
+    assert [name for _, _, verdict in rows if verdict.startswith(f"{name}: ")]
+
+
+def test_the_kernel_gradient_of_a_loop_is_canonical():
+    function, x, k = CHOSEN["canonical_in_loop"]
+    jaxpr = jax.make_jaxpr(accelerate(function, platform="cpu"))(image(*x), image(*k))
+    found = [conv(e) for e, _ in walker.equations(jaxpr) if "conv" in e.primitive.name]
+    assert len(found) >= 2 and all(c.canonical for c in found)
+
+
+def test_columns_are_the_pixels_under_each_tap():
+    x = jnp.arange(12.0).reshape(1, 3, 4, 1)
+    jaxpr = jax.make_jaxpr(lambda x, k: layer(x, k, padding="VALID"))(x, jnp.ones((2, 2, 1, 1)))
+    found = columns(x, conv(jaxpr.jaxpr.eqns[0]))
+    assert found.shape == (1, 2, 3, 4)
+    assert found[0, 0, 0].tolist() == [0, 1, 4, 5]
+    assert found[0, 1, 2].tolist() == [6, 7, 10, 11]
+
+
+def test_a_symbolic_batch_is_left_alone():
+    b = jax.export.symbolic_shape("b")[0]
+    x = jax.ShapeDtypeStruct((b, 9, 9, 1), jnp.float32)
+    k = jax.ShapeDtypeStruct((3, 3, 1, 4), jnp.float32)
+    jaxpr = jax.make_jaxpr(layer)(x, k)
+    for rule in RULES["cpu"]["conv_general_dilated"][:-2]:
+        assert rule(jaxpr.jaxpr.eqns[0], False) == "a symbolic size"
