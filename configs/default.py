@@ -23,6 +23,9 @@ def get_config() -> ConfigDict:
     config.platform = ""
     # Bit-exact GPU kernels, slower. CPU and TPU are bit-exact anyway.
     config.deterministic = False
+    # Rewrites what XLA compiles badly on this platform (hcjax.accelerate), and asks it for better
+    # kernels; the same up to float rounding. A platform without rules is left alone.
+    config.accelerate = True
     # Folder of the compilation caches; "" for ~/.cache/hcjax, "off" for none.
     config.cache_dir = ""
     # Workdir of a finished run to take the parameters from (fine-tuning); "" for none. The last

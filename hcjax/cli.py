@@ -14,8 +14,8 @@ from pathlib import Path
 
 from absl import flags
 
+from hcjax import allocator, configfile
 from hcjax import config as configs
-from hcjax import configfile
 from hcjax.errors import ConfigError, HcjaxError
 
 _USAGE = """Trains, scores or plans a network.
@@ -78,6 +78,7 @@ def main(argv: list[str], *, started: float | None = None) -> int:
     """
     with warnings.catch_warnings():
         warnings.showwarning = lambda text, *_, **__: print(f"warning: {text}", file=sys.stderr)
+        allocator.keep_memory()
         try:
             code = _act(*_parse(argv), started)
             sys.stdout.flush()

@@ -162,9 +162,9 @@ def _body(body: Any, choose: Choose, loop: bool) -> Any:
     new = jax.make_jaxpr(function)(*closed(body).in_avals)
     if new.out_avals != closed(body).out_avals:
         raise TypeError(f"a rewrite changed types: {closed(body).out_avals} to {new.out_avals}")
-    if isinstance(body, core.ClosedJaxpr):
-        return new
-    return body if new.consts else new.jaxpr
+    if len(new.consts) != len(closed(body).consts):
+        raise TypeError("a rewrite made an array constant, which a nested body cannot hold")
+    return new if isinstance(body, core.ClosedJaxpr) else new.jaxpr
 
 
 def _mapped(eqn: Eqn, choose: Choose, loop: bool) -> Callable[..., list]:

@@ -101,6 +101,7 @@ def build(reader: configs.Reader, dataset: data.Dataset | None = None) -> Recipe
         "class_weights": weights,
         "batch_size": batch_size,
         "augment": augment_of(reader.section("augment"), dataset),
+        "accelerate": reader.get("accelerate"),
         "key": fit_key,
         "threads": threads,
         "profile_steps": profile_steps,

@@ -20,7 +20,7 @@ from hcjax import data, recipe, trees
 from hcjax import workdir as workdirs
 from hcjax.errors import ConfigError
 from hcjax.reports import curves, plots, report, tables, writers
-from hcjax.training import evaluate, loop, mistakes, platform, step, steps
+from hcjax.training import compiler, evaluate, loop, mistakes, platform, step, steps
 
 REPORTED_BYTES = 2**29  # images that the data report at the start may read: seconds, not minutes
 
@@ -57,6 +57,7 @@ def run(config: Any, workdir: str | Path, *, quiet: bool = False, started: float
     reader = configs.Reader(plain)
     made = recipe.build(reader)
     reader.check_unread()
+    say(compiler.describe(made.fit["accelerate"]))
     dataset = made.dataset
     marks["data and model"] = time.perf_counter()
     if not len(dataset.test.labels):
@@ -97,6 +98,7 @@ def run(config: Any, workdir: str | Path, *, quiet: bool = False, started: float
         dataset,
         state=fitted.state,
         batch_size=reader.section("train").get("eval_batch_size"),
+        accelerate=made.fit["accelerate"],
     )
     result = summary(plain, fitted, scored, dataset.class_names) | {"start_seconds": parts}
     worst = mistakes.worst(scored.each)
@@ -185,7 +187,7 @@ def plan(
 
     workdir = Path(workdir).expanduser().absolute()
     plain = configs.to_dict(config)
-    # the compiler needs no TPU, and a TPU that is here must stay free
+    # the compiler needs no TPU, and one that is here must stay free
     cache, _ = recipe.start_platform(configs.Reader({**plain, "platform": "cpu"}))
     reader = configs.Reader(plain)
     made = recipe.build(reader, dataset)
@@ -228,23 +230,20 @@ def draw(
     workdir: Path, dataset: data.Dataset, params: Any, confusion: np.ndarray, worst: dict
 ) -> None:
     """Writes the pictures of a finished run as PNG files into its workdir."""
-    names = dataset.class_names
+    names, test = dataset.class_names, dataset.test
     curves.learning_curves(workdir / "curves.png", writers.read_metrics(workdir))
     plots.confusion_matrix(workdir / "confusion.png", confusion, class_names=names)
     plots.worst_mistakes(
         workdir / "mistakes.png",
-        np.asarray(dataset.test.images[worst["index"]]),
+        np.asarray(test.images[worst["index"]]),
         worst["label"],
         worst["prediction"],
         worst["confidence"],
         class_names=names,
     )
     height, width, channels = dataset.image_shape
-    shapes = {
-        4: lambda k: k.shape[2] == channels,
-        2: lambda k: k.shape[0] == height * width * channels,
-    }
+    pixels = height * width * channels
+    shapes = {4: lambda k: k.shape[2] == channels, 2: lambda k: k.shape[0] == pixels}
     kernels = [np.asarray(leaf) for _, leaf in trees.paths(params) if np.ndim(leaf) in shapes]
-    first = [k for k in kernels if shapes[k.ndim](k)]
-    if first:
+    if first := [k for k in kernels if shapes[k.ndim](k)]:
         plots.filters(workdir / "filters.png", first[0], input_shape=dataset.image_shape)

@@ -29,6 +29,7 @@ LAYERS = (
     ("recipe",),
     ("run",),
     ("score", "studies"),
+    ("allocator",),
     ("cli",),
 )
 # siblings in a layer that must not know each other

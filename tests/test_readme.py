@@ -14,10 +14,13 @@ def blocks(language):
 
 @pytest.mark.slow
 def test_the_notebook_trains_lenet_twice(capsys):
-    exec(compile(blocks("python")[0], "README.md", "exec"), {})
+    names = {}
+    exec(compile(blocks("python")[0], "README.md", "exec"), names)
     accuracies = [float(line) for line in capsys.readouterr().out.split()]
     assert len(accuracies) == 2
     assert min(accuracies) > 0.95  # 100 steps of 128 images; an untrained LeNet has 0.1
+    exec(compile(blocks("python")[1], "README.md", "exec"), names)
+    assert "max_pool_gradient: Sends" in capsys.readouterr().out
 
 
 def test_the_first_two_commands_are_one_line_each_and_make_their_own_environment():

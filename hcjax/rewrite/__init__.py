@@ -7,22 +7,34 @@ does. A platform without a table is left alone: nothing here helps it until a me
 
 from hcjax.rewrite import convolution, depthwise, gradients, pooling
 
+_CPU = {
+    "reduce_window_max": (pooling.max_pool,),
+    "reduce_window_sum": (pooling.sum_pool,),
+    "select_and_scatter_add": (pooling.max_pool_gradient,),
+    "conv_general_dilated": (
+        depthwise.depthwise,
+        depthwise.depthwise_kernel_gradient,
+        convolution.few_pixels,
+        gradients.kernel_gradient_columns,
+        gradients.kernel_gradient_barred,
+        gradients.input_gradient_phases,
+        convolution.canonical_in_loop,
+        convolution.barrier,
+    ),
+}
+_CONVOLUTIONS = _CPU["conv_general_dilated"]
+_BARRED = _CONVOLUTIONS.index(gradients.kernel_gradient_barred)
+
+# "cpu+onednn" is a CPU whose programs are compiled with `training.compiler.OPTIONS`
 RULES = {
-    "cpu": {
-        "reduce_window_max": (pooling.max_pool,),
-        "reduce_window_sum": (pooling.sum_pool,),
-        "select_and_scatter_add": (pooling.max_pool_gradient,),
+    "cpu": _CPU,
+    "cpu+onednn": _CPU
+    | {
         "conv_general_dilated": (
-            depthwise.depthwise,
-            depthwise.depthwise_kernel_gradient,
-            convolution.few_channels,
-            convolution.few_pixels,
-            gradients.kernel_gradient_columns,
+            *_CONVOLUTIONS[:_BARRED],
             gradients.kernel_gradient_chunks,
-            gradients.input_gradient_phases,
-            convolution.canonical_in_loop,
-            convolution.barrier,
-        ),
+            *_CONVOLUTIONS[_BARRED:],
+        )
     },
 }
 

@@ -6,6 +6,7 @@ operands into that order and its result back; where the layout is canonical, not
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any, NamedTuple
 
@@ -141,24 +142,33 @@ def columns(x: jax.Array, c: Conv) -> jax.Array:
       x: canonical images.
       c: a convolution without image dilation or groups.
     """
+    return lax.concatenate(_shifted(x, c), x.ndim - 1)
+
+
+def rows(x: jax.Array, c: Conv) -> jax.Array:
+    """Returns im2col, transposed: [taps · C, N · S'], contiguous where there are few channels.
+
+    Args:
+      x: canonical images.
+      c: a convolution without image dilation or groups.
+    """
+    x = lax.transpose(x, (x.ndim - 1, *range(x.ndim - 1)))[..., None]  # [C, N, *S, 1]
+    shape = (c.image[-1], *c.out[:-1])
+    parts = [part.reshape(shape) for part in _shifted(x, c, leading=2)]
+    return lax.concatenate(parts, 0).reshape(c.taps * c.image[-1], -1)
+
+
+def _shifted(x: jax.Array, c: Conv, leading: int = 1) -> list[jax.Array]:
+    """Returns, for each tap of the kernel, the pixels that it multiplies."""
+    one = [(0, 0, 0)] * leading
+    starts = [max(-low, 0) for low, _ in c.padding]
     if any(low or high for low, high in c.padding):
-        zero = lax.full((), 0, x.dtype)
         spatial = [(max(low, 0), max(high, 0), 0) for low, high in c.padding]
-        x = lax.pad(x, zero, [(0, 0, 0), *spatial, (0, 0, 0)])
-        starts = [max(-low, 0) for low, _ in c.padding]
-    else:
-        starts = [0] * len(c.padding)
+        x = lax.pad(x, lax.full((), 0, x.dtype), [*one, *spatial, (0, 0, 0)])
     parts = []
-    for tap in _taps(c.kernel[:-2]):
+    for tap in itertools.product(*map(range, c.kernel[:-2])):
         start = [s + t * d for s, t, d in zip(starts, tap, c.kernel_dilation, strict=True)]
         stop = [s + (n - 1) * t + 1 for s, n, t in zip(start, c.out[1:-1], c.strides, strict=True)]
-        begin, end = (0, *start, 0), (x.shape[0], *stop, x.shape[-1])
-        parts.append(lax.slice(x, begin, end, (1, *c.strides, 1)))
-    return lax.concatenate(parts, len(parts[0].shape) - 1)
-
-
-def _taps(sizes: tuple[int, ...]) -> list[tuple[int, ...]]:
-    taps = [()]
-    for size in sizes:
-        taps = [(*tap, i) for tap in taps for i in range(size)]
-    return taps
+        begin, end = (*[0] * leading, *start, 0), (*x.shape[:leading], *stop, x.shape[-1])
+        parts.append(lax.slice(x, begin, end, (*[1] * leading, *c.strides, 1)))
+    return parts

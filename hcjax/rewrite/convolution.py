@@ -14,19 +14,8 @@ from jax import lax
 from hcjax.jaxpr import Eqn, bind
 from hcjax.rewrite.canonical import Conv, columns, conv, dot, refused
 
-_FEW_COLUMNS = 32  # taps · channels; beyond, im2col moves more bytes than it saves
+_FEW_TAPS = 32  # of a kernel; beyond, im2col moves more bytes than it saves
 _FEW_PIXELS = 4  # of a result; from 3 × 3 on XLA's own kernel is as fast
-
-
-def few_channels(eqn: Eqn, loop: bool) -> Callable | str:
-    """Computes a convolution with few input channels as im2col and one matmul."""
-    del loop
-    c = conv(eqn)
-    if why := refused(c):
-        return why
-    if c.taps * c.image[-1] > _FEW_COLUMNS or c.taps == 1:
-        return f"{c.taps * c.image[-1]} columns; 2 taps to {_FEW_COLUMNS} columns pay"
-    return lambda x, k: _matmul(c, x, k)
 
 
 def few_pixels(eqn: Eqn, loop: bool) -> Callable | str:
@@ -38,8 +27,8 @@ def few_pixels(eqn: Eqn, loop: bool) -> Callable | str:
     c = conv(eqn)
     if why := refused(c):
         return why
-    if c.pixels > _FEW_PIXELS or not 1 < c.taps <= _FEW_COLUMNS:
-        return f"{c.pixels} pixels, {c.taps} taps; at most {_FEW_PIXELS}, {_FEW_COLUMNS} pay"
+    if c.pixels > _FEW_PIXELS or not 1 < c.taps <= _FEW_TAPS:
+        return f"{c.pixels} pixels, {c.taps} taps; at most {_FEW_PIXELS}, {_FEW_TAPS} pay"
     return lambda x, k: _matmul(c, x, k)
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from functools import reduce
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from hcjax.jaxpr import Eqn, bind
-from hcjax.rewrite.canonical import Conv, columns, conv, dot, refused
+from hcjax.rewrite.canonical import Conv, conv, dot, refused, rows
 
 _FEW_COLUMNS = 32  # taps · channels; beyond, im2col moves more bytes than it saves
 _CHUNKS = 8  # parts of a batch whose transposes stay in the second-level cache
-_CHUNK_CHANNELS = 32  # at 64 channels and more chunks are slower
+_CHUNK_CHANNELS = 32  # at 64 channels and more parts are slower
 
 
 def kernel_gradient_columns(eqn: Eqn, loop: bool) -> Callable | str:
@@ -28,50 +29,29 @@ def kernel_gradient_columns(eqn: Eqn, loop: bool) -> Callable | str:
     return lambda x, dy: _columns_gradient(c, x, dy)
 
 
+def kernel_gradient_barred(eqn: Eqn, loop: bool) -> Callable | str:
+    """Computes a kernel gradient from barred operands.
+
+    Without the barrier XLA fuses everything before the operands (normalisation, relu, residual
+    sums of several blocks) into the transposes that the kernel gradient needs, and computes it
+    again there.
+    """
+    c = conv(eqn)
+    return _not_kernel_gradient(c) or _barred(eqn, c, 1, loop)
+
+
 def kernel_gradient_chunks(eqn: Eqn, loop: bool) -> Callable | str:
     """Computes a kernel gradient from barred operands, part by part of the batch.
 
-    Without the barrier XLA fuses everything before the operands (normalisation, relu, residual
-    sums of several blocks) into the transposes that the kernel gradient needs and computes it
-    again there; the parts keep those transposes in cache.
+    Worth it before oneDNN's kernels, whose transposes of a part stay in cache; without them the
+    parts cost more than they save.
     """
     c = conv(eqn)
     if why := _not_kernel_gradient(c):
         return why
-    batch = c.image[-1]
-    parts = _CHUNKS if c.image[0] <= _CHUNK_CHANNELS and batch % _CHUNKS == 0 else 1
-
-    def gradient(x, dy):
-        x, dy = lax.optimization_barrier(c.inputs(x, dy))
-        total = None
-        for i in range(parts):
-            start, stop = i * batch // parts, (i + 1) * batch // parts
-            part = c.run(
-                lax.slice_in_dim(x, start, stop, axis=x.ndim - 1),
-                lax.slice_in_dim(dy, start, stop, axis=dy.ndim - 2),
-            )
-            total = part if total is None else total + part
-        return c.result(total)
-
-    def bound(x, dy):
-        """Keeps the equation's own layout, which XLA's entry computation handles itself."""
-        x, dy = lax.optimization_barrier((x, dy))
-        axes = eqn.params["dimension_numbers"]
-        x_axis, dy_axis = axes.lhs_spec[1], axes.rhs_spec[1]
-        total = None
-        for i in range(parts):
-            start, stop = i * batch // parts, (i + 1) * batch // parts
-            (part,) = bind(
-                eqn,
-                [
-                    lax.slice_in_dim(x, start, stop, axis=x_axis),
-                    lax.slice_in_dim(dy, start, stop, axis=dy_axis),
-                ],
-            )
-            total = part if total is None else total + part
-        return total
-
-    return gradient if loop else bound
+    if c.image[0] > _CHUNK_CHANNELS or c.image[-1] % _CHUNKS:
+        return f"more than {_CHUNK_CHANNELS} channels, or a batch that {_CHUNKS} does not divide"
+    return _barred(eqn, c, _CHUNKS, loop)
 
 
 def input_gradient_phases(eqn: Eqn, loop: bool) -> Callable | str:
@@ -104,6 +84,28 @@ def _not_kernel_gradient(c: Conv) -> str:
     return refused(c)
 
 
+def _barred(eqn: Eqn, c: Conv, parts: int, loop: bool) -> Callable:
+    """Returns a kernel gradient that sums over parts of the batch, canonical in a loop."""
+    batch = c.image[-1]
+    layout = eqn.params["dimension_numbers"]
+    x_axis, dy_axis = (-1, -2) if loop else (layout.lhs_spec[1], layout.rhs_spec[1])
+
+    def gradient(x, dy):
+        x, dy = lax.optimization_barrier(c.inputs(x, dy) if loop else (x, dy))
+        sums = []
+        for i in range(parts):
+            start, stop = i * batch // parts, (i + 1) * batch // parts
+            part = [
+                lax.slice_in_dim(x, start, stop, axis=x_axis),
+                lax.slice_in_dim(dy, start, stop, axis=dy_axis),
+            ]
+            sums.append(c.run(*part) if loop else bind(eqn, part)[0])
+        total = reduce(lax.add, sums)
+        return c.result(total) if loop else total
+
+    return gradient
+
+
 def _columns_gradient(c: Conv, x: jax.Array, dy: jax.Array) -> jax.Array:
     """Returns a kernel gradient as columns transposed times a matrix.
 
@@ -127,9 +129,7 @@ def _columns_gradient(c: Conv, x: jax.Array, dy: jax.Array) -> jax.Array:
         orders=c.orders,
         options=c.options,
     )
-    cols = lax.optimization_barrier(columns(x, layer))
-    flat, dy = cols.reshape(-1, cols.shape[-1]), dy.reshape(-1, dy.shape[-1])
-    k = dot(c, flat, dy, ((0,), (0,)))
+    k = dot(c, rows(x, layer), dy.reshape(-1, dy.shape[-1]), ((1,), (0,)))
     k = k.reshape(layer.kernel)  # [*K, I, O]
     return c.result(lax.transpose(k, (n - 2, *range(n - 2), n - 1)))
 

@@ -72,21 +72,28 @@ def max_pool_gradient(eqn: Eqn, loop: bool) -> Callable | str:
         padded = _padded(x, padding, _lowest(x.dtype))
         offsets = list(np.ndindex(*window))
         parts = [_slice(padded, o, source.shape, strides) for o in offsets]
-        hits, taken = [], None
         highest = reduce(jnp.maximum, parts)
-        for part in parts:
-            hit = part == highest if taken is None else (part == highest) & ~taken
-            taken = hit if taken is None else taken | hit
-            hits.append(hit)
-        shares = [jnp.where(hit, source, jnp.zeros((), source.dtype)) for hit in hits]
+        first = jnp.full(source.shape, len(parts) - 1, jnp.int8)  # tap of each window's maximum
+        for i in reversed(range(len(parts) - 1)):
+            first = jnp.where(parts[i] == highest, jnp.int8(i), first)
+        # else each element of the result compares its whole window again
+        first, source = lax.optimization_barrier((first, source))
+        zero = jnp.zeros((), source.dtype)
         if disjoint:
-            out = _interleave(shares, source.shape, window)
-            out = _fit(out, padded.shape)
-        else:
-            out = sum(
-                _placed(share, o, padded.shape, strides)
-                for share, o in zip(shares, offsets, strict=True)
+            split = [n for d in source.shape for n in (d, 1)]
+            taps = lax.iota(jnp.int8, len(parts))  # no array of NumPy's: a body holds no constants
+            taps = taps.reshape([n for size in window for n in (1, size)])
+            out = jnp.where(first.reshape(split) == taps, source.reshape(split), zero)
+            out = out.reshape([d * w for d, w in zip(source.shape, window, strict=True)])
+            out = lax.pad(
+                out, zero, [(0, d - n, 0) for d, n in zip(padded.shape, out.shape, strict=True)]
             )
+        else:
+            shares = [jnp.where(first == i, source, zero) for i in range(len(parts))]
+            placed = [
+                _placed(s, o, padded.shape, strides) for s, o in zip(shares, offsets, strict=True)
+            ]
+            out = reduce(lax.add, placed)
         return _cropped(out, padding, x.shape)
 
     return gradient
@@ -148,29 +155,6 @@ def _placed(part, offset: Sequence[int], shape: Sequence[int], strides: Sequence
     ends = [o + (d - 1) * s + 1 for o, d, s in zip(offset, part.shape, strides, strict=True)]
     config = [(o, d - e, s - 1) for o, d, e, s in zip(offset, shape, ends, strides, strict=True)]
     return lax.pad(part, jnp.zeros((), part.dtype), config)
-
-
-def _interleave(parts: list, shape: Sequence[int], window: Sequence[int]):
-    """Returns the array whose disjoint windows have these parts as their elements, in order."""
-    axes = [a for a, size in enumerate(window) if size > 1]
-    for axis in reversed(axes):
-        size = window[axis]
-        groups = [parts[i : i + size] for i in range(0, len(parts), size)]
-        parts = [_zip_axis(group, axis) for group in groups]
-    return parts[0]
-
-
-def _zip_axis(parts: list, axis: int):
-    shape = list(parts[0].shape)
-    shape[axis] *= len(parts)
-    return jnp.stack(parts, axis + 1).reshape(shape)
-
-
-def _fit(x, shape: Sequence[int]):
-    """Returns x with zeros after its end along every axis."""
-    return lax.pad(
-        x, jnp.zeros((), x.dtype), [(0, d - n, 0) for d, n in zip(shape, x.shape, strict=True)]
-    )
 
 
 def _lowest(dtype):

@@ -148,6 +148,7 @@ def evaluate(
     state: Any = None,
     part: str = "test",
     batch_size: int = 1000,
+    accelerate: bool = True,
 ) -> Evaluation:
     """Returns how a network does on one part of a dataset, each example counted once.
 
@@ -159,13 +160,15 @@ def evaluate(
       state: running statistics, {} for none; None for the two-argument form of `apply`.
       part: "train", "validation" or "test".
       batch_size: examples per step over all devices, rounded up to a multiple of their number.
+      accelerate: rewrite what the platform's compiler is slow at, see `hcjax.accelerate`.
 
     Returns:
       Evaluation; `.summary["accuracy"]` is the fraction of examples classified correctly.
     """
     apply, state = four_arguments(apply, state)
     ready = prepare.make_prepare(mean=data.mean, std=data.std, num_classes=data.num_classes)
-    step = parallel.evaluate(make_eval_step(apply, prepare=ready, devices=parallel.DEVICES))
+    step = make_eval_step(apply, prepare=ready, devices=parallel.DEVICES)
+    step = parallel.evaluate(step, accelerate=accelerate)
     split = getattr(data, part)
     batch_size = parallel.round_up(min(batch_size, len(split.labels)))
     return run_eval(step, params, state, split, batch_size=batch_size)

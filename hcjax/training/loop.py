@@ -68,6 +68,7 @@ def fit(
     penalty: Callable | None = None,
     class_weights: Any = None,
     ema_decay: float | None = None,
+    accelerate: bool = True,
     eval_every: int | None = None,
     eval_batch_size: int = 1000,
     patience: int | None = None,
@@ -100,6 +101,7 @@ def fit(
       penalty: `params -> float32[]`, added to the mean loss.
       class_weights: float32[K], weight of each class in the loss.
       ema_decay: in [0, 1): evaluate, and return, a moving average of parameters and statistics.
+      accelerate: rewrite what the platform's compiler is slow at, see `hcjax.accelerate`.
       eval_every: steps between validations; None for one epoch.
       eval_batch_size: examples per evaluation step over all devices, rounded up to their multiple.
       patience: stop after this many validations without a better one, and return the best;
@@ -108,10 +110,9 @@ def fit(
       log_every: steps between lines in the metrics.
       checkpoint_every: steps between checkpoints; None for `eval_every`. Needs a workdir.
       keep: number of checkpoints kept.
-      threads: for reading ahead; 0 reads in the loop where images are in memory.
+      threads: that read ahead; 0 reads in the loop where images are in memory.
       profile_steps: write a trace of that many steps, from the 11th on, to `workdir/profile`.
-      quiet: show no progress.
-      started: `time.perf_counter()` from which seconds_to_first_step counts; None for now.
+      quiet: show no progress. started: perf_counter() that seconds_to_first_step counts from.
 
     Returns:
       Fit.
@@ -136,7 +137,7 @@ def fit(
       >>> done.step, done.stopped
       (4, 'steps')
     """
-    started = time.perf_counter() if started is None else started
+    started = started or time.perf_counter()
     stopping.check(monitor, patience)
     _check(steps=steps, batch_size=batch_size, data=data, patience=patience)
     apply, state = evaluate.four_arguments(apply, state)
@@ -155,18 +156,19 @@ def fit(
         class_weights=class_weights,
         ema_decay=ema_decay,
     )
-    train_step = parallel.train(train_step)
+    train_step = parallel.train(train_step, accelerate=accelerate)
     identity = {
         "key": order.seed_of(key),
         "batch_size": batch_size,
         "augment": [[name, dict(options)] for name, options in augment],
         "ema_decay": ema_decay,
+        "accelerate": accelerate,
         "examples": len(data.train.labels),
         "labels_sha256": trees.sha256({"labels": data.train.labels}),
     }
     session = Session(
         init_state(params, state, tx, ema=ema_decay is not None),
-        eval_step=parallel.evaluate(eval_step),
+        eval_step=parallel.evaluate(eval_step, accelerate=accelerate),
         validation=data.validation,
         eval_batch_size=parallel.round_up(min(eval_batch_size, len(data.validation.labels) or 1)),
         monitor=monitor,
@@ -237,13 +239,11 @@ def fit(
 
 
 def _check(*, steps: int, batch_size: int, data: Dataset, patience: int | None) -> None:
+    n = jax.device_count()
     if steps < 0:
         raise ConfigError(f"steps must be >= 0, got {steps}")
-    devices = jax.device_count()
-    if batch_size < 1 or batch_size % devices:
-        raise ConfigError(
-            f"batch_size must be a multiple of the {devices} devices, got {batch_size}"
-        )
+    if batch_size < 1 or batch_size % n:
+        raise ConfigError(f"batch_size must be a multiple of the {n} devices, got {batch_size}")
     if not len(data.train.labels):
         raise ConfigError("the training split is empty")
     if patience is not None and not len(data.validation.labels):

@@ -14,8 +14,10 @@ from typing import Any
 import jax
 import numpy as np
 from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from hcjax.errors import ConfigError
+from hcjax.training import compiler
 from hcjax.training.step import Devices
 
 AXIS = "devices"
@@ -27,39 +29,85 @@ DEVICES = Devices(
 )
 
 
-def train(train_step: Callable, *, devices: Sequence | None = None) -> Callable:
+def train(
+    train_step: Callable,
+    *,
+    devices: Sequence | None = None,
+    accelerate: bool = False,
+) -> Callable:
     """Returns `train_step` over all devices; the state is donated.
 
     Args:
       train_step: from `make_train_step(..., devices=parallel.DEVICES)`.
       devices: the devices to use; None for all of them.
+      accelerate: rewrite it for this platform, see `hcjax.accelerate`, and compile it with
+        `compiler.options()`.
 
     Returns:
       `(state, batch, key) -> (state, sums)`; every leaf of `batch` is [D, N/D, ...] with D the
       number of this host's devices, see `shard`.
     """
-    return jax.pmap(
-        train_step,
+    mapped = jax.pmap(
+        compiler.rewritten(train_step) if accelerate else train_step,
         AXIS,
         in_axes=(None, 0, None),
         out_axes=(None, None),
         donate_argnums=(0,),
         devices=devices,
     )
+    return _compiled(mapped, 1, donate_argnums=(0,)) if accelerate else mapped
 
 
-def evaluate(eval_step: Callable, *, devices: Sequence | None = None) -> Callable:
+def evaluate(
+    eval_step: Callable,
+    *,
+    devices: Sequence | None = None,
+    accelerate: bool = False,
+) -> Callable:
     """Returns `eval_step(params, state, batch) -> (sums, each)` over all devices.
 
     Args:
       eval_step: from `make_eval_step(..., devices=parallel.DEVICES)`.
-      devices: the devices to use; None for all of them.
+      devices, accelerate: as of `train`.
 
     Returns:
       The same function of a sharded batch; sums are over all devices of all hosts, `each` holds
       this host's examples as [D, N/D, ...].
     """
-    return jax.pmap(eval_step, AXIS, in_axes=(None, None, 0), out_axes=(None, 0), devices=devices)
+    step = compiler.rewritten(eval_step) if accelerate else eval_step
+    mapped = jax.pmap(step, AXIS, in_axes=(None, None, 0), out_axes=(None, 0), devices=devices)
+    return _compiled(mapped, 2) if accelerate else mapped
+
+
+def _compiled(mapped: Callable, replicated: int, **jit: Any) -> Callable:
+    """Returns a mapped step compiled with better kernels, unless it loops over convolutions.
+
+    Args:
+      replicated: how many arguments, the first ones, are not split. They are laid out as results
+        are, or the second step, which takes the first one's results, would be traced anew.
+    """
+    if not compiler.options():
+        return mapped
+    jitted = jax.jit(mapped, compiler_options=compiler.options(), **jit)
+    layout = NamedSharding(Mesh(jax.devices(), (AXIS,)), PartitionSpec())
+    chosen = None
+
+    def placed(tree):
+        first = next(iter(jax.tree.leaves(tree)), None)
+        done = isinstance(first, jax.Array) and first.sharding == layout
+        return tree if done else jax.device_put(tree, layout)
+
+    def step(*args):
+        nonlocal chosen
+        args = (*map(placed, args[:replicated]), *args[replicated:])
+        if chosen is None:
+            loops = compiler.loops_over_convolutions(jitted.trace(*args).jaxpr)
+            chosen = mapped if loops else jitted
+            with compiler.quiet():
+                return chosen(*args)
+        return chosen(*args)
+
+    return step
 
 
 def shard(batch: dict, count: int | None = None) -> dict:

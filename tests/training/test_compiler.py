@@ -1,0 +1,65 @@
+"""Compiler options: probed, used only where they are safe, and the same results with them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from hcjax.training import compiler, parallel
+
+
+def layer(x, k):
+    return lax.conv_general_dilated(
+        x, k, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def test_options_that_the_compiler_refuses_are_not_used(monkeypatch):
+    monkeypatch.setattr(compiler, "OPTIONS", {"xla_no_such_option": True})
+    compiler.options.cache_clear()
+    try:
+        assert compiler.options() == {}
+        assert "XLA's own kernels" in compiler.describe(True)
+    finally:
+        compiler.options.cache_clear()
+
+
+def test_the_first_lines_of_a_run_say_how_steps_are_compiled():
+    assert "accelerate is off" in compiler.describe(False)
+    assert "rewritten by hcjax.accelerate for cpu" in compiler.describe(True)
+
+
+def test_only_a_loop_with_a_convolution_is_a_loop_over_convolutions():
+    x, k = jnp.ones((2, 4, 4, 3)), jnp.ones((3, 3, 3, 3))
+    scanned = lambda x, k: lax.scan(lambda c, _: (layer(c, k), None), x, None, length=2)[0]
+    found = [
+        compiler.loops_over_convolutions(jax.make_jaxpr(f)(x, k))
+        for f in (layer, scanned, lambda x, k: lax.fori_loop(0, 2, lambda i, c: c + 1, x))
+    ]
+    assert found == [False, True, False]
+
+
+@pytest.mark.parametrize("repeat", [False, True])
+def test_a_compiled_step_is_traced_once_and_gives_the_same(repeat):
+    traces = []
+
+    def step(state, batch, key):
+        traces.append(1)
+        del key
+        x = batch["image"]
+        if repeat:
+            x = lax.scan(lambda c, _: (layer(c, state) / 8, None), x, None, length=2)[0]
+        return state - 0.01 * jax.grad(lambda k: (layer(x, k) ** 2).sum())(state), {"x": x.sum()}
+
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((1, 4, 8, 8, 3)), jnp.float32)
+    k = np.random.default_rng(1).standard_normal((3, 3, 3, 3)).astype(np.float32)
+    results = []
+    for accelerate in (False, True):
+        traces.clear()
+        run, state = parallel.train(step, accelerate=accelerate), k
+        for _ in range(3):
+            state, _ = run(state, {"image": x}, jax.random.key(0))
+        results.append(np.asarray(state))
+    assert len(traces) <= 2
+    np.testing.assert_allclose(*results, rtol=1e-4, atol=1e-4)
