@@ -2,7 +2,8 @@
 
 In reading order: `data` gives a Dataset, `models` a network as two pure functions, `losses` and
 `optim` what to minimise and how, `fit` trains, `evaluate` scores, `load` reads a workdir back;
-`accelerate` makes any function fast, `explain` says how.
+`accelerate` makes any function fast, `explain` says how. `trace` reads any network as a Model;
+`fold` takes its BatchNorm away, `cost` counts what it computes.
 
 Letters, in every docstring: N batch, H W C image height, width and channels (NHWC), K classes,
 D devices, I O input and output channels of a kernel (HWIO). Shapes are written `dtype[N, K]`.
@@ -12,6 +13,7 @@ in seconds.
 
 from hcjax import data, errors, losses, metrics, models, optim, trees
 from hcjax.accelerate import accelerate, explain
+from hcjax.graph import Model, cost, fold, trace
 from hcjax.models import inference
 from hcjax.training.evaluate import evaluate
 from hcjax.training.loop import fit
@@ -22,12 +24,15 @@ from hcjax.workdir import load
 __version__ = VERSION
 
 __all__ = [
+    "Model",
     "accelerate",
+    "cost",
     "data",
     "errors",
     "evaluate",
     "explain",
     "fit",
+    "fold",
     "inference",
     "init_state",
     "load",
@@ -37,5 +42,6 @@ __all__ = [
     "metrics",
     "models",
     "optim",
+    "trace",
     "trees",
 ]

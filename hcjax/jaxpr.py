@@ -105,10 +105,15 @@ def source_line(eqn: Eqn) -> str:
     if traceback is None:
         return ""
     for frame in traceback.frames:
-        if not frame.file_name.startswith((*_INSTALLED, "<")):
+        if is_users(frame.file_name):
             file, function = frame.file_name.rsplit("/", 1)[-1], frame.function_name
             return f"{file}:{frame.line_num} ({function.rsplit('.', 1)[-1]})"
     return ""
+
+
+def is_users(file_name: str) -> bool:
+    """Returns whether a source file is neither installed nor part of the standard library."""
+    return not file_name.startswith((*_INSTALLED, "<"))
 
 
 _INSTALLED = tuple(

@@ -19,7 +19,7 @@ LAYERS = (
     ("errors", "version"),
     ("options", "trees", "jaxpr"),
     ("rewrite",),
-    ("accelerate",),
+    ("accelerate", "graph"),
     ("data", "models", "losses", "metrics", "optim"),
     ("reports",),
     ("training",),

@@ -21,6 +21,8 @@ def test_the_notebook_trains_lenet_twice(capsys):
     assert min(accuracies) > 0.95  # 100 steps of 128 images; an untrained LeNet has 0.1
     exec(compile(blocks("python")[1], "README.md", "exec"), names)
     assert "max_pool_gradient: Sends" in capsys.readouterr().out
+    exec(compile(blocks("python")[2], "README.md", "exec"), names)
+    assert "2,293,000" in capsys.readouterr().out and names["logits"].shape == (8, 10)
 
 
 def test_the_first_two_commands_are_one_line_each_and_make_their_own_environment():

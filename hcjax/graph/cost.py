@@ -1,0 +1,122 @@
+"""`cost`: what each layer of a Model computes, holds and moves."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from hcjax.graph.model import Model, Op, layer_of
+
+
+class Row(NamedTuple):
+    """One layer: an op with MACs or parameters.
+
+    name: of its parameters, or its kind. shape: of its output for one image. macs: products that
+    are added up, for one image. parameters: numbers that it is the first to read. weight_bytes:
+    theirs. activation_bytes: of its output, for one image.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    macs: int
+    parameters: int
+    weight_bytes: int
+    activation_bytes: int
+    source: str
+
+
+class Cost(NamedTuple):
+    """The rows of a Model, in order; printed as a table."""
+
+    rows: tuple[Row, ...]
+
+    @property
+    def macs(self) -> int:
+        """Products that are added up, for one image."""
+        return sum(row.macs for row in self.rows)
+
+    @property
+    def parameters(self) -> int:
+        """Numbers in all parameters."""
+        return sum(row.parameters for row in self.rows)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of all parameters."""
+        return sum(row.weight_bytes for row in self.rows)
+
+    def __str__(self) -> str:
+        header = ("layer", "op", "output", "MACs", "parameters", "weight bytes", "activation bytes")
+        lines = [header]
+        for r in self.rows:
+            numbers = (r.macs, r.parameters, r.weight_bytes, r.activation_bytes)
+            lines.append((r.name, r.kind, str(r.shape), *(f"{n:,}" for n in numbers)))
+        totals = (self.macs, self.parameters, self.weight_bytes)
+        lines.append(("all", "", "", *(f"{n:,}" for n in totals), ""))
+        widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+        rows = [
+            "  ".join(
+                cell.ljust(w) if i < 3 else cell.rjust(w)
+                for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in lines
+        ]
+        return "\n".join(rows)
+
+
+def cost(model: Model) -> Cost:
+    """Returns MACs, parameters and bytes of each layer of a Model.
+
+    MACs of a convolution: output pixels · output channels · kernel pixels · input channels of a
+    group; of a dense layer: outputs · inputs. Everything else counts as 0.
+
+    Args:
+      model: from `trace` or any transform.
+
+    Returns:
+      Cost; print it for a table.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from hcjax.graph.trace import trace
+      >>> model = trace(lambda p, x: x @ p["w"] + p["b"], {"w": jnp.ones((4, 3)), "b": jnp.ones(3)},
+      ...               jnp.ones((1, 4)))
+      >>> cost(model).macs, cost(model).parameters, cost(model).weight_bytes
+      (12, 15, 60)
+    """
+    leaves = model.leaves(model.params)
+    # parameters that a number is computed from, until an op that reads images takes them
+    behind = {number: {path} for path, number in model.graph.params.items()}
+    images, rows, counted = {model.graph.images}, [], set()
+    for op in model.graph.ops:
+        read = set().union(*(behind.get(i, set()) for i in op.inputs))
+        if not images.intersection(op.inputs):
+            for output in op.outputs:
+                behind[output] = read
+            continue
+        images.update(op.outputs)
+        new = sorted(read - counted)
+        counted.update(new)
+        if op.macs or new:
+            rows.append(
+                Row(
+                    _name(sorted(read), op),
+                    op.kind,
+                    op.sizes(1)[1:],
+                    op.macs,
+                    sum(np.size(leaves[p]) for p in new),
+                    sum(leaves[p].nbytes for p in new),
+                    math.prod(op.sizes(1)) * np.dtype(op.dtype).itemsize,
+                    op.source,
+                )
+            )
+    return Cost(tuple(rows))
+
+
+def _name(paths: list[str], op: Op) -> str:
+    """Returns what a layer is called: where its parameters lie, or its kind."""
+    parts = {layer_of(path) for path in paths}
+    return parts.pop() if len(parts) == 1 else paths[0] if paths else op.kind

@@ -1,0 +1,222 @@
+"""`fold`: per-channel affine maps moved into the convolution or dense layer before them.
+
+BatchNorm in inference, biases and scales are y · s + t with one s and t per channel. A layer
+followed by such maps is one layer with kernel · s and bias t; the graph loses their ops.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from hcjax.graph import values as values_of
+from hcjax.graph.model import LAYERS, Graph, Model, Op, layer_of
+
+_AFFINE = ("add", "sub", "mul", "div", "neg")
+
+
+def fold(model: Model) -> Model:
+    """Returns the model with per-channel affine maps folded into the layers before them.
+
+    Args:
+      model: from `trace`. Its parameters are evaluated: the new ones no longer follow them.
+
+    Returns:
+      A Model of the same function, up to float rounding. Its parameters are `LAYER/kernel` and,
+      where something was folded, `LAYER/bias`; what else read parameters keeps its path, or is
+      named after its op. A kernel that several layers share is left as it is.
+
+    Example:
+      >>> from hcjax.graph.trace import trace
+      >>> params = {"conv": {"kernel": jnp.ones((4, 3))}, "scale": jnp.full(3, 2.0)}
+      >>> def apply(params, x):
+      ...   return x @ params["conv"]["kernel"] * params["scale"] - 1.0
+      >>> folded = fold(trace(apply, params, jnp.ones((1, 4))))
+      >>> [op.kind for op in folded.graph.ops], sorted(folded.params)
+      (['dot_general'], ['conv/bias', 'conv/kernel'])
+      >>> folded.apply(folded.params, jnp.ones((1, 4))).tolist()
+      [[7.0, 7.0, 7.0]]
+    """
+    ops, values, stretched = values_of.evaluate(model)
+    known = values | stretched
+    readers: dict[int, int] = {model.graph.logits: 1}
+    for op in ops:
+        for i in op.inputs:
+            readers[i] = readers.get(i, 0) + 1
+    layers: dict[int, _Layer] = {}  # by the number that now holds its output
+    kept: list[Op | _Layer] = []
+    for op in ops:
+        inside = [i for i in op.inputs if i not in known]
+        if op.kind in LAYERS and len(inside) == 1 and _axis(op, values) is not None:
+            kernel = next(i for i in op.inputs if i in values)
+            if readers[kernel] == 1:
+                layer = _Layer(op, kernel, 1.0, 0.0, op.output, False)
+                layers[op.output] = layer
+                kept.append(layer)
+                continue
+        found = layers.get(inside[0]) if op.kind in _AFFINE and len(inside) == 1 else None
+        if found is not None and readers[inside[0]] == 1:
+            new = _folded(found, op, inside[0], known)
+            if new is not None:
+                del layers[inside[0]]
+                layers[new.output] = new
+                kept[kept.index(found)] = new
+                continue
+        kept.append(op)
+    return _rebuilt(model, _reaching(kept, model.graph.logits), values)
+
+
+class _Layer(NamedTuple):
+    """A layer and what follows it: y · scale + shift, per channel, held by number `output`."""
+
+    op: Op
+    kernel: int
+    scale: Any
+    shift: Any
+    output: int
+    changed: bool
+
+
+def _reaching(kept: list[Op | _Layer], logits: int) -> list[Op | _Layer]:
+    """Returns what the logits depend on, in order."""
+    wanted, found = {logits}, []
+    for item in reversed(kept):
+        outputs = item.outputs if isinstance(item, Op) else (item.output,)
+        if wanted.intersection(outputs):
+            found.append(item)
+            wanted.update(item.inputs if isinstance(item, Op) else item.op.inputs)
+    return found[::-1]
+
+
+def _axis(op: Op, values: dict[int, Any]) -> int | None:
+    """Returns the axis of a layer's output that holds its channels; None if none does."""
+    if op.kind == "conv_general_dilated":
+        if op.params["batch_group_count"] != 1 or op.inputs[1] not in values:
+            return None
+        return op.params["dimension_numbers"].out_spec[1]
+    (left, right), batches = op.params["dimension_numbers"]
+    if batches[0] or batches[1]:
+        return None
+    if op.inputs[1] in values and np.ndim(values[op.inputs[1]]) == len(right) + 1:
+        return len(op.shape) - 1
+    if op.inputs[0] in values and np.ndim(values[op.inputs[0]]) == len(left) + 1:
+        return 0
+    return None
+
+
+def _kernel_axis(op: Op, values: dict[int, Any]) -> int:
+    """Returns the axis of a layer's kernel that holds its output channels."""
+    if op.kind == "conv_general_dilated":
+        return op.params["dimension_numbers"].rhs_spec[0]
+    contracted, _ = op.params["dimension_numbers"]
+    side = 1 if op.inputs[1] in values else 0
+    ndim = np.ndim(values[op.inputs[side]])
+    return next(a for a in range(ndim) if a not in contracted[side])
+
+
+def _per_channel(value: Any, op: Op, axis: int) -> np.ndarray | None:
+    """Returns what a constant is for each channel, float64; None if it varies otherwise."""
+    value = np.asarray(value, np.float64)
+    if value.ndim == 0:
+        return value
+    if value.ndim != len(op.shape):
+        return None
+    moved = np.moveaxis(value, axis, 0).reshape(value.shape[axis], -1)
+    return moved[:, 0] if (moved == moved[:, :1]).all() else None
+
+
+def _folded(layer: _Layer, op: Op, inside: int, values: dict[int, Any]) -> _Layer | None:
+    """Returns a layer with an affine op taken in; None if the op is not per channel."""
+    scale, shift = layer.scale, layer.shift
+    if op.dtype != layer.op.dtype or op.shape != layer.op.shape:
+        return None
+    if op.kind == "neg":
+        return layer._replace(scale=-scale, shift=-shift, output=op.output, changed=True)
+    constant = next(i for i in op.inputs if i != inside)
+    c = _per_channel(values[constant], op, _axis(layer.op, values))
+    first = op.inputs[0] == constant
+    if c is None or (op.kind == "div" and first):
+        return None
+    match op.kind:
+        case "add":
+            shift = shift + c
+        case "sub":
+            scale, shift = (-scale, c - shift) if first else (scale, shift - c)
+        case "mul":
+            scale, shift = scale * c, shift * c
+        case "div":
+            scale, shift = scale / c, shift / c
+    return layer._replace(scale=scale, shift=shift, output=op.output, changed=True)
+
+
+def _rebuilt(model: Model, kept: list[Op | _Layer], values: dict[int, Any]) -> Model:
+    """Returns a Model of what is left, its parameters renamed."""
+    paths = {number: path for path, number in model.graph.params.items()}
+    trained = values_of.trained(model)
+    following = max([*values, *(o.output for o in kept), model.graph.images], default=0) + 1
+    ops, params, numbers, constants = [], {}, {}, {}
+
+    def name_of(wanted: str) -> str:
+        name, i = wanted, 1
+        while name in params:
+            name, i = f"{wanted}_{i}", i + 1
+        return name
+
+    def keep(number: int, wanted: str) -> None:
+        if number in constants or number in numbers.values():
+            return
+        if number in trained:
+            name = name_of(wanted)
+            params[name], numbers[name] = values[number], number
+        else:
+            constants[number] = values[number]
+
+    for i, item in enumerate(kept):
+        if isinstance(item, Op):
+            for number in item.inputs:
+                if number in values:
+                    keep(number, paths.get(number, f"{item.kind}_{i}/value"))
+            ops.append(item)
+            continue
+        layer, op = item, item.op
+        base = layer_of(values_of.source_path(model, layer.kernel, paths)) or f"{op.kind}_{i}"
+        if not layer.changed:
+            keep(layer.kernel, f"{base}/kernel")
+            ops.append(op)
+            continue
+        kernel = np.asarray(values[layer.kernel], np.float64)
+        axis = _kernel_axis(op, values)
+        shape = [-1 if a == axis else 1 for a in range(kernel.ndim)]
+        channels = kernel.shape[axis]
+        scaled = kernel * np.broadcast_to(layer.scale, channels).reshape(shape)
+        bias = np.broadcast_to(layer.shift, channels)
+        dtype = values[layer.kernel].dtype
+        kernel_number, bias_number = following, following + 1
+        following += 2
+        new = ((kernel_number, "kernel", scaled), (bias_number, "bias", bias))
+        for number, kind, value in new:
+            name = name_of(f"{base}/{kind}")
+            params[name], numbers[name] = jnp.asarray(value, dtype), number
+        inputs = tuple(kernel_number if n == layer.kernel else n for n in op.inputs)
+        ops.append(
+            op._replace(
+                inputs=(*inputs, bias_number),
+                outputs=(layer.output,),
+                run=_biased(op, _axis(op, values)),
+            )
+        )
+    graph = Graph(tuple(ops), model.graph.images, model.graph.logits, numbers, constants)
+    return model.replace(graph=graph, params=params, paths=tuple(sorted(params)))
+
+
+def _biased(op: Op, axis: int):
+    """Returns a layer's function with a bias as its last operand."""
+    shape = [-1 if a == axis else 1 for a in range(len(op.shape))]
+
+    def compute(batch, *inputs):
+        (y,) = op.run(batch, *inputs[:-1])
+        return [y + inputs[-1].reshape(shape).astype(y.dtype)]
+
+    return compute

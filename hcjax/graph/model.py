@@ -1,0 +1,180 @@
+"""A network as a pure function and the graph behind it: what every reading takes and gives.
+
+A `Graph` is a list of ops in order; values are numbered, and each is the images, a parameter, a
+constant or the output of one op. Shapes hold for any batch size: each size of a shape is (q, r) and
+means q · batch + r.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hcjax import jaxpr as walker
+
+Size = tuple[int, int]  # (q, r): q · batch + r
+LAYERS = ("conv_general_dilated", "dot_general")  # kinds of op with a kernel
+
+
+class Op(NamedTuple):
+    """One operation of a graph.
+
+    kind: the primitive's name, or "relu". inputs: numbers of its operands. outputs: of its results.
+    shape: of its first result, sizes as (q, r). dtype: of that. source: the user's line. run: the
+    function of (batch size, operands) that computes the list of results. params: the primitive's,
+    sizes that depend on the batch as `Scaled`. macs: products that are added up, for one image.
+    """
+
+    kind: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    shape: tuple[Size, ...]
+    dtype: Any
+    source: str
+    run: Callable[..., list]
+    params: dict
+    macs: int = 0
+
+    @property
+    def output(self) -> int:
+        """The number of its first result."""
+        return self.outputs[0]
+
+    def sizes(self, batch: int) -> tuple[int, ...]:
+        """Returns the shape of its first result at a batch size."""
+        return tuple(q * batch + r for q, r in self.shape)
+
+
+class Graph(NamedTuple):
+    """Ops in order, and what their numbers mean.
+
+    images: number of the input. logits: of the output. params: path of each parameter -> its
+    number. constants: number -> array, for all that is neither.
+    """
+
+    ops: tuple[Op, ...]
+    images: int
+    logits: int
+    params: dict[str, int]
+    constants: dict[int, Any]
+
+    @property
+    def readers(self) -> dict[int, list[Op]]:
+        """Which ops read a number; the logits have one reader more that is none."""
+        found: dict[int, list] = {}
+        for op in self.ops:
+            for i in op.inputs:
+                found.setdefault(i, []).append(op)
+        return found
+
+
+class Model(NamedTuple):
+    """A network: `apply(params, images) -> logits`, its parameters, and its graph.
+
+    Every transform takes a Model and gives another. `params` are the arrays that training changes;
+    statistics, integers and keys are constants of the graph. dropped: leaves that were given but
+    do not reach the logits. plain: source lines of custom derivative rules that the graph does not
+    keep: its gradients there are those of the function itself. image_shape: of one image, (H, W, C)
+    or as the network has it. image_dtype: theirs.
+    """
+
+    graph: Graph
+    params: Any
+    paths: tuple[str, ...]
+    image_shape: tuple[int, ...]
+    image_dtype: Any
+    dropped: tuple[str, ...] = ()
+    plain: tuple[str, ...] = ()
+
+    def apply(self, params: Any, images: jax.Array) -> jax.Array:
+        """Returns the logits of a batch of images, of any size; differentiable, jittable."""
+        if tuple(images.shape[1:]) != self.image_shape:
+            expected = ", ".join(map(str, self.image_shape))
+            raise ValueError(f"images must be [N, {expected}], got {images.shape}")
+        return run(self.graph, self.leaves(params), images)
+
+    def leaves(self, params: Any) -> dict[str, Any]:
+        """Returns path -> array of a tree of parameters like the model's own."""
+        found, expected = jax.tree.leaves(params), jax.tree.structure(self.params)
+        if jax.tree.structure(params) != expected:
+            raise ValueError(
+                f"params must have the structure {expected}, got {jax.tree.structure(params)}"
+            )
+        return dict(zip(self.paths, found, strict=True))
+
+    def replace(self, **changes: Any) -> Model:
+        """Returns the model with some of its fields changed, e.g. `params`."""
+        return self._replace(**changes)
+
+
+def run(
+    graph: Graph,
+    leaves: dict[str, Any],
+    images: jax.Array,
+    see: Callable[[int, Any], Any] | None = None,
+) -> jax.Array:
+    """Returns a graph's logits.
+
+    Args:
+      graph: the ops.
+      leaves: path -> array of every parameter.
+      images: float[N, ...].
+      see: called with each op's output number and value; what it returns, if not None, goes on.
+    """
+    batch = images.shape[0]
+    env = dict(graph.constants)
+    env |= {number: leaves[path] for path, number in graph.params.items()}
+    env[graph.images] = images
+    for op in graph.ops:
+        results = op.run(batch, *[env[i] for i in op.inputs])
+        env |= zip(op.outputs, results, strict=True)
+        if see is not None and (changed := see(op.output, env[op.output])) is not None:
+            env[op.output] = changed
+    return env[graph.logits]
+
+
+def bound(eqn: walker.Eqn, params: dict) -> Callable[..., list]:
+    """Returns an equation as a function of batch size and operands; `params` hold (q, r) sizes."""
+
+    def compute(batch, *inputs):
+        return walker.bind(eqn, [_array(x) for x in inputs], at_batch(params, batch))
+
+    return compute
+
+
+class Scaled(NamedTuple):
+    """A size q · batch + r among an equation's parameters."""
+
+    q: int
+    r: int
+
+
+def at_batch(value: Any, batch: int) -> Any:
+    """Returns an equation's parameters with every `Scaled` size at a batch size."""
+    if isinstance(value, Scaled):
+        return value.q * batch + value.r
+    if isinstance(value, dict):
+        return {k: at_batch(v, batch) for k, v in value.items()}
+    if type(value) in (tuple, list):
+        return type(value)(at_batch(v, batch) for v in value)
+    return value
+
+
+def _array(x: Any) -> Any:
+    return jnp.asarray(x) if isinstance(x, np.ndarray) else x
+
+
+def layer_of(path: str) -> str:
+    """Returns the layer that a parameter's path belongs to.
+
+    Example:
+      >>> layer_of("params/conv1/kernel"), layer_of("conv1/kernel/value"), layer_of("w")
+      ('params/conv1', 'conv1', 'w')
+    """
+    parts = path.split("/")
+    parts = parts[:-1] if parts[-1] == "value" and len(parts) > 1 else parts  # of NNX
+    return "/".join(parts[:-1] or parts)

@@ -1,0 +1,55 @@
+"""What in a graph does not depend on the images: its values, and the parameters behind them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hcjax.graph.model import Model, Op
+
+
+def evaluate(model: Model) -> tuple[list[Op], dict[int, Any], dict[int, Any]]:
+    """Returns the ops that need a batch, and the values of all numbers that do not.
+
+    The third is the values, for a batch of one, of numbers that have a batch axis but do not depend
+    on the images: a bias that was broadcast to the whole activation. Their ops are among the first.
+    """
+    values = dict(model.graph.constants)
+    leaves = model.leaves(model.params)
+    values |= {number: leaves[path] for path, number in model.graph.params.items()}
+    ops, stretched = [], {}
+    for op in model.graph.ops:
+        known = values | stretched
+        if not all(i in known for i in op.inputs):
+            ops.append(op)
+            continue
+        results = op.run(1, *[known[i] for i in op.inputs])
+        if any(q for q, _ in op.shape) or any(i in stretched for i in op.inputs):
+            stretched |= zip(op.outputs, results, strict=True)
+            ops.append(op)
+        else:
+            values |= zip(op.outputs, results, strict=True)
+    return ops, values, stretched
+
+
+def trained(model: Model) -> set[int]:
+    """Returns the numbers that depend on parameters, and not on the images."""
+    found = set(model.graph.params.values())
+    images = {model.graph.images}
+    for op in model.graph.ops:
+        if images.intersection(op.inputs):
+            images.update(op.outputs)
+        elif found.intersection(op.inputs):
+            found.update(op.outputs)
+    return {n for n in found if n not in images}
+
+
+def source_path(model: Model, number: int, paths: dict[int, str]) -> str:
+    """Returns the path of the first parameter that a number is computed from; '' for none."""
+    made = {o: op for op in model.graph.ops for o in op.outputs}
+    waiting = [number]
+    while waiting:
+        number = waiting.pop(0)
+        if number in paths:
+            return paths[number]
+        waiting += made[number].inputs if number in made else ()
+    return ""

@@ -1,0 +1,165 @@
+"""trace, fold and cost on networks of several libraries: the same function, and honest errors."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import hcjax
+from hcjax import cost, fold, trace
+from tests.graph.networks import FROZEN, NETWORKS, nnx_cnn
+
+
+def made(name):
+    """Returns (apply, params, model, a batch of 3 random images)."""
+    apply, params, image = NETWORKS[name]()
+    images = jax.random.normal(jax.random.key(1), (3, *image.shape[1:]))
+    return apply, params, trace(apply, params, image, frozen=FROZEN.get(name, "")), images
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_traced_and_folded_networks_are_the_same_function_at_any_batch_size(name):
+    apply, params, model, images = made(name)
+    expected = np.asarray(apply(params, images))
+    assert np.ptp(expected) > 1e-3  # not a constant, which would prove nothing
+    folded = fold(model)
+    for m, tolerance in ((model, 1e-6), (folded, 1e-5)):
+        for count in (1, 3):
+            got = jax.jit(m.apply)(m.params, images[:count])
+            scale = np.abs(expected).max()
+            np.testing.assert_allclose(got, expected[:count], atol=tolerance * scale, rtol=0)
+    assert len(folded.graph.ops) < len(model.graph.ops)
+
+
+@pytest.mark.parametrize("name", ["linen", "equinox", "haiku resnet", "dense"])
+def test_gradients_are_the_functions_own(name):
+    apply, params, model, images = made(name)
+    theirs = jax.grad(lambda p: (apply(p, images) ** 2).sum(), allow_int=True)(params)
+    ours = jax.grad(lambda p: (model.apply(p, images) ** 2).sum())(model.params)
+    theirs = dict(hcjax.trees.paths(theirs))
+    assert set(ours) <= set(theirs) and len(ours) > 1
+    for path, gradient in ours.items():
+        scale = float(jnp.abs(theirs[path]).max())
+        np.testing.assert_allclose(gradient, theirs[path], atol=1e-5 * scale, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["linen", "nnx", "haiku resnet", "haiku mobilenet"])
+def test_fold_leaves_layers_with_a_kernel_and_a_bias(name):
+    _, _, model, _ = made(name)
+    folded = fold(model)
+    assert "rsqrt" in [op.kind for op in model.graph.ops]
+    assert not {"rsqrt", "sub"} & {op.kind for op in folded.graph.ops}
+    layers = [op for op in folded.graph.ops if op.macs]
+    assert all(len(op.inputs) == 3 for op in layers)  # image, kernel, bias
+    assert len(folded.params) == 2 * len(layers)
+    assert all(path.endswith(("/kernel", "/bias")) for path in folded.params)
+
+
+def test_a_kernel_used_twice_stays_one_leaf():
+    _, _, model, images = made("dense")
+    folded = fold(model)
+    assert len(model.params) == 5
+    shared = [p for p in folded.params if folded.params[p].shape == (1, 1, 11, 11)]
+    assert len(shared) == 1
+    changed = folded.params | {shared[0]: folded.params[shared[0]] * 0}
+    assert np.ptp(np.asarray(folded.apply(changed, images)), axis=0).max() < 1e-6
+
+
+def test_statistics_are_constants_and_unused_leaves_are_listed():
+    _, _, model, _ = made("nnx")
+    assert not [p for p in model.params if "mean" in p or "var" in p]
+    assert any("rngs" in p for p in model.dropped)
+    with pytest.raises(ValueError, match=r"frozen='x/\.\*' matches no leaf; the leaves are: w"):
+        trace(lambda p, x: x @ p["w"], {"w": jnp.ones((4, 2))}, jnp.ones((1, 4)), frozen="x/.*")
+
+
+def test_relu_keeps_its_gradient_at_zero():
+    model = trace(lambda p, x: jax.nn.relu(x * p), jnp.ones(3), jnp.ones((1, 3)))
+    gradient = jax.grad(lambda x: model.apply(model.params, x).sum())(jnp.zeros((1, 3)))
+    assert gradient.tolist() == [[0, 0, 0]]
+    assert [op.kind for op in model.graph.ops][-1] == "relu"
+
+
+def test_a_custom_derivative_that_is_not_kept_is_listed():
+    @jax.custom_vjp
+    def rounded(x):
+        return jnp.round(x)
+
+    rounded.defvjp(lambda x: (rounded(x), None), lambda _, g: (g,))
+    model = trace(lambda p, x: rounded(x * p), jnp.ones(3), jnp.ones((1, 3)))
+    assert len(model.plain) == 1 and "test_graph.py" in model.plain[0]
+
+
+def dropped_out(p, x):
+    return (x * jax.random.bernoulli(jax.random.key(0), 0.5, x.shape[1:])) @ p
+
+
+def normalised(p, x):
+    return (x - x.mean(0)) @ p
+
+
+def counted(p, x):
+    return (x @ p)[: int(x.shape[0])]
+
+
+def looped(p, x):
+    return lax.fori_loop(0, 3, lambda i, c: c * 2, x @ p)
+
+
+@pytest.mark.parametrize(
+    "apply, message",
+    [
+        (dropped_out, r"test_graph.py:\d+ \(dropped_out\).* draws random bits.*inference mode"),
+        (normalised, r"test_graph.py:\d+ \(normalised\).* reduces over the batch.*inference mode"),
+        (counted, r"test_graph.py:\d+: the network needs the batch size as a number"),
+        (looped, r"test_graph.py:\d+ \(looped\): a graph holds no"),
+        (lambda p, x: (x @ p, x), r"must return one array \[N, K\], got f32\[b,2\], f32\[b,4\]"),
+        (lambda p, x: (x @ p).sum(1), r"must return one array \[N, K\], got f32\[b\]"),
+    ],
+)
+def test_what_is_no_network_in_inference_is_a_type_error_that_names_the_line(apply, message):
+    with pytest.raises(TypeError, match=message):
+        trace(apply, jnp.ones((4, 2)), jnp.ones((1, 4)))
+
+
+def test_training_mode_of_a_library_is_named():
+    apply, params, image = nnx_cnn(train=True)
+    with pytest.raises(TypeError, match=r"networks.py:\d+ .*training mode"):
+        trace(apply, params, image)
+
+
+def test_params_and_images_of_other_shapes_are_refused():
+    _, _, model, images = made("linen")
+    with pytest.raises(ValueError, match=r"images must be \[N, 16, 16, 3\], got \(3, 8, 16, 3\)"):
+        model.apply(model.params, images[:, :8])
+    with pytest.raises(ValueError, match="params must have the structure"):
+        model.apply({}, images)
+
+
+def test_cost_counts_what_the_papers_count():
+    network = hcjax.models.create("lenet5")
+    params, state = network.init(jax.random.key(0))
+    model = trace(hcjax.inference(network.apply, state), params, jnp.ones((1, 28, 28, 1)))
+    # 24²·20·25 + 8²·50·500 + 800·500 + 500·10
+    assert cost(model).macs == cost(fold(model)).macs == 2_293_000
+    assert cost(model).parameters == cost(fold(model)).parameters == 431_080
+    assert cost(model).weight_bytes == 4 * 431_080
+    rows = cost(fold(model)).rows
+    assert [row.name for row in rows] == ["conv1", "conv2", "dense1", "dense2"]
+    assert rows[0].shape == (24, 24, 20) and rows[0].activation_bytes == 24 * 24 * 20 * 4
+    table = str(cost(fold(model)))
+    assert "2,293,000" in table and table.splitlines()[1].startswith("conv1")
+
+
+def test_cost_divides_by_groups():
+    x, k = jnp.ones((1, 5, 5, 4)), jnp.ones((3, 3, 2, 6))
+
+    def apply(p, x):
+        y = lax.conv_general_dilated(
+            x, p, (1, 1), "VALID", feature_group_count=2,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )  # fmt: skip
+        return y.mean((1, 2))
+
+    assert cost(trace(apply, k, x)).macs == 3 * 3 * 6 * 9 * 2
