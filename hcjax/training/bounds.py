@@ -117,7 +117,7 @@ def largest_batch(
       per_chip, batch_size, peak (bytes; it was compiled and fits), predicted (bytes, by the line;
       None if it is one of the line's own two), bytes_per_example (the line's slope) and tried, a
       list of [examples per chip, peak or None where it was refused]. A line that leaves more than
-      2 % unused is drawn once or twice again.
+      2 % unused is drawn again, up to five times.
 
     Note:
       A small batch stays in on-chip memory and says nothing of the slope, so the second program
@@ -140,12 +140,14 @@ def largest_batch(
     while not attempt(second) and second > per_chip + 8:
         second = _round((second + per_chip) / 2)
     refused, slope = float("inf"), 0.0
-    for _ in range(3):
+    for _ in range(6):
         (low, small, _), (high, large, _) = fits[-2:] if len(fits) > 1 else 2 * fits
         slope = (large - small) / max(1, high - low)
         if slope <= 0:
             break
-        count = _round(min(high + (room - large) / slope, 0.95 * refused))
+        # a line that was far off is drawn again from half-way, in proportion
+        most = (high * refused) ** 0.5 if 1.5 * high < refused < float("inf") else 0.95 * refused
+        count = _round(min(high + (room - large) / slope, most))
         if count <= 1.02 * high:
             break
         if not attempt(count, int(large + slope * (count - high))):
@@ -207,10 +209,11 @@ def text(plan: dict) -> str:
     row("compiled in", lambda step: f"{step['compile_seconds']:.1f} s")
     most = plan["largest_batch"]
     if most:
-        each = f"{most['bytes_per_example'] / 1024:.1f} KiB per example"
         size = f"{most['peak'] / GiB:.2f} of {hbm}"
+        if (slope := most["bytes_per_example"]) > 0:  # it falls where more is computed again
+            size += f", {slope / 1024:.1f} KiB per example"
         found = f"{most['per_chip']} per chip, {most['batch_size']} in all"
-        lines += ["", f"largest batch that fits: {found}; compiled: {size}, {each}"]
+        lines += ["", f"largest batch that fits: {found}; compiled: {size}"]
     if plan["scaling"]:
         lines += ["", "weak scaling, the same batch per chip (bounds; * its own program compiled)"]
         lines += [

@@ -99,6 +99,22 @@ def test_a_batch_that_the_line_promised_but_is_refused_is_made_smaller():
     assert found["per_chip"] == 9_496  # 95 % of what was refused, in eights
 
 
+def test_a_line_through_two_batches_that_stay_on_the_chip_is_drawn_again():
+    where = chips.parse("v5e:2x4")
+    room = where.chip.hbm_bytes
+
+    def compile_for(part, per_chip):
+        if per_chip > 15_000:
+            raise bounds.TooLarge("too large")
+        slope = room / 400_000 if per_chip < 500 else room / 15_000
+        return {"memory": {"peak": slope * per_chip}, "bytes_accessed": room / 12}
+
+    found = bounds.largest_batch(compile_for(where, 16), where, 16, compile_for)
+    assert found["tried"][1][0] < 500 and found["tried"][2][1] is None
+    assert 0.9 * 15_000 <= found["per_chip"] <= 15_000
+    assert len(found["tried"]) <= 8
+
+
 def test_a_batch_that_is_already_the_largest_stays():
     where = chips.parse("v5e:2x4")
 
