@@ -163,6 +163,18 @@ def test_each_rule_is_chosen_for_the_form_it_is_made_for(name):
     assert [name for _, _, verdict in rows if verdict.startswith(f"{name}: ")]
 
 
+@pytest.mark.parametrize("step", [2, 3])
+@pytest.mark.parametrize("padding", [(0, 0), (1, 1), (2, 1)])
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_every_phase_of_a_dilated_image_is_right(step, padding, size):
+    def plain(x, k):
+        return layer(x, k, padding=[padding] * 2, lhs_dilation=(step, step))
+
+    x, k = image(2, 5, 4, 3), integers((size, size, 3, 2), "float32", 1)
+    ours = jax.jit(accelerate(plain, platform="cpu"))(x, k)
+    np.testing.assert_array_equal(ours, jax.jit(plain)(x, k))
+
+
 def test_the_kernel_gradient_of_a_loop_is_canonical():
     function, x, k = CHOSEN["canonical_in_loop"]
     jaxpr = jax.make_jaxpr(accelerate(function, platform="cpu"))(image(*x), image(*k))
