@@ -60,9 +60,7 @@ def accelerate(fn: Callable, *, platform: str | None = None) -> Callable:
         table = RULES.get(platform or jax.default_backend())
         if not table:
             return fn(*args, **kwargs)
-        leaves, tree = jax.tree.flatten((args, kwargs))
-        dynamic = [x for x in leaves if _is_array(x)]
-        static = tuple(None if _is_array(x) else (type(x), x) for x in leaves)
+        dynamic, static, tree = _split(args, kwargs)
         try:
             if (tree, static) not in traced:
                 traced[tree, static] = _Traced(fn, tree, static)
@@ -112,22 +110,18 @@ def explanation(
       fn, *args, **kwargs: as of `explain`.
       table: primitive name -> rules, e.g. `RULES["cpu"]`.
     """
-    leaves, tree = jax.tree.flatten((args, kwargs))
-    static = tuple(None if _is_array(x) else (type(x), x) for x in leaves)
-    flat = _Traced(fn, tree, static).flat
-    jaxpr = jax.make_jaxpr(flat)(*[x for x in leaves if _is_array(x)])
+    dynamic, static, tree = _split(args, kwargs)
+    jaxpr = jax.make_jaxpr(_Traced(fn, tree, static).flat)(*dynamic)
     rows = []
     for eqn, loop in walker.equations(jaxpr):
-        rules = table.get(eqn.primitive.name, ())
-        if not rules:
+        tried = _tried(table, eqn, loop)
+        if not tried:
             continue
-        whys = []
-        for rule in rules:
-            found = rule(eqn, loop)
-            if callable(found):
-                whys = [f"{rule.__name__}: {inspect.getdoc(rule).splitlines()[0]}"]
-                break
-            whys.append(f"{rule.__name__} does not apply: {found}")
+        rule, found = tried[-1]
+        if callable(found):
+            whys = [f"{rule.__name__}: {inspect.getdoc(rule).splitlines()[0]}"]
+        else:
+            whys = [f"{rule.__name__} does not apply: {found}" for rule, found in tried]
         shapes = " * ".join(v.aval.str_short(short_dtypes=True) for v in eqn.invars)
         shapes += f" -> {eqn.outvars[0].aval.str_short(short_dtypes=True)}"
         what = f"{eqn.primitive.name} {shapes}{' in a loop' if loop else ''}"
@@ -139,13 +133,27 @@ def chooser(table: Table) -> walker.Choose:
     """Returns the choice that takes, for each equation, the first rule that applies."""
 
     def choose(eqn, loop):
-        for rule in table.get(eqn.primitive.name, ()):
-            found = rule(eqn, loop)
-            if callable(found):
-                return found
-        return None
+        tried = _tried(table, eqn, loop)
+        return tried[-1][1] if tried and callable(tried[-1][1]) else None
 
     return choose
+
+
+def _tried(table: Table, eqn: walker.Eqn, loop: bool) -> list[tuple[Rule, Callable | str]]:
+    """Returns each rule asked and its answer, up to the first that applies."""
+    tried = []
+    for rule in table.get(eqn.primitive.name, ()):
+        tried.append((rule, rule(eqn, loop)))
+        if callable(tried[-1][1]):
+            break
+    return tried
+
+
+def _split(args: tuple, kwargs: dict) -> tuple[list, tuple, Any]:
+    """Returns (array leaves, for each leaf None or its type and static value, tree) of a call."""
+    leaves, tree = jax.tree.flatten((args, kwargs))
+    static = tuple(None if _is_array(x) else (type(x), x) for x in leaves)
+    return [x for x in leaves if _is_array(x)], static, tree
 
 
 class _Traced:

@@ -81,10 +81,11 @@ def rewritten(jaxpr: Any, choose: Choose, *, loop: bool = False) -> Callable[...
       [2.0]
     """
     whole = closed(jaxpr)
-    if not any(choose(*found) for found in equations(whole, loop)):
-        return None
     steps = [_step(eqn, choose, loop) for eqn in whole.jaxpr.eqns]
-    return lambda *inputs: _run(whole, steps, inputs)
+    if not any(steps):
+        return None
+    forgotten = _forgotten(whole.jaxpr)
+    return lambda *inputs: _run(whole, steps, forgotten, inputs)
 
 
 def bind(eqn: Eqn, inputs: Sequence[Any], params: dict | None = None) -> list:
@@ -121,23 +122,30 @@ _INSTALLED = tuple(
 )
 
 
-def _run(whole: core.ClosedJaxpr, steps: list, inputs: Sequence[Any]) -> list:
-    """Evaluates a closed jaxpr, equation by equation, forgetting what is read no more."""
-    jaxpr = whole.jaxpr
+def _forgotten(jaxpr: core.Jaxpr) -> list[set]:
+    """Returns the variables that are read no more after each equation."""
     last = {v: i for i, eqn in enumerate(jaxpr.eqns) for v in eqn.invars if not _literal(v)}
     last |= {v: len(jaxpr.eqns) for v in jaxpr.outvars if not _literal(v)}
+    return [
+        {v for v in (*eqn.invars, *eqn.outvars) if not _literal(v) and last.get(v, i) <= i}
+        for i, eqn in enumerate(jaxpr.eqns)
+    ]
+
+
+def _run(whole: core.ClosedJaxpr, steps: list, forgotten: list[set], inputs: Sequence[Any]) -> list:
+    """Evaluates a closed jaxpr, equation by equation."""
+    jaxpr = whole.jaxpr
     env = dict(zip(jaxpr.constvars, whole.consts, strict=True))
     env |= zip(jaxpr.invars, inputs, strict=True)
 
     def read(v):
         return v.val if _literal(v) else env[v]
 
-    for i, (eqn, step) in enumerate(zip(jaxpr.eqns, steps, strict=True)):
+    for eqn, step, gone in zip(jaxpr.eqns, steps, forgotten, strict=True):
         values = [read(v) for v in eqn.invars]
         env |= zip(eqn.outvars, step(*values) if step else bind(eqn, values), strict=True)
-        for v in {v for v in (*eqn.invars, *eqn.outvars) if not _literal(v)}:
-            if last.get(v, i) <= i:
-                env.pop(v, None)
+        for v in gone:
+            env.pop(v, None)
     return [read(v) for v in jaxpr.outvars]
 
 
@@ -146,21 +154,21 @@ def _step(eqn: Eqn, choose: Choose, loop: bool) -> Callable[..., list] | None:
     if chosen := choose(eqn, loop):
         return lambda *inputs: _as_list(chosen(*inputs), eqn)
     loop = loop or eqn.primitive.name in LOOPS
-    found = bodies(eqn)
-    if not any(choose(*e) for values in found.values() for b in values for e in equations(b, loop)):
-        return None
     if eqn.primitive.name in _MAPS:
-        return _mapped(eqn, choose, loop)
+        inside = equations(eqn.params["jaxpr"], loop)
+        return _mapped(eqn, choose, loop) if any(choose(*e) for e in inside) else None
     changed = {}
-    for name, value in eqn.params.items():
-        if name in found:
-            new = tuple(_body(b, choose, loop) for b in found[name])
-            changed[name] = new if isinstance(value, tuple | list) else new[0]
+    for name, found in bodies(eqn).items():
+        new = [_body(body, choose, loop) for body in found]
+        if any(b is not a for a, b in zip(found, new, strict=True)):
+            changed[name] = tuple(new) if isinstance(eqn.params[name], tuple | list) else new[0]
+    if not changed:
+        return None
     return lambda *inputs: bind(eqn, inputs, eqn.params | changed)
 
 
 def _body(body: Any, choose: Choose, loop: bool) -> Any:
-    """Returns a nested jaxpr rewritten, of the same type; itself if the rewrite cannot be held."""
+    """Returns a nested jaxpr rewritten, of the same type; itself if nothing in it changes."""
     function = rewritten(body, choose, loop=loop)
     if function is None:
         return body

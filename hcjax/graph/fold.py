@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hcjax.graph import values as values_of
-from hcjax.graph.model import LAYERS, Graph, Model, Op, layer_of
+from hcjax.graph.model import LAYERS, Graph, Model, Op, layer_of, reaching
 
 _AFFINE = ("add", "sub", "mul", "div", "neg")
 
@@ -65,7 +65,7 @@ def fold(model: Model) -> Model:
                 kept[kept.index(found)] = new
                 continue
         kept.append(op)
-    return _rebuilt(model, _reaching(kept, model.graph.logits), values)
+    return _rebuilt(model, reaching(kept, model.graph.logits), values)
 
 
 class _Layer(NamedTuple):
@@ -78,16 +78,15 @@ class _Layer(NamedTuple):
     output: int
     changed: bool
 
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        """What the layer reads."""
+        return self.op.inputs
 
-def _reaching(kept: list[Op | _Layer], logits: int) -> list[Op | _Layer]:
-    """Returns what the logits depend on, in order."""
-    wanted, found = {logits}, []
-    for item in reversed(kept):
-        outputs = item.outputs if isinstance(item, Op) else (item.output,)
-        if wanted.intersection(outputs):
-            found.append(item)
-            wanted.update(item.inputs if isinstance(item, Op) else item.op.inputs)
-    return found[::-1]
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        """The one number it computes."""
+        return (self.output,)
 
 
 def _axis(op: Op, values: dict[int, Any]) -> int | None:

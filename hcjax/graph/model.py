@@ -7,7 +7,7 @@ means q · batch + r.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,8 +16,14 @@ import numpy as np
 
 from hcjax import jaxpr as walker
 
-Size = tuple[int, int]  # (q, r): q · batch + r
 LAYERS = ("conv_general_dilated", "dot_general")  # kinds of op with a kernel
+
+
+class Size(NamedTuple):
+    """A size that is q · batch + r, of a shape or among an equation's parameters."""
+
+    q: int
+    r: int
 
 
 class Op(NamedTuple):
@@ -26,7 +32,7 @@ class Op(NamedTuple):
     kind: the primitive's name, or "relu". inputs: numbers of its operands. outputs: of its results.
     shape: of its first result, sizes as (q, r). dtype: of that. source: the user's line. run: the
     function of (batch size, operands) that computes the list of results. params: the primitive's,
-    sizes that depend on the batch as `Scaled`. macs: products that are added up, for one image.
+    sizes that depend on the batch as `Size`. macs: products that are added up, for one image.
     """
 
     kind: str
@@ -46,7 +52,7 @@ class Op(NamedTuple):
 
     def sizes(self, batch: int) -> tuple[int, ...]:
         """Returns the shape of its first result at a batch size."""
-        return tuple(q * batch + r for q, r in self.shape)
+        return at_batch(self.shape, batch)
 
 
 class Graph(NamedTuple):
@@ -61,15 +67,6 @@ class Graph(NamedTuple):
     logits: int
     params: dict[str, int]
     constants: dict[int, Any]
-
-    @property
-    def readers(self) -> dict[int, list[Op]]:
-        """Which ops read a number; the logits have one reader more that is none."""
-        found: dict[int, list] = {}
-        for op in self.ops:
-            for i in op.inputs:
-                found.setdefault(i, []).append(op)
-        return found
 
 
 class Model(NamedTuple):
@@ -138,7 +135,7 @@ def run(
 
 
 def bound(eqn: walker.Eqn, params: dict) -> Callable[..., list]:
-    """Returns an equation as a function of batch size and operands; `params` hold (q, r) sizes."""
+    """Returns an equation as a function of batch size and operands; `params` may hold sizes."""
 
     def compute(batch, *inputs):
         return walker.bind(eqn, [_array(x) for x in inputs], at_batch(params, batch))
@@ -146,16 +143,9 @@ def bound(eqn: walker.Eqn, params: dict) -> Callable[..., list]:
     return compute
 
 
-class Scaled(NamedTuple):
-    """A size q · batch + r among an equation's parameters."""
-
-    q: int
-    r: int
-
-
 def at_batch(value: Any, batch: int) -> Any:
-    """Returns an equation's parameters with every `Scaled` size at a batch size."""
-    if isinstance(value, Scaled):
+    """Returns an equation's parameters with every `Size` size at a batch size."""
+    if isinstance(value, Size):
         return value.q * batch + value.r
     if isinstance(value, dict):
         return {k: at_batch(v, batch) for k, v in value.items()}
@@ -178,3 +168,13 @@ def layer_of(path: str) -> str:
     parts = path.split("/")
     parts = parts[:-1] if parts[-1] == "value" and len(parts) > 1 else parts  # of NNX
     return "/".join(parts[:-1] or parts)
+
+
+def reaching(items: Sequence[Any], logits: int) -> list:
+    """Returns what the logits depend on, in order, of things with `inputs` and `outputs`."""
+    wanted, kept = {logits}, []
+    for item in reversed(items):
+        if wanted.intersection(item.outputs):
+            kept.append(item)
+            wanted.update(item.inputs)
+    return kept[::-1]

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from hcjax import jaxpr as walker
-from hcjax.graph.model import LAYERS, Op, Scaled, bound
+from hcjax.graph.model import LAYERS, Op, Size, bound
 
 _INLINED = ("jit", "pjit", "closed_call", "remat2", "checkpoint")
 _CUSTOM = ("custom_jvp_call", "custom_vjp_call")
@@ -33,11 +33,11 @@ class Reader:
             self.constants[self._next] = constant
         return self._next
 
-    def size(self, dim: Any) -> tuple[int, int]:
-        """Returns a dimension as (q, r)."""
+    def size(self, dim: Any) -> Size:
+        """Returns a dimension for any batch size."""
         if isinstance(dim, int | np.integer):
-            return 0, int(dim)
-        return int(dim // self._batch), int(dim % self._batch)
+            return Size(0, int(dim))
+        return Size(int(dim // self._batch), int(dim % self._batch))
 
     def read(self, jaxpr: Any, inputs: list[int], source: str = "") -> list[int]:
         """Returns the numbers of a jaxpr's results, for those of its inputs.
@@ -106,13 +106,13 @@ class Reader:
         return math.prod(outputs) * math.prod(left[a] for a in numbers[0][0])
 
     def _scaled(self, value: Any) -> Any:
-        """Returns an equation's parameters with every symbolic size as `Scaled`."""
+        """Returns an equation's parameters with every symbolic size as `Size`."""
         if isinstance(value, dict):
             return {k: self._scaled(v) for k, v in value.items()}
         if type(value) in (tuple, list):
             return type(value)(self._scaled(v) for v in value)
         if type(value).__name__ == "_DimExpr":
-            return Scaled(*self.size(value))
+            return self.size(value)
         return value
 
 

@@ -18,7 +18,7 @@ from jax import export
 
 from hcjax import jaxpr as walker
 from hcjax import trees
-from hcjax.graph.model import Graph, Model, Op
+from hcjax.graph.model import Graph, Model, Op, reaching
 from hcjax.graph.reader import Reader
 
 _RANDOM = ("random_bits", "random_split", "random_fold_in", "threefry2x32", "rng_uniform")
@@ -84,7 +84,7 @@ def trace(apply: Callable, params: Any, images: Any, *, frozen: str = "") -> Mod
             f"the network must return one array [N, K], got {shapes}; in training mode some "
             "libraries return new statistics too: use inference mode"
         )
-    ops = _reaching(reader.ops, outputs[0])
+    ops = reaching(reader.ops, outputs[0])
     used = {i for op in ops for i in op.inputs} | {outputs[0]}
     trained, constants, dropped = {}, {k: v for k, v in reader.constants.items() if k in used}, []
     for (path, leaf), number in zip(named, numbers, strict=True):
@@ -110,16 +110,6 @@ def trace(apply: Callable, params: Any, images: Any, *, frozen: str = "") -> Mod
         tuple(dropped),
         tuple(reader.plain),
     )
-
-
-def _reaching(ops: list[Op], logits: int) -> list[Op]:
-    """Returns the ops that the logits depend on, in order."""
-    wanted, kept = {logits}, []
-    for op in reversed(ops):
-        if wanted.intersection(op.outputs):
-            kept.append(op)
-            wanted.update(op.inputs)
-    return kept[::-1]
 
 
 def _check_inference(ops: list[Op], reader: Reader, images: int) -> None:

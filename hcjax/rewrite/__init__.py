@@ -7,35 +7,30 @@ does. A platform without a table is left alone: nothing here helps it until a me
 
 from hcjax.rewrite import convolution, depthwise, gradients, pooling
 
-_CPU = {
-    "reduce_window_max": (pooling.max_pool,),
-    "reduce_window_sum": (pooling.sum_pool,),
-    "select_and_scatter_add": (pooling.max_pool_gradient,),
-    "conv_general_dilated": (
-        depthwise.depthwise,
-        depthwise.depthwise_kernel_gradient,
-        convolution.few_pixels,
-        gradients.kernel_gradient_columns,
-        gradients.kernel_gradient_barred,
-        gradients.input_gradient_phases,
-        convolution.canonical_in_loop,
-        convolution.barrier,
-    ),
-}
-_CONVOLUTIONS = _CPU["conv_general_dilated"]
-_BARRED = _CONVOLUTIONS.index(gradients.kernel_gradient_barred)
+
+def _cpu(*kernel_gradients):
+    """Returns the table of a CPU, with its rules for kernel gradients of many channels."""
+    return {
+        "reduce_window_max": (pooling.max_pool,),
+        "reduce_window_sum": (pooling.sum_pool,),
+        "select_and_scatter_add": (pooling.max_pool_gradient,),
+        "conv_general_dilated": (
+            depthwise.depthwise,
+            depthwise.depthwise_kernel_gradient,
+            convolution.few_pixels,
+            gradients.kernel_gradient_columns,
+            *kernel_gradients,
+            gradients.input_gradient_phases,
+            convolution.canonical_in_loop,
+            convolution.barrier,
+        ),
+    }
+
 
 # "cpu+onednn" is a CPU whose programs are compiled with `training.compiler.OPTIONS`
 RULES = {
-    "cpu": _CPU,
-    "cpu+onednn": _CPU
-    | {
-        "conv_general_dilated": (
-            *_CONVOLUTIONS[:_BARRED],
-            gradients.kernel_gradient_chunks,
-            *_CONVOLUTIONS[_BARRED:],
-        )
-    },
+    "cpu": _cpu(gradients.kernel_gradient_barred),
+    "cpu+onednn": _cpu(gradients.kernel_gradient_chunks, gradients.kernel_gradient_barred),
 }
 
 __all__ = ["RULES"]

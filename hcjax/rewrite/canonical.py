@@ -130,6 +130,36 @@ def refused(c: Conv) -> str:
     return ""
 
 
+def layer_behind(c: Conv, x: jax.Array, dy: jax.Array) -> tuple[Conv, jax.Array, jax.Array]:
+    """Returns the layer whose kernel gradient this is, its images and their result's gradient.
+
+    In canonical order x is (I, *S, N), dy is (*S', N, O) and the result (I, *K, O): the layer's
+    taps are the result's pixels, and its strides the kernel's dilation.
+
+    Returns:
+      (layer, [N, *S, I], [N, *S', O]), ungrouped.
+    """
+    x, dy = c.inputs(x, dy)
+    n = x.ndim
+    x = lax.transpose(x, (n - 1, *range(1, n - 1), 0))
+    dy = lax.transpose(dy, (n - 2, *range(n - 2), n - 1))
+    layer = c._replace(
+        image=x.shape,
+        kernel=(*c.out[1:-1], c.image[0], c.out[-1]),
+        out=dy.shape,
+        strides=c.kernel_dilation,
+        kernel_dilation=c.strides,
+        batch_groups=1,
+    )
+    return layer, x, dy
+
+
+def kernel_result(c: Conv, k: jax.Array) -> jax.Array:
+    """Returns a kernel [*K, I, O] in the order of the gradient that `layer_behind` was given."""
+    n = k.ndim
+    return c.result(lax.transpose(k, (n - 2, *range(n - 2), n - 1)))
+
+
 def dot(c: Conv, a: jax.Array, b: jax.Array, axes: tuple) -> jax.Array:
     """Returns a product of matrices with the precision and result type of a convolution."""
     return lax.dot_general(a, b, (axes, ((), ())), **c.options)

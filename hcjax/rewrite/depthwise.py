@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from hcjax.jaxpr import Eqn
-from hcjax.rewrite.canonical import Conv, columns, conv
+from hcjax.rewrite.canonical import Conv, columns, conv, kernel_result, layer_behind
 
 
 def depthwise(eqn: Eqn, loop: bool) -> Callable | str:
@@ -57,20 +55,11 @@ def _depthwise(c: Conv, x: jax.Array, k: jax.Array) -> jax.Array:
 
 def _depthwise_kernel_gradient(c: Conv, x: jax.Array, dy: jax.Array) -> jax.Array:
     """Returns, per tap and channel, the sum over batch and pixels of x times dy."""
-    x, dy = c.inputs(x, dy)
-    n = x.ndim
-    x = lax.transpose(x, (n - 1, *range(1, n - 1), 0))  # [N, *S, C]
-    dy = lax.transpose(dy, (n - 2, *range(n - 2), n - 1))  # [N, *S', C · M]
+    layer, x, dy = layer_behind(c, x, dy)
     channels = c.batch_groups
-    layer = c._replace(
-        image=x.shape, kernel=(*c.out[1:-1], channels, channels), out=(*dy.shape[:-1], channels),
-        strides=c.kernel_dilation, kernel_dilation=c.strides, batch_groups=1,
-    )  # fmt: skip
     dy = dy.reshape(*dy.shape[:-1], channels, -1)
     cols = columns(x, layer).reshape(*dy.shape[:-2], -1, channels)
-    axes = tuple(range(n - 1))
-    sums = [
-        (cols[..., i, :, None] * dy).sum(axes).reshape(-1) for i in range(math.prod(c.out[1:-1]))
-    ]
+    axes = tuple(range(x.ndim - 1))
+    sums = [(cols[..., i, :, None] * dy).sum(axes).reshape(-1) for i in range(layer.taps)]
     k = jnp.stack(sums).reshape(*c.out[1:-1], 1, c.out[-1])
-    return c.result(lax.transpose(k, (n - 2, *range(n - 2), n - 1)))
+    return kernel_result(c, k)

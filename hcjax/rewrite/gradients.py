@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from hcjax.jaxpr import Eqn, bind
-from hcjax.rewrite.canonical import Conv, conv, dot, refused, rows
+from hcjax.rewrite.canonical import Conv, conv, dot, kernel_result, layer_behind, refused, rows
 
 _FEW_COLUMNS = 32  # taps · channels; beyond, im2col moves more bytes than it saves
 _CHUNKS = 8  # parts of a batch whose transposes stay in the second-level cache
@@ -107,31 +107,10 @@ def _barred(eqn: Eqn, c: Conv, parts: int, loop: bool) -> Callable:
 
 
 def _columns_gradient(c: Conv, x: jax.Array, dy: jax.Array) -> jax.Array:
-    """Returns a kernel gradient as columns transposed times a matrix.
-
-    In canonical order x is (I, *S, N), dy is (*S', N, O) and the result (I, *K, O); its taps are
-    the pixels of the layer's kernel, and c.kernel_dilation are the layer's strides.
-    """
-    x, dy = c.inputs(x, dy)
-    n = x.ndim
-    x = lax.transpose(x, (n - 1, *range(1, n - 1), 0))  # [N, *S, I]
-    dy = lax.transpose(dy, (n - 2, *range(n - 2), n - 1))  # [N, *S', O]
-    layer = Conv(
-        image=x.shape,
-        kernel=(*c.out[1:-1], c.image[0], c.out[-1]),
-        out=dy.shape,
-        strides=c.kernel_dilation,
-        padding=c.padding,
-        image_dilation=c.image_dilation,
-        kernel_dilation=c.strides,
-        groups=1,
-        batch_groups=1,
-        orders=c.orders,
-        options=c.options,
-    )
+    """Returns a kernel gradient as columns transposed times a matrix."""
+    layer, x, dy = layer_behind(c, x, dy)
     k = dot(c, rows(x, layer), dy.reshape(-1, dy.shape[-1]), ((1,), (0,)))
-    k = k.reshape(layer.kernel)  # [*K, I, O]
-    return c.result(lax.transpose(k, (n - 2, *range(n - 2), n - 1)))
+    return kernel_result(c, k.reshape(layer.kernel))
 
 
 def _phases(c: Conv, dy: jax.Array, k: jax.Array) -> jax.Array:

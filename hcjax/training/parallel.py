@@ -47,15 +47,8 @@ def train(
       `(state, batch, key) -> (state, sums)`; every leaf of `batch` is [D, N/D, ...] with D the
       number of this host's devices, see `shard`.
     """
-    mapped = jax.pmap(
-        compiler.rewritten(train_step) if accelerate else train_step,
-        AXIS,
-        in_axes=(None, 0, None),
-        out_axes=(None, None),
-        donate_argnums=(0,),
-        devices=devices,
-    )
-    return _compiled(mapped, 1, donate_argnums=(0,)) if accelerate else mapped
+    axes = {"in_axes": (None, 0, None), "out_axes": (None, None), "devices": devices}
+    return _mapped(train_step, accelerate, replicated=1, donate=(0,), **axes)
 
 
 def evaluate(
@@ -74,21 +67,27 @@ def evaluate(
       The same function of a sharded batch; sums are over all devices of all hosts, `each` holds
       this host's examples as [D, N/D, ...].
     """
-    step = compiler.rewritten(eval_step) if accelerate else eval_step
-    mapped = jax.pmap(step, AXIS, in_axes=(None, None, 0), out_axes=(None, 0), devices=devices)
-    return _compiled(mapped, 2) if accelerate else mapped
+    axes = {"in_axes": (None, None, 0), "out_axes": (None, 0), "devices": devices}
+    return _mapped(eval_step, accelerate, replicated=2, **axes)
 
 
-def _compiled(mapped: Callable, replicated: int, **jit: Any) -> Callable:
-    """Returns a mapped step compiled with better kernels, unless it loops over convolutions.
+def _mapped(
+    step: Callable, accelerate: bool, *, replicated: int, donate: tuple[int, ...] = (), **axes: Any
+) -> Callable:
+    """Returns a step over all devices, accelerated if asked for.
+
+    Then it is compiled with better kernels too, unless it loops over convolutions.
 
     Args:
+      donate: arguments whose memory the results may take. axes: of `jax.pmap`.
       replicated: how many arguments, the first ones, are not split. They are laid out as results
         are, or the second step, which takes the first one's results, would be traced anew.
     """
-    if not compiler.options():
+    step = compiler.rewritten(step) if accelerate else step
+    mapped = jax.pmap(step, AXIS, donate_argnums=donate, **axes)
+    if not (accelerate and compiler.options()):
         return mapped
-    jitted = jax.jit(mapped, compiler_options=compiler.options(), **jit)
+    jitted = jax.jit(mapped, compiler_options=compiler.options(), donate_argnums=donate)
     layout = NamedSharding(Mesh(jax.devices(), (AXIS,)), PartitionSpec())
     chosen = None
 
@@ -97,7 +96,7 @@ def _compiled(mapped: Callable, replicated: int, **jit: Any) -> Callable:
         done = isinstance(first, jax.Array) and first.sharding == layout
         return tree if done else jax.device_put(tree, layout)
 
-    def step(*args):
+    def run(*args):
         nonlocal chosen
         args = (*map(placed, args[:replicated]), *args[replicated:])
         if chosen is None:
@@ -107,7 +106,7 @@ def _compiled(mapped: Callable, replicated: int, **jit: Any) -> Callable:
                 return chosen(*args)
         return chosen(*args)
 
-    return step
+    return run
 
 
 def shard(batch: dict, count: int | None = None) -> dict:

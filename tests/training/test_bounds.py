@@ -60,6 +60,17 @@ def test_weak_scaling_loses_only_the_all_reduce():
     assert rows[2]["efficiency"] == pytest.approx(expected[0] / expected[2])
 
 
+def compiler(most, peak, *, moved):
+    """Returns what stands for a compiler: `peak(n)` bytes, and at most `most` examples."""
+
+    def compile_for(part, per_chip):
+        if per_chip > most:
+            raise bounds.TooLarge("too large")
+        return {"memory": {"peak": peak(per_chip)}, "bytes_accessed": moved}
+
+    return compile_for
+
+
 @pytest.mark.parametrize("start", [16, 12_000])
 @pytest.mark.parametrize("on_chip", [0, 5_000])
 def test_the_largest_batch_is_found_by_a_line_and_tried(start, on_chip):
@@ -88,12 +99,8 @@ def test_a_batch_that_the_line_promised_but_is_refused_is_made_smaller():
     where = chips.parse("v5e:2x4")
     room = where.chip.hbm_bytes
 
-    def compile_for(part, per_chip):
-        if per_chip > 9_700:
-            raise bounds.TooLarge("too large")
-        # room for 10,004: no multiple of 8, so that the last bit of the line decides nothing
-        return {"memory": {"peak": room / 10_004 * per_chip}, "bytes_accessed": room / 2}
-
+    # room for 10,004: no multiple of 8, so that the last bit of the line decides nothing
+    compile_for = compiler(9_700, lambda n: room / 10_004 * n, moved=room / 2)
     found = bounds.largest_batch(compile_for(where, 1_000), where, 1_000, compile_for)
     assert found["tried"][2] == [10_000, None]
     assert found["per_chip"] == 9_496  # 95 % of what was refused, in eights
@@ -103,12 +110,9 @@ def test_a_line_through_two_batches_that_stay_on_the_chip_is_drawn_again():
     where = chips.parse("v5e:2x4")
     room = where.chip.hbm_bytes
 
-    def compile_for(part, per_chip):
-        if per_chip > 15_000:
-            raise bounds.TooLarge("too large")
-        slope = room / 400_000 if per_chip < 500 else room / 15_000
-        return {"memory": {"peak": slope * per_chip}, "bytes_accessed": room / 12}
-
+    compile_for = compiler(
+        15_000, lambda n: n * room / (400_000 if n < 500 else 15_000), moved=room / 12
+    )
     found = bounds.largest_batch(compile_for(where, 16), where, 16, compile_for)
     assert found["tried"][1][0] < 500 and found["tried"][2][1] is None
     assert 0.9 * 15_000 <= found["per_chip"] <= 15_000
