@@ -23,15 +23,17 @@ def get_config():
     config = default.get_config()
     config.data.source = "idx"
     config.data.path = "/usr/share/datasets/fashion-mnist"
+    config.data.validation = 0
     config.augment.use = ("shift", "flip")
     config.augment.shift.pixels = 2
     config.model.name = "resnet20"
-    config.loss.l2 = 1e-4
+    config.loss.l2 = 5e-4
     config.optim.name = "sgd"
     config.optim.learning_rate = 0.1
     config.optim.momentum = 0.9
     config.optim.nesterov = True
-    config.schedule.name = "cosine"
-    config.schedule.warmup_steps = 400
-    config.train.epochs = 60.0
+    config.schedule.name = "one_cycle"
+    config.schedule.warmup_fraction = 0.2
+    config.train.epochs = 30.0
+    config.train.checkpoint_every = 100
     return config

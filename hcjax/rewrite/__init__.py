@@ -30,7 +30,7 @@ def _cpu(*kernel_gradients):
 # "cpu+onednn" is a CPU whose programs are compiled with `training.compiler.OPTIONS`
 RULES = {
     "cpu": _cpu(gradients.kernel_gradient_barred),
-    "cpu+onednn": _cpu(gradients.kernel_gradient_chunks, gradients.kernel_gradient_barred),
+    "cpu+onednn": _cpu(gradients.kernel_gradient_flat, gradients.kernel_gradient_barred),
 }
 
 __all__ = ["RULES"]

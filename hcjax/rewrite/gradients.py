@@ -13,9 +13,8 @@ from jax import lax
 from hcjax.jaxpr import Eqn, bind
 from hcjax.rewrite.canonical import Conv, conv, dot, kernel_result, layer_behind, refused, rows
 
+_PART = 16  # images of a batch's part, at least: the width of a vector
 _FEW_COLUMNS = 32  # taps · channels; beyond, im2col moves more bytes than it saves
-_CHUNKS = 8  # parts of a batch whose transposes stay in the second-level cache
-_CHUNK_CHANNELS = 32  # at 64 channels and more parts are slower
 
 
 def kernel_gradient_columns(eqn: Eqn, loop: bool) -> Callable | str:
@@ -37,21 +36,23 @@ def kernel_gradient_barred(eqn: Eqn, loop: bool) -> Callable | str:
     again there.
     """
     c = conv(eqn)
-    return _not_kernel_gradient(c) or _barred(eqn, c, 1, loop)
+    return _not_kernel_gradient(c) or _barred(eqn, c, loop)
 
 
-def kernel_gradient_chunks(eqn: Eqn, loop: bool) -> Callable | str:
-    """Computes a kernel gradient from barred operands, part by part of the batch.
+def kernel_gradient_flat(eqn: Eqn, loop: bool) -> Callable | str:
+    """Computes a kernel gradient as a convolution of one image, whose rows are pixels by channels.
 
-    Worth it before oneDNN's kernels, whose transposes of a part stay in cache; without them the
-    parts cost more than they save.
+    The batch lies in the channels, where a matrix product sums it up, part by part of the batch, for
+    a part's operands to stay in cache. With rows that long oneDNN's kernels reach 60 to 100 % of the
+    peak, and the result is the kernel as it stands.
     """
+    del loop
     c = conv(eqn)
     if why := _not_kernel_gradient(c):
         return why
-    if c.image[0] > _CHUNK_CHANNELS or c.image[-1] % _CHUNKS:
-        return f"more than {_CHUNK_CHANNELS} channels, or a batch that {_CHUNKS} does not divide"
-    return _barred(eqn, c, _CHUNKS, loop)
+    if c.strides[-1] != 1:
+        return "the layer's kernel is dilated"
+    return lambda x, dy: _flat_gradient(c, x, dy)
 
 
 def input_gradient_phases(eqn: Eqn, loop: bool) -> Callable | str:
@@ -84,26 +85,37 @@ def _not_kernel_gradient(c: Conv) -> str:
     return refused(c)
 
 
-def _barred(eqn: Eqn, c: Conv, parts: int, loop: bool) -> Callable:
-    """Returns a kernel gradient that sums over parts of the batch, canonical in a loop."""
-    batch = c.image[-1]
-    layout = eqn.params["dimension_numbers"]
-    x_axis, dy_axis = (-1, -2) if loop else (layout.lhs_spec[1], layout.rhs_spec[1])
+def _barred(eqn: Eqn, c: Conv, loop: bool) -> Callable:
+    """Returns a kernel gradient of barred operands, canonical in a loop."""
 
     def gradient(x, dy):
-        x, dy = lax.optimization_barrier(c.inputs(x, dy) if loop else (x, dy))
-        sums = []
-        for i in range(parts):
-            start, stop = i * batch // parts, (i + 1) * batch // parts
-            part = [
-                lax.slice_in_dim(x, start, stop, axis=x_axis),
-                lax.slice_in_dim(dy, start, stop, axis=dy_axis),
-            ]
-            sums.append(c.run(*part) if loop else bind(eqn, part)[0])
-        total = reduce(lax.add, sums)
-        return c.result(total) if loop else total
+        if not loop:
+            return bind(eqn, lax.optimization_barrier([x, dy]))[0]
+        return c.result(c.run(*lax.optimization_barrier(c.inputs(x, dy))))
 
     return gradient
+
+
+def _flat_gradient(c: Conv, x: jax.Array, dy: jax.Array) -> jax.Array:
+    """Returns dK[a, b, i, o] = Σ_nhw x[h s + a, (w s + b) I + i, n] dy[h, w, n, o].
+
+    Output pixel (a, b I + i) of a convolution with N input channels and a kernel of the size of dy.
+    """
+    layer, x, dy = layer_behind(c, *lax.optimization_barrier((x, dy)))
+    batch, *rows, width, channels = x.shape
+    parts = next(p for p in (8, 4, 2, 1) if p == 1 or batch % p == 0 and batch // p >= _PART)
+    size = batch // parts
+    images = lax.transpose(x.reshape(parts, size, -1), (0, 2, 1))
+    images = images.reshape(parts, *rows, width * channels, size)
+    kernels = dy.reshape(parts, size, *dy.shape[1:])
+    kernels = lax.transpose(kernels, (0, *range(2, dy.ndim), 1, dy.ndim))
+    low, high = c.padding[-1]
+    changes = {
+        "padding": [*c.padding[:-1], (low * channels, high * channels)],
+        "rhs_dilation": (*c.kernel_dilation[:-1], c.kernel_dilation[-1] * channels),
+    }
+    sums = [c.run(images[i : i + 1], kernels[i], **changes) for i in range(parts)]
+    return kernel_result(c, reduce(lax.add, sums).reshape(layer.kernel))
 
 
 def _columns_gradient(c: Conv, x: jax.Array, dy: jax.Array) -> jax.Array:

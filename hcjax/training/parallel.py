@@ -87,26 +87,15 @@ def _mapped(
     mapped = jax.pmap(step, AXIS, donate_argnums=donate, **axes)
     if not (accelerate and compiler.options()):
         return mapped
-    jitted = jax.jit(mapped, compiler_options=compiler.options(), donate_argnums=donate)
+    fast = compiler.compiled(mapped, donate_argnums=donate)
     layout = NamedSharding(Mesh(jax.devices(), (AXIS,)), PartitionSpec())
-    chosen = None
 
     def placed(tree):
         first = next(iter(jax.tree.leaves(tree)), None)
         done = isinstance(first, jax.Array) and first.sharding == layout
         return tree if done else jax.device_put(tree, layout)
 
-    def run(*args):
-        nonlocal chosen
-        args = (*map(placed, args[:replicated]), *args[replicated:])
-        if chosen is None:
-            loops = compiler.loops_over_convolutions(jitted.trace(*args).jaxpr)
-            chosen = mapped if loops else jitted
-            with compiler.quiet():
-                return chosen(*args)
-        return chosen(*args)
-
-    return run
+    return lambda *args: fast(*map(placed, args[:replicated]), *args[replicated:])
 
 
 def shard(batch: dict, count: int | None = None) -> dict:

@@ -147,7 +147,7 @@ CHOSEN = {
     ),
     "kernel_gradient_columns": (gradient, (2, 9, 9, 1), (5, 5, 1, 4)),
     "few_pixels": (layer, (2, 2, 2, 16), (3, 3, 16, 4)),
-    "kernel_gradient_chunks": (gradient, (8, 9, 9, 16), (3, 3, 16, 4)),
+    "kernel_gradient_flat": (gradient, (8, 9, 9, 16), (3, 3, 16, 4)),
     "input_gradient_phases": (
         lambda x, k: input_gradient(x, k, stride=2), (2, 9, 9, 16), (3, 3, 16, 4),
     ),

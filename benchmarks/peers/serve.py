@@ -1,0 +1,56 @@
+"""A racer: one library, one network, one way of running it, in a process of its own.
+
+    python serve.py MODULE WORK MODE VARIANT
+
+Says one JSON line when it is ready (versions, parameters, seconds it took); then, for each line with
+a number of seconds, runs about that long and answers with images per second. Every racer has the
+same two threads and the same allocator settings.
+"""
+
+import importlib
+import importlib.util
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+THREADS = 2
+
+
+def keep_memory():
+    """Gives this process the launcher's allocator settings, without importing hcjax."""
+    path = Path(__file__).resolve().parents[2] / "hcjax" / "allocator.py"
+    spec = importlib.util.spec_from_file_location("allocator", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.keep_memory()
+
+
+def main():
+    """Answers until its input ends."""
+    module, work, mode, variant = sys.argv[1:5]
+    keep_memory()
+    for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        os.environ[name] = str(THREADS)
+    started = time.perf_counter()
+    peer = importlib.import_module(module)
+    run, images, facts = peer.make(work, mode, variant)
+    run(1)
+    facts |= {"python": sys.version.split()[0], "seconds": time.perf_counter() - started}
+    run(2)
+    begin = time.perf_counter()
+    run(3)
+    each = (time.perf_counter() - begin) / 3
+    print(json.dumps(facts), flush=True)
+    for line in sys.stdin:
+        count = max(2, int(float(line) / each))
+        begin = time.perf_counter()
+        run(count)
+        took = time.perf_counter() - begin
+        each = took / count
+        print(images * count / took, flush=True)
+
+
+if __name__ == "__main__":
+    main()
