@@ -2,7 +2,8 @@
 
 In reading order: `data` gives a Dataset, `models` a network as two pure functions, `losses` and
 `optim` what to minimise and how, `fit` trains, `evaluate` scores, `load` reads a workdir back;
-`accelerate` makes any function fast, `explain` says how, `jit` compiles it with the best kernels. `trace` reads any network as a Model;
+`accelerate` makes any function fast, `explain` says how, `jit`
+compiles it with better kernels, `tune` in the way that is fastest here. `trace` reads any network as a Model;
 `fold` takes its BatchNorm away, `cost` counts what it computes.
 
 Letters, in every docstring: N batch, H W C image height, width and channels (NHWC), K classes,
@@ -15,7 +16,7 @@ from hcjax import data, errors, losses, metrics, models, optim, trees
 from hcjax.accelerate import accelerate, explain
 from hcjax.graph import Model, cost, fold, trace
 from hcjax.models import inference
-from hcjax.training.compiler import jit
+from hcjax.training.compiler import jit, tune
 from hcjax.training.evaluate import evaluate
 from hcjax.training.loop import fit
 from hcjax.training.step import init_state, make_loss_fn, make_train_step
@@ -46,4 +47,5 @@ __all__ = [
     "optim",
     "trace",
     "trees",
+    "tune",
 ]

@@ -5,6 +5,7 @@ import contextlib
 import networks
 import torch
 from torch import nn
+from torch._inductor import config as inductor
 from torch.nn import functional as F
 
 torch.set_num_threads(2)
@@ -120,9 +121,7 @@ def inference(model, images, mode, variant, precision):
     batch = networks.BATCH if mode == "inference" else 1
     x = images[:batch].clone(memory_format=torch.preserve_format)
     if variant == "compile":
-        import torch._inductor.config
-
-        torch._inductor.config.freezing = True  # BatchNorm folded, weights packed
+        inductor.freezing = True  # BatchNorm folded, weights packed
         model = torch.compile(model, dynamic=False)
     elif variant == "jit":
         with torch.no_grad():
