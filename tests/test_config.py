@@ -89,7 +89,7 @@ def test_get_config_is_a_plain_function_and_its_network_builds(name):
     params, _ = jax.eval_shape(workdir.network(plain, shape, classes).init, jax.random.key(0))
     assert trees.num_parameters(params) == {
         "default": 54_410, "mnist_cnn": 54_410, "lenet": 431_080, "lenet_300_100": 266_610,
-        "resnet20": 269_434, "nin": 966_986, "alexnet": 7_506_762,
+        "mnist_speedrun": 57_018, "resnet20": 269_434, "nin": 966_986, "alexnet": 7_506_762,
         "resnet50_imagenet": 25_557_032,
     }[name]  # fmt: skip
 

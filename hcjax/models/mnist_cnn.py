@@ -1,10 +1,10 @@
-"""The seed's network for MNIST: one convolution, one pool, one dense layer."""
+"""Two small networks for MNIST: the seed's, and one that learns fast."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hcjax.models import initial, layers
+from hcjax.models import initial, layers, norm
 from hcjax.models.network import Network, check_dtype
 
 
@@ -59,3 +59,81 @@ def seed_cnn(
         return layers.logits(params["dense1"], x), state
 
     return Network(initial.draw(start), apply)
+
+
+def fast_cnn(
+    *,
+    num_classes: int = 10,
+    input_shape: Sequence[int] = (28, 28, 1),
+    dtype: str = "float32",
+    filters: Sequence[int] = (16, 32),
+    hidden: int = 64,
+    activation: str = "relu",
+    dropout: float = 0.0,
+    axis_name: str | None = None,
+    norm_momentum: float = 0.9,
+) -> Network:
+    """Returns conv 5×5 / 2, norm; conv 3×3, 2×2 max-pool, norm; dense `hidden`; dense.
+
+    No padding; an activation after each norm and after the hidden layer. The first stride and a
+    pool before the norm keep small what training moves: with the defaults 57,018 parameters and
+    570,240 MACs an image.
+
+    Args:
+      num_classes: K.
+      input_shape: (H, W, C) of the images, 13×13 or more.
+      dtype: compute dtype, "float32" or "bfloat16".
+      filters: channels of the two convolutions.
+      hidden: units of the first dense layer.
+      activation: "relu" or "prelu".
+      dropout: rate after the first dense layer, in [0, 1).
+      axis_name: mapped axis that synchronises BatchNorm; None: per device.
+      norm_momentum: weight of the old running statistics in [0, 1).
+
+    Returns:
+      Network with params "conv1", "norm1", "conv2", "norm2", "dense1", "dense2", and running
+      statistics as state.
+
+    Raises:
+      ConfigError: if an option is out of range or the images are too small.
+
+    Example:
+      >>> import jax
+      >>> params, state = fast_cnn().init(jax.random.key(0))
+      >>> params["dense1"]["kernel"].shape, sorted(state)
+      ((800, 64), ['norm1', 'norm2'])
+    """
+    dtype = check_dtype(dtype)
+    layers.check_activation(activation)
+    layers.check_rate("dropout", dropout)
+    norm.check_momentum(norm_momentum)
+    convs = ((5, 2), (3, 1))  # (size, stride)
+    height, width = layers.spatial(input_shape, [(size, stride, 0) for size, stride in convs] + [(2, 2, 0)])
+    options = {"axis_name": axis_name, "momentum": norm_momentum}
+
+    start, statistics, inputs = {}, {}, input_shape[2]
+    for n, ((size, _), outputs) in enumerate(zip(convs, filters, strict=True), start=1):
+        kernel = initial.conv((size, size, inputs, outputs), activation=activation, bias=False)
+        kernel.pop("slope", None)  # it belongs to the normalisation, after which it acts
+        start[f"conv{n}"] = kernel
+        start[f"norm{n}"], statistics[f"norm{n}"] = initial.batch_norm(
+            outputs, activation=activation
+        )
+        inputs = outputs
+    start["dense1"] = initial.dense((height * width * inputs, hidden), activation=activation)
+    start["dense2"] = initial.dense((hidden, num_classes))
+
+    def apply(params, state, images, *, train=False, key=None):
+        x, new = images.astype(dtype), {}
+        for n, (_, stride) in enumerate(convs, start=1):
+            x = layers.conv(params[f"conv{n}"], x, stride=stride, padding="VALID")
+            x = layers.max_pool(x, 2, 2) if n == 2 else x
+            name = f"norm{n}"
+            x, new[name] = norm.batch_norm(params[name], state[name], x, train=train, **options)
+            x = layers.activate(activation, params[name], x)
+        x = layers.dense(params["dense1"], layers.flatten(x))
+        x = layers.activate(activation, params["dense1"], x)
+        x = layers.dropout(x, dropout, train=train, key=key)
+        return layers.logits(params["dense2"], x), new
+
+    return Network(initial.draw(start, statistics), apply)

@@ -13,7 +13,9 @@ from jax import lax
 from hcjax.jaxpr import Eqn, bind
 from hcjax.rewrite.canonical import Conv, conv, dot, kernel_result, layer_behind, refused, rows
 
-_PART = 16  # images of a batch's part, at least: the width of a vector
+_PART_BYTES = 2**20  # of dy in a part of the batch, for it to stay in the second-level cache
+_LEAST_PART = 16  # images of a part: the width of a vector
+_MOST_PARTS = 8
 _FEW_COLUMNS = 32  # taps · channels; beyond, im2col moves more bytes than it saves
 
 
@@ -103,7 +105,11 @@ def _flat_gradient(c: Conv, x: jax.Array, dy: jax.Array) -> jax.Array:
     """
     layer, x, dy = layer_behind(c, *lax.optimization_barrier((x, dy)))
     batch, *rows, width, channels = x.shape
-    parts = next(p for p in (8, 4, 2, 1) if p == 1 or batch % p == 0 and batch // p >= _PART)
+    parts = 1
+    while batch % (2 * parts) == 0 and batch // (2 * parts) >= _LEAST_PART:
+        if parts == _MOST_PARTS or dy.nbytes <= parts * _PART_BYTES:
+            break
+        parts *= 2
     size = batch // parts
     images = lax.transpose(x.reshape(parts, size, -1), (0, 2, 1))
     images = images.reshape(parts, *rows, width * channels, size)

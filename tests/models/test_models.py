@@ -17,6 +17,7 @@ SMALL, LARGE = (32, 32, 3), (224, 224, 3)
 COUNTS = [
     ("seed_cnn", 10, (28, 28, 1), 54_410),
     ("mnist_cnn", 10, (28, 28, 1), 54_410),
+    ("fast_cnn", 10, (28, 28, 1), 57_018),
     ("lenet_300_100", 10, (28, 28, 1), 266_610),
     ("lenet5", 10, (28, 28, 1), 431_080),
     ("lenet5_1998", 10, (28, 28, 1), 61_706),
@@ -34,6 +35,7 @@ COUNTS = [
 ]
 TINY = {
     "seed_cnn_tiny": (8, 8, 1),
+    "fast_cnn_tiny": (16, 16, 1),
     "mlp_tiny": (8, 8, 1),
     "lenet5_tiny": (16, 16, 1),
     "alexnet_tiny": (8, 8, 3),
@@ -88,7 +90,7 @@ def test_every_model_keeps_the_interface(name):
     assert new_state == state
     assert {leaf.dtype for leaf in jax.tree.leaves((params, state))} == {jnp.dtype("float32")}
     is_resnet = name.startswith("resnet")
-    assert bool(jax.tree.leaves(state)) == is_resnet
+    assert bool(jax.tree.leaves(state)) == (is_resnet or "fast" in name)
 
 
 @pytest.mark.parametrize("name", TINY)

@@ -1,5 +1,7 @@
 """Compiler options: probed, used only where they are safe, and the same results with them."""
 
+import time
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -63,3 +65,43 @@ def test_a_compiled_step_is_traced_once_and_gives_the_same(repeat):
         results.append(np.asarray(state))
     assert len(traces) <= 2
     np.testing.assert_allclose(*results, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("way", ["jit", "tune"])
+@pytest.mark.parametrize("repeat", [False, True])
+def test_what_is_compiled_gives_the_same(way, repeat):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.standard_normal((4, 8, 8, 3)), jnp.float32)
+    k = jnp.asarray(rng.standard_normal((3, 3, 3, 3)), jnp.float32)
+
+    def fn(x, k):
+        if repeat:
+            return lax.scan(lambda c, _: (layer(c, k) / 8, None), x, None, length=2)[0]
+        return lax.reduce_window(
+            layer(x, k), -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID"
+        )
+
+    fast = compiler.jit(fn) if way == "jit" else compiler.tune(fn, x, k, seconds=0.01)
+    for _ in range(2):
+        np.testing.assert_allclose(fast(x, k), fn(x, k), rtol=1e-4, atol=1e-4)
+
+
+def test_tuning_takes_the_way_that_is_fastest(monkeypatch):
+    """One way is slowed down by host calls; the other must be taken."""
+    asked = []
+
+    def slow(x):
+        asked.append(1)
+        time.sleep(0.02)
+        return x
+
+    def callback(fn, platform=None):
+        shape = jax.ShapeDtypeStruct((2,), jnp.float32)
+        return lambda x: jax.pure_callback(slow, shape, fn(x))
+
+    monkeypatch.setattr(compiler, "accelerate", callback)
+    monkeypatch.setattr(compiler, "options", lambda: {})
+    fast = compiler.tune(lambda x: x + 1, jnp.ones(2), seconds=0.02)
+    assert asked
+    asked.clear()
+    assert fast(jnp.ones(2)).tolist() == [2, 2] and not asked
