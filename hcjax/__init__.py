@@ -2,9 +2,9 @@
 
 In reading order: `data` gives a Dataset, `models` a network as two pure functions, `losses` and
 `optim` what to minimise and how, `fit` trains, `evaluate` scores, `load` reads a workdir back;
-`accelerate` makes any function fast, `explain` says how, `jit`
-compiles it with better kernels, `tune` in the way that is fastest here. `trace` reads any network as a Model;
-`fold` takes its BatchNorm away, `cost` counts what it computes.
+`accelerate` makes any function fast, `explain` says how, `jit` compiles it with better kernels and
+`tune` in the way that is fastest here. `trace` reads any network as a Model; `fold` takes its
+BatchNorm away, `cost` counts what it computes.
 
 Letters, in every docstring: N batch, H W C image height, width and channels (NHWC), K classes,
 D devices, I O input and output channels of a kernel (HWIO). Shapes are written `dtype[N, K]`.

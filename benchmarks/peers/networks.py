@@ -34,7 +34,7 @@ def _nin():
         (None, 3, (192, 192, CLASSES)),
     ):
         for n, width in enumerate(widths):
-            layers += _conv(width, size if n == 0 else 1) + [("relu",)]
+            layers += [*_conv(width, size if n == 0 else 1), ("relu",)]
         layers += [(pool, 3, 2), ("dropout", 0.5)] if pool else []
     return [*layers[:-1], ("mean",)]  # no relu after the last
 
@@ -42,7 +42,7 @@ def _nin():
 def _alexnet32():
     layers = []
     for width, pool in ((64, True), (192, True), (384, False), (256, False), (256, True)):
-        layers += _conv(width, 3) + [("relu",)] + ([("max_pool", 2, 2)] if pool else [])
+        layers += [*_conv(width, 3), ("relu",)] + ([("max_pool", 2, 2)] if pool else [])
     layers.append(("flatten",))
     for units in (1024, 1024):
         layers += [("dense", units), ("relu",), ("dropout", 0.5)]

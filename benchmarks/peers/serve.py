@@ -2,9 +2,9 @@
 
     python serve.py MODULE WORK MODE VARIANT
 
-Says one JSON line when it is ready (versions, parameters, seconds it took); then, for each line with
-a number of seconds, runs about that long and answers with images per second. Every racer has the
-same two threads and the same allocator settings.
+Says one JSON line when it is ready (versions, parameters, seconds it took); then, for each line
+with a number of seconds, runs about that long and answers with images per second. Every racer has
+the same two threads and the same allocator settings.
 """
 
 import importlib

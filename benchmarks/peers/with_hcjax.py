@@ -51,9 +51,7 @@ def make(name, mode, variant):
         num_classes=networks.CLASSES,
     )
     step = parallel.train(train_step, accelerate=True)
-    stream = batches.train_batches(
-        Split(images, labels), seed=0, batch_size=networks.BATCH
-    )
+    stream = batches.train_batches(Split(images, labels), seed=0, batch_size=networks.BATCH)
     now, key = hcjax.init_state(params, state, tx), jax.random.key(1)
 
     def train(count):

@@ -108,7 +108,9 @@ def fast_cnn(
     layers.check_rate("dropout", dropout)
     norm.check_momentum(norm_momentum)
     convs = ((5, 2), (3, 1))  # (size, stride)
-    height, width = layers.spatial(input_shape, [(size, stride, 0) for size, stride in convs] + [(2, 2, 0)])
+    height, width = layers.spatial(
+        input_shape, [(size, stride, 0) for size, stride in convs] + [(2, 2, 0)]
+    )
     options = {"axis_name": axis_name, "momentum": norm_momentum}
 
     start, statistics, inputs = {}, {}, input_shape[2]

@@ -172,7 +172,7 @@ def columns(x: jax.Array, c: Conv) -> jax.Array:
       x: canonical images.
       c: a convolution without image dilation or groups.
     """
-    return lax.concatenate(_shifted(x, c), x.ndim - 1)
+    return lax.concatenate(shifted(x, c), x.ndim - 1)
 
 
 def rows(x: jax.Array, c: Conv) -> jax.Array:
@@ -184,12 +184,18 @@ def rows(x: jax.Array, c: Conv) -> jax.Array:
     """
     x = lax.transpose(x, (x.ndim - 1, *range(x.ndim - 1)))[..., None]  # [C, N, *S, 1]
     shape = (c.image[-1], *c.out[:-1])
-    parts = [part.reshape(shape) for part in _shifted(x, c, leading=2)]
+    parts = [part.reshape(shape) for part in shifted(x, c, leading=2)]
     return lax.concatenate(parts, 0).reshape(c.taps * c.image[-1], -1)
 
 
-def _shifted(x: jax.Array, c: Conv, leading: int = 1) -> list[jax.Array]:
-    """Returns, for each tap of the kernel, the pixels that it multiplies."""
+def shifted(x: jax.Array, c: Conv, leading: int = 1) -> list[jax.Array]:
+    """Returns, for each tap of the kernel, the pixels that it multiplies.
+
+    Args:
+      x: canonical images.
+      c: a convolution without image dilation.
+      leading: axes of x before the image's.
+    """
     one = [(0, 0, 0)] * leading
     starts = [max(-low, 0) for low, _ in c.padding]
     if any(low or high for low, high in c.padding):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from hcjax.jaxpr import Eqn
-from hcjax.rewrite.canonical import Conv, columns, conv, kernel_result, layer_behind
+from hcjax.rewrite.canonical import Conv, conv, kernel_result, layer_behind, shifted
 
 
 def depthwise(eqn: Eqn, loop: bool) -> Callable | str:
@@ -41,25 +43,22 @@ def depthwise_kernel_gradient(eqn: Eqn, loop: bool) -> Callable | str:
 
 def _depthwise(c: Conv, x: jax.Array, k: jax.Array) -> jax.Array:
     """Returns Σ over taps of the shifted image times the tap's weights."""
-    x, k = c.inputs(x, k)
+    x, k = c.inputs(lax.optimization_barrier(x), k)
     channels, multiplier = c.image[-1], c.out[-1] // c.image[-1]
-    one = c._replace(kernel=(*c.kernel[:-2], channels, channels), groups=1)
-    cols = columns(x, one).reshape(*c.out[:-1], c.taps, channels)
-    taps = k.reshape(c.taps, channels, multiplier)
     dtype = c.options["preferred_element_type"] or jnp.result_type(x, k)
-    total = 0
-    for i in range(c.taps):
-        total += (cols[..., i, :, None] * taps[i]).astype(dtype)
-    return c.result(total.reshape(c.out).astype(dtype))
+    taps = k.reshape(c.taps, channels, multiplier).astype(dtype)
+    parts = shifted(x, c)
+    total = reduce(
+        lax.add, [p[..., None].astype(dtype) * t for p, t in zip(parts, taps, strict=True)]
+    )
+    return c.result(total.reshape(c.out))
 
 
 def _depthwise_kernel_gradient(c: Conv, x: jax.Array, dy: jax.Array) -> jax.Array:
     """Returns, per tap and channel, the sum over batch and pixels of x times dy."""
-    layer, x, dy = layer_behind(c, x, dy)
-    channels = c.batch_groups
-    dy = dy.reshape(*dy.shape[:-1], channels, -1)
-    cols = columns(x, layer).reshape(*dy.shape[:-2], -1, channels)
+    layer, x, dy = layer_behind(c, *lax.optimization_barrier((x, dy)))
+    dy = dy.reshape(*dy.shape[:-1], c.batch_groups, -1)
     axes = tuple(range(x.ndim - 1))
-    sums = [(cols[..., i, :, None] * dy).sum(axes).reshape(-1) for i in range(layer.taps)]
+    sums = [(part[..., None] * dy).sum(axes).reshape(-1) for part in shifted(x, layer)]
     k = jnp.stack(sums).reshape(*c.out[1:-1], 1, c.out[-1])
     return kernel_result(c, k)

@@ -44,9 +44,9 @@ def kernel_gradient_barred(eqn: Eqn, loop: bool) -> Callable | str:
 def kernel_gradient_flat(eqn: Eqn, loop: bool) -> Callable | str:
     """Computes a kernel gradient as a convolution of one image, whose rows are pixels by channels.
 
-    The batch lies in the channels, where a matrix product sums it up, part by part of the batch, for
-    a part's operands to stay in cache. With rows that long oneDNN's kernels reach 60 to 100 % of the
-    peak, and the result is the kernel as it stands.
+    The batch lies in the channels, where a matrix product sums it up, part by part of the batch,
+    for a part's operands to stay in cache. With rows that long oneDNN's kernels reach 60 to 100 %
+    of the peak, and the result is the kernel as it stands.
     """
     del loop
     c = conv(eqn)
