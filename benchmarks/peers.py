@@ -26,6 +26,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # this race; benchmarks/gpu.py is the other
 FOLDER = Path(__file__).resolve().parent / "peers"
 sys.path[:0] = [str(FOLDER.parents[1]), str(FOLDER)]
 

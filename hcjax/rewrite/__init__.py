@@ -5,7 +5,7 @@ equation, or a sentence that says why it does not apply. Its docstring's first l
 does. A platform without a table is left alone: nothing here helps it until a measurement says so.
 """
 
-from hcjax.rewrite import convolution, depthwise, gradients, pooling
+from hcjax.rewrite import convolution, dense, depthwise, gradients, pooling
 
 
 def _cpu(*kernel_gradients):
@@ -14,6 +14,7 @@ def _cpu(*kernel_gradients):
         "reduce_window_max": (pooling.max_pool,),
         "reduce_window_sum": (pooling.sum_pool,),
         "select_and_scatter_add": (pooling.max_pool_gradient,),
+        "dot_general": (dense.row_times_thin,),
         "conv_general_dilated": (
             depthwise.depthwise,
             depthwise.depthwise_kernel_gradient,
@@ -27,9 +28,14 @@ def _cpu(*kernel_gradients):
     }
 
 
-# "cpu+onednn" is a CPU whose programs are compiled with `training.compiler.OPTIONS`
+# "cpu+onednn" is a CPU whose programs are compiled with `training.compiler.OPTIONS`;
+# "cpu+fused" leaves what XLA fuses with the layers around it, for forward passes
 RULES = {
     "cpu": _cpu(gradients.kernel_gradient_barred),
+    "cpu+fused": {
+        "dot_general": (dense.row_times_thin,),
+        "conv_general_dilated": (depthwise.depthwise, convolution.few_pixels),
+    },
     "cpu+onednn": _cpu(gradients.kernel_gradient_flat, gradients.kernel_gradient_barred),
 }
 

@@ -109,13 +109,12 @@ def tune(fn: Callable, *args: Any, seconds: float = 0.2) -> Callable:
       >>> tune(lambda x: 2 * x, jnp.ones(2))(jnp.ones(2)).tolist()
       [2.0, 2.0]
     """
-    ways = [jax.jit(fn)]
-    if _table() in RULES:
-        ways.append(jax.jit(accelerate(fn)))
+    if _table() not in RULES:
+        return jax.jit(fn)
+    fused = accelerate(fn, platform="cpu+fused")
+    ways = [jax.jit(fused), jax.jit(accelerate(fn))]
     if options() and not loops_over_convolutions(ways[0].trace(*args).jaxpr):
-        ways += [jax.jit(f, compiler_options=options()) for f in (fn, rewritten(fn))]
-    if len(ways) == 1:
-        return ways[0]
+        ways[1:] = [jax.jit(f, compiler_options=options()) for f in (fused, rewritten(fn))]
     with quiet():
         for way in ways:
             jax.block_until_ready(way(*args))
