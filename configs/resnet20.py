@@ -2,7 +2,10 @@
 
 Paper: He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", 2015,
 arXiv:1512.03385, section 4.2. Deviations: grey images of 28 x 28, shifted by 2 pixels instead of
-4; one cosine instead of two drops; Nesterov momentum.
+4; 30 epochs on one cosine cycle instead of two drops; l2 5e-4 instead of 1e-4; Nesterov momentum.
+
+Nothing was tuned: the recipe was set once, fitted to all 60,000 images for a fixed number of
+epochs, and the test part read once, at the end.
 
 Command: apt-get install dataset-fashion-mnist
          python launch.py --config=configs/resnet20.py
@@ -10,9 +13,9 @@ Elsewhere, a folder with the four files: --config.data.path=FOLDER; on CIFAR-10 
 --config.data.source=tfds --config.data.name=cifar10 --config.data.path=None
 --config.augment.shift.pixels=4 (see nin.py for how to prepare it)
 
-Device: one core of a 2-core AMD EPYC (any GPU or TPU will do). Expected: 90.36 % test accuracy
-after 2 epochs (--config.train.epochs=2, seed 0), in 11 minutes. Time: that of all 60 epochs is
-not yet measured.
+Device: 2 CPU cores, or any GPU or TPU. Expected: 94.67 % test accuracy (seed 0; 2-core AMD EPYC,
+Python 3.13, jax 0.12.0.1). Time: 60 minutes beside other jobs, four times stopped and gone on with;
+569 to 640 images/s undisturbed, of which 30 epochs take 47 to 53 minutes.
 """
 
 from configs import default

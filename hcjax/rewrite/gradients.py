@@ -13,7 +13,7 @@ from jax import lax
 from hcjax.jaxpr import Eqn, bind
 from hcjax.rewrite.canonical import Conv, conv, dot, kernel_result, layer_behind, refused, rows
 
-_PART_BYTES = 2**20  # of dy in a part of the batch, for it to stay in the second-level cache
+_PART_BYTES = 2**19  # of dy in a part of the batch, for it to stay in the second-level cache
 _LEAST_PART = 16  # images of a part: the width of a vector
 _MOST_PARTS = 8
 _FEW_COLUMNS = 32  # taps · channels; beyond, im2col moves more bytes than it saves
