@@ -15,12 +15,14 @@ import argparse
 import importlib.util
 import json
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).parent / "peers")]
+
+from racer import Racer  # noqa: E402
+from serve import answer  # noqa: E402
 
 # hcjax's name, image size, batch
 WORKS = {
@@ -37,36 +39,23 @@ def with_hcjax(work: str, batch: int, shape: tuple, platform: str):
 
     jax.config.update("jax_platforms", platform)
     import jax.numpy as jnp
-    import numpy as np
     import optax
 
     import hcjax
+    from benchmarks import ours
     from hcjax.training import parallel
-    from hcjax.training.steps import make_steps
 
     network = hcjax.models.create(WORKS[work][0], input_shape=shape, dtype="bfloat16")
     params, state = network.init(jax.random.key(0))
     predict = hcjax.inference(network.apply, state)
     macs = hcjax.cost(hcjax.trace(predict, params, jnp.zeros((1, *shape)))).macs
-    tx = optax.sgd(0.01, momentum=0.9)
-    mean = np.full(shape[-1], 0.5, np.float32)
     classes = jax.eval_shape(predict, params, jnp.zeros((1, *shape))).shape[-1]
-    facts = {"mean": mean, "std": mean / 2, "num_classes": classes}
-    loss = hcjax.losses.cross_entropy
-    step = parallel.train(make_steps(network.apply, loss=loss, tx=tx, **facts)[0], accelerate=True)
-    rng = np.random.default_rng(0)
-    examples = {
-        "image": rng.integers(0, 256, (batch, *shape), np.uint8),
-        "label": rng.integers(0, classes, batch).astype(np.int32),
-        "position": np.arange(batch, dtype=np.int32),
-    }
-    examples = jax.device_put(parallel.shard(examples))
-    now, key = hcjax.init_state(params, state, tx), jax.random.key(1)
+    train = ours.trainer(network, shape, tx=optax.sgd(0.01, momentum=0.9), classes=classes)
+    examples = jax.device_put(parallel.shard(ours.batch(shape, batch, classes)))
 
     def run(count):
-        nonlocal now
         for _ in range(count):
-            now, sums = step(now, examples, key)
+            sums = train(examples)
         jax.block_until_ready(sums)
 
     a = jnp.ones((4096, 4096) if platform != "cpu" else (512, 512), jnp.bfloat16)
@@ -147,16 +136,7 @@ def serve(racer: str, work: str, batch: int, shape: tuple, platform: str) -> Non
     make = {"hcjax": with_hcjax, "torch": with_torch}[racer]
     run, facts = make(work, batch, shape, platform)
     run(3)
-    begin = time.perf_counter()
-    run(3)
-    each = (time.perf_counter() - begin) / 3
-    print(json.dumps(facts), flush=True)
-    for line in sys.stdin:
-        count = max(1, int(float(line) / each))
-        begin = time.perf_counter()
-        run(count)
-        each = (time.perf_counter() - begin) / count
-        print(batch / each, flush=True)
+    answer(run, batch, facts)
 
 
 def main() -> int:
@@ -184,36 +164,26 @@ def main() -> int:
         racer, work = options.child
         serve(racer, work, *settings(work))
         return 0
-    racers = [r for r in RACERS if r == "hcjax" or importlib.util.find_spec("torch")]
+    names = [r for r in RACERS if r == "hcjax" or importlib.util.find_spec("torch")]
     print("| work, bf16 | hcjax img/s | of peak | torch img/s | ratio |\n|---|---|---|---|---|")
     rows = []
     for work in options.only:
         batch = settings(work)[0]
-        processes = {
-            racer: subprocess.Popen(
-                [sys.executable, *sys.argv, "--child", racer, work],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            for racer in racers
-        }
-        facts, rates = {}, {racer: [] for racer in racers}
+        rates: dict[str, list[float]] = {name: [] for name in names}
+        racers: dict[str, Racer] = {}
         try:
-            for racer, process in processes.items():
-                line = process.stdout.readline()
-                if not line:
-                    print(f"{work}: {racer} failed; see its message above", file=sys.stderr)
-                    return 1
-                facts |= json.loads(line)
+            for name in names:
+                racers[name] = Racer([sys.executable, *sys.argv, "--child", name, work])
             for _ in range(options.rounds):
-                for racer, process in processes.items():
-                    process.stdin.write(f"{options.seconds}\n")
-                    process.stdin.flush()
-                    rates[racer].append(float(process.stdout.readline()))
+                for name, racer in racers.items():
+                    rates[name].append(racer.round(options.seconds))
+        except RuntimeError as error:
+            print(f"{work} failed: {error}", file=sys.stderr)
+            return 1
         finally:
-            for process in processes.values():
-                process.kill()
+            for racer in racers.values():
+                racer.close()
+        facts = {k: v for racer in racers.values() for k, v in racer.facts.items()}
         ours = statistics.median(rates["hcjax"])
         row = {"work": work, "batch": batch, "images_per_second": ours, **facts}
         row["of_peak"] = 6 * facts["macs"] * ours / facts["peak"]

@@ -19,9 +19,8 @@ from flax import linen as nn
 from flax import nnx
 from jax import lax
 
-import hcjax
-
-CLASSES = 10
+from benchmarks import ours
+from benchmarks.ours import CLASSES
 
 
 def data(batch: int, shape: tuple[int, ...]) -> dict:
@@ -220,29 +219,15 @@ def nnx_cnn():
     return *sgd(loss, params, rest), data(128, (32, 32, 3)), 128
 
 
-def ours(name: str, shape: tuple[int, ...], batch: int = 128):
+def own(name: str, shape: tuple[int, ...], batch: int = 128):
     """One of our own networks, with the step that `fit` uses."""
-    network = hcjax.models.create(name, input_shape=shape)
-    params, statistics = network.init(jax.random.key(0))
-    tx = optax.sgd(0.01, momentum=0.9)
-    mean, std = np.zeros(shape[-1], np.float32), np.ones(shape[-1], np.float32)
-    prepare = hcjax.data.make_prepare(mean=mean, std=std, num_classes=CLASSES)
-    loss_fn = hcjax.make_loss_fn(network.apply, hcjax.losses.cross_entropy)
-    train = hcjax.make_train_step(loss_fn, tx, prepare=prepare)
-    rng = np.random.default_rng(0)
-    examples = {
-        "image": rng.integers(0, 256, (batch, *shape), np.uint8),
-        "label": rng.integers(0, CLASSES, batch).astype(np.int32),
-        "position": np.arange(batch, dtype=np.int32),
-    }
-    state = hcjax.init_state(params, statistics, tx)
-    return lambda s, b: train(s, b, jax.random.key(1))[0], state, examples, batch
+    return *ours.step(name, shape), ours.batch(shape, batch), batch
 
 
 STEPS = {
-    "seed CNN": lambda: ours("mnist_cnn", (28, 28, 1)),
-    "LeNet-5": lambda: ours("lenet5", (28, 28, 1)),
-    "ResNet-20": lambda: ours("resnet20", (32, 32, 3)),
+    "seed CNN": lambda: own("mnist_cnn", (28, 28, 1)),
+    "LeNet-5": lambda: own("lenet5", (28, 28, 1)),
+    "ResNet-20": lambda: own("resnet20", (32, 32, 3)),
     "Flax ResNet-18, 64 x 64": lambda: linen(ResNet18(), (64, 64, 3), 32),
     "Haiku ResNet-18, 64 x 64": lambda: haiku(lambda: hk.nets.ResNet18(CLASSES), (64, 64, 3), 32),
     "Haiku MobileNet, 64 x 64": lambda: haiku(

@@ -31,6 +31,7 @@ FOLDER = Path(__file__).resolve().parent / "peers"
 sys.path[:0] = [str(FOLDER.parents[1]), str(FOLDER)]
 
 import networks  # noqa: E402
+from racer import Racer  # noqa: E402
 
 MODES = ("training", "inference", "latency")
 TITLES = {
@@ -107,49 +108,21 @@ def python_of(environment: str | None, folder: Path) -> str:
     return str(python)
 
 
-class Racer:
-    """A process of `peers/serve.py`."""
-
-    def __init__(self, peer: Peer, work: str, mode: str, folder: Path):
-        command = [python_of(peer.environment, folder), str(FOLDER / "serve.py")]
-        command += [peer.module, work, mode, peer.variant]
-        self.errors = open(folder / "errors.txt", "w+")  # noqa: SIM115
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.errors}
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("OPENBLAS")}
-        self.process = subprocess.Popen(command, text=True, env=environment, **pipes)
-        self.facts = json.loads(self._line())
-
-    def round(self, seconds: float) -> float:
-        """Returns images per second over about that long."""
-        self.process.stdin.write(f"{seconds}\n")
-        self.process.stdin.flush()
-        return float(self._line())
-
-    def close(self) -> None:
-        """Ends the process."""
-        self.process.kill()
-        self.process.wait()
-        self.errors.close()
-
-    def _line(self) -> str:
-        for line in self.process.stdout:
-            if line[0] in "{0123456789":
-                return line
-        self.errors.seek(0)
-        said = self.errors.read().strip().splitlines() or ["it ended without a word"]
-        raise RuntimeError(said[-1])
+def start(peer: Peer, work: str, mode: str, folder: Path) -> Racer:
+    """Returns a peer's process, ready to run a network in one way."""
+    python = python_of(peer.environment, folder)
+    return Racer([python, str(FOLDER / "serve.py"), peer.module, work, mode, peer.variant])
 
 
-def race(work: str, mode: str, peers: dict[str, Peer], options) -> tuple[list[dict], dict]:
-    """Returns (a row per peer, hcjax's facts) of one network run in one way."""
-    racers, failed = {"hcjax": Racer(OURS, work, mode, options.venvs)}, {}
+def race(work: str, mode: str, peers: dict[str, Peer], options) -> list[dict]:
+    """Returns a row per peer of one network run in one way."""
+    racers = {"hcjax": start(OURS, work, mode, options.venvs)}
     try:
         for name, peer in peers.items():
             try:
-                racers[name] = Racer(peer, work, mode, options.venvs)
+                racers[name] = start(peer, work, mode, options.venvs)
             except (RuntimeError, OSError, subprocess.SubprocessError) as error:
-                failed[name] = str(error)[:200]
-                print(f"  {name} failed: {failed[name]}", flush=True)
+                print(f"  {name} failed: {str(error)[:200]}", flush=True)
         counts = {name: racer.facts["parameters"] for name, racer in racers.items()}
         if len(set(counts.values())) != 1:
             raise SystemExit(f"{work}: the networks differ in their parameters: {counts}")
@@ -177,7 +150,7 @@ def race(work: str, mode: str, peers: dict[str, Peer], options) -> tuple[list[di
                 "versions": racers[name].facts | {"hcjax": racers["hcjax"].facts},
             }
         )
-    return rows, {"images_per_second": statistics.median(ours), **racers["hcjax"].facts}
+    return rows
 
 
 def table(mode: str, rows: list[dict], works: list[str], peers: list[str]) -> str:
@@ -280,10 +253,10 @@ def main() -> int:
         for work in works:
             print(f"{TITLES[mode]}: {work} …", flush=True)
             peers = {n: p for n, p in chosen.items() if mode in p.modes}
-            found, ours = race(work, mode, peers, options)
+            found = race(work, mode, peers, options)
             least = floor.images_per_second(work, mode, machine)
             for row in found:
-                row["fraction_of_floor"] = ours["images_per_second"] / least
+                row["fraction_of_floor"] = row["ours_images_per_second"] / least
                 print(f"  {row['peer']:22s} {row['ratio']:6.2f}", flush=True)
             rows += found
             if options.json:

@@ -37,47 +37,39 @@ def measure(point: dict, seconds: float) -> dict:
 
     allocator.keep_memory()
     import jax
-    import numpy as np
     import optax
 
     import hcjax
+    from benchmarks import ours
     from hcjax.data import batches
     from hcjax.data.dataset import Split
     from hcjax.training import parallel, platform
-    from hcjax.training.steps import make_steps
 
     lenet = point["model"] == "lenet5"
     shape = (28, 28, 1) if lenet else (point["size"], point["size"], 3)
     options = {} if lenet else {"width": point["width"]}
     network = hcjax.models.create(point["model"], input_shape=shape, **options)
-    params, state = network.init(jax.random.key(0))
-    tx = optax.sgd(0.01, momentum=0.9)
-    mean = np.full(shape[-1], 0.5, np.float32)
-    facts = {"mean": mean, "std": mean / 2, "num_classes": 10}
-    loss = hcjax.losses.cross_entropy
-    step = parallel.train(make_steps(network.apply, loss=loss, tx=tx, **facts)[0], accelerate=True)
-    rng = np.random.default_rng(0)
-    split = Split(
-        rng.integers(0, 256, (point["examples"], *shape), np.uint8),
-        rng.integers(0, 10, point["examples"]).astype(np.int32),
-    )
+    train = ours.trainer(network, shape, tx=optax.sgd(0.01, momentum=0.9))
+    split = Split(*ours.data(shape, point["examples"]))
     stream = batches.train_batches(split, seed=0, batch_size=point["batch"])
-    now, key = hcjax.init_state(params, state, tx), jax.random.key(1)
-    begin = time.perf_counter()
-    now, sums = step(now, parallel.shard(next(stream)), key)
-    jax.block_until_ready(sums)
-    first = time.perf_counter() - begin
-    for _ in range(2):
-        now, sums = step(now, parallel.shard(next(stream)), key)
-    jax.block_until_ready(sums)
-    done, begin = 0, time.perf_counter()
-    while time.perf_counter() - begin < seconds:
-        now, sums = step(now, parallel.shard(next(stream)), key)
-        jax.block_until_ready(sums)
+
+    def run(count):
+        begin = time.perf_counter()
+        for _ in range(count):
+            jax.block_until_ready(train(parallel.shard(next(stream))))
+        return time.perf_counter() - begin
+
+    first = run(1)
+    run(2)
+    done, took = 0, 0.0
+    while took < seconds:
+        took += run(1)
         done += 1
-    rate = done * point["batch"] / (time.perf_counter() - begin)
-    peak = platform.peak_memory_bytes()
-    return {"images_per_second": rate, "first_step_seconds": first, "peak_bytes": peak}
+    return {
+        "images_per_second": done * point["batch"] / took,
+        "first_step_seconds": first,
+        "peak_bytes": platform.peak_memory_bytes(),
+    }
 
 
 def main() -> int:

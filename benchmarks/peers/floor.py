@@ -1,5 +1,6 @@
 """The floor under a step: its products and its bytes, by what this machine reaches of each."""
 
+import functools
 import math
 import statistics
 import time
@@ -57,6 +58,22 @@ def images_per_second(name, mode, found):
     written, read twice and its gradient written and read; parameters read twice, gradient and
     update moved once each way.
     """
+    cost, pixels = _cost(name), math.prod(networks.WORKS[name].shape)
+    batch = 1 if mode == "latency" else networks.BATCH
+    outputs = sum(row.activation_bytes for row in cost.rows)
+    flops, moved = 2 * cost.macs, 2 * outputs + 4 * pixels
+    weights = cost.weight_bytes
+    if mode == "training":
+        flops = 3 * flops - 2 * cost.rows[0].macs
+        moved, weights = 5 * outputs + 4 * pixels, 6 * weights
+    bytes_moved = batch * moved + weights
+    seconds = max(batch * flops / found["flops"], bytes_moved / found["bytes"])
+    return batch / seconds
+
+
+@functools.cache
+def _cost(name):
+    """Returns hcjax.cost of the folded network."""
     import jax
     import jax.numpy as jnp
 
@@ -66,15 +83,4 @@ def images_per_second(name, mode, found):
     network = hcjax.models.create(work.name, input_shape=work.shape, num_classes=networks.CLASSES)
     params, state = network.init(jax.random.key(0))
     apply = hcjax.inference(network.apply, state)
-    model = hcjax.fold(hcjax.trace(apply, params, jnp.zeros((1, *work.shape))))
-    cost = hcjax.cost(model)
-    batch = 1 if mode == "latency" else networks.BATCH
-    outputs = sum(row.activation_bytes for row in cost.rows)
-    flops, moved = 2 * cost.macs, 2 * outputs + 4 * math.prod(work.shape)
-    weights = cost.weight_bytes
-    if mode == "training":
-        flops = 3 * flops - 2 * cost.rows[0].macs
-        moved, weights = 5 * outputs + 4 * math.prod(work.shape), 6 * weights
-    bytes_moved = batch * moved + weights
-    seconds = max(batch * flops / found["flops"], bytes_moved / found["bytes"])
-    return batch / seconds
+    return hcjax.cost(hcjax.fold(hcjax.trace(apply, params, jnp.zeros((1, *work.shape)))))

@@ -90,3 +90,11 @@ def ready(shape, count=IMAGES):
     """Returns the same with images float32 and scaled, as peers keep them."""
     images, labels = data(shape, count)
     return (images.astype("float32") / 255 - 0.5) / 0.25, labels
+
+
+def batches(permute):
+    """Yields the indices of each batch, epoch after epoch; permute(n) shuffles n of them."""
+    while True:
+        order = permute(IMAGES)
+        for start in range(0, IMAGES, BATCH):
+            yield order[start : start + BATCH]

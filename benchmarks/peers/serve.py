@@ -28,7 +28,7 @@ def keep_memory():
 
 
 def main():
-    """Answers until its input ends."""
+    """Builds what the command line names, and answers."""
     module, work, mode, variant = sys.argv[1:5]
     keep_memory()
     for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
@@ -38,6 +38,11 @@ def main():
     run, images, facts = peer.make(work, mode, variant)
     run(1)
     facts |= {"python": sys.version.split()[0], "seconds": time.perf_counter() - started}
+    answer(run, images, facts)
+
+
+def answer(run, images, facts):
+    """Answers each line of input until it ends; run(count) makes calls of so many images each."""
     run(2)
     begin = time.perf_counter()
     run(3)

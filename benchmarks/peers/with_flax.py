@@ -94,17 +94,13 @@ def make(name, mode, variant):
         updates, moments = tx.update(grads, moments, params)
         return optax.apply_updates(params, updates), new, moments, value
 
-    moments, rng = tx.init(params), np.random.default_rng(0)
-    position, order = 0, rng.permutation(len(labels))
-    key = jax.random.key(1)
+    moments, key = tx.init(params), jax.random.key(1)
+    batches = networks.batches(np.random.default_rng(0).permutation)
 
     def train(count):
-        nonlocal params, statistics, moments, position, order, key
+        nonlocal params, statistics, moments, key
         for _ in range(count):
-            if position == len(labels):
-                position, order = 0, rng.permutation(len(labels))
-            index = order[position : position + networks.BATCH]
-            position += networks.BATCH
+            index = next(batches)
             key, now = jax.random.split(key)
             params, statistics, moments, value = step(
                 params, statistics, moments, images[index], labels[index], now

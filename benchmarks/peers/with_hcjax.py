@@ -7,14 +7,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import jax
 import networks
-import numpy as np
 import optax
 
 import hcjax
+from benchmarks import ours
 from hcjax.data import batches
 from hcjax.data.dataset import Split
 from hcjax.training import parallel
-from hcjax.training.steps import make_steps
 
 
 def make(name, mode, variant):
@@ -27,15 +26,12 @@ def make(name, mode, variant):
     network = hcjax.models.create(work.name, input_shape=work.shape, num_classes=networks.CLASSES)
     params, state = network.init(jax.random.key(0))
     facts = {"jax": jax.__version__, "parameters": hcjax.trees.num_parameters(params)}
-    channels = work.shape[-1]
-    mean, std = np.full(channels, 0.5, np.float32), np.full(channels, 0.25, np.float32)
     if mode != "training":
         batch = 1 if mode == "latency" else networks.BATCH
         x = jax.numpy.asarray(networks.ready(work.shape, batch)[0])
         apply = hcjax.inference(network.apply, state)
         model = hcjax.fold(hcjax.trace(apply, params, x))
         predict = hcjax.tune(lambda x: model.apply(model.params, x), x)
-        facts["macs"] = hcjax.cost(model).macs
 
         def infer(count):
             for _ in range(count):
@@ -44,22 +40,12 @@ def make(name, mode, variant):
         return infer, batch, facts
 
     tx = optax.adam(1e-3) if work.optimizer == "adam" else optax.sgd(0.01, momentum=0.9)
-    train_step, _ = make_steps(
-        network.apply,
-        loss=hcjax.losses.cross_entropy,
-        tx=tx,
-        mean=mean,
-        std=std,
-        num_classes=networks.CLASSES,
-    )
-    step = parallel.train(train_step, accelerate=True)
+    train_once = ours.trainer(network, work.shape, tx=tx)
     stream = batches.train_batches(Split(images, labels), seed=0, batch_size=networks.BATCH)
-    now, key = hcjax.init_state(params, state, tx), jax.random.key(1)
 
     def train(count):
-        nonlocal now
         for _ in range(count):
-            now, sums = step(now, parallel.shard(next(stream)), key)
+            sums = train_once(parallel.shard(next(stream)))
         jax.block_until_ready(sums)
 
     return train, networks.BATCH, facts

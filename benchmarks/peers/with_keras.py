@@ -73,26 +73,19 @@ def make(name, mode, variant):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer, loss, metrics=["accuracy"])
 
-    def several(count):  # images of that many batches
-        repeats = -(-count * networks.BATCH // len(labels))
-        if repeats == 1:
-            return images[: count * networks.BATCH], labels[: count * networks.BATCH]
-        size = count * networks.BATCH
-        return np.concatenate([images] * repeats)[:size], np.concatenate([labels] * repeats)[:size]
+    def epochs(count):  # how many images of each, for so many batches in all
+        while count > 0:
+            part = min(count, networks.IMAGES // networks.BATCH)
+            yield part * networks.BATCH
+            count -= part
 
     def train(count):
-        x, y = images, labels
-        while count > 0:
-            part = min(count, len(labels) // networks.BATCH)
-            x, y = several(part)
-            model.fit(x, y, batch_size=networks.BATCH, epochs=1, verbose=0)
-            count -= part
+        for n in epochs(count):
+            model.fit(images[:n], labels[:n], batch_size=networks.BATCH, epochs=1, verbose=0)
 
     def infer(count):
-        while count > 0:
-            part = min(count, len(labels) // networks.BATCH)
-            model.predict(several(part)[0], batch_size=networks.BATCH, verbose=0)
-            count -= part
+        for n in epochs(count):
+            model.predict(images[:n], batch_size=networks.BATCH, verbose=0)
 
     one = images[:1]
 

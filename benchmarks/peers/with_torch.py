@@ -95,15 +95,11 @@ def make(name, mode, variant):
         optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, fused=True)
     model.train()
     forward = torch.compile(model, dynamic=False) if variant == "compile" else model
-    position, order = 0, torch.randperm(len(labels))
+    batches = networks.batches(torch.randperm)
 
     def run(count):
-        nonlocal position, order
         for _ in range(count):
-            if position == len(labels):
-                position, order = 0, torch.randperm(len(labels))
-            index = order[position : position + networks.BATCH]
-            position += networks.BATCH
+            index = next(batches)
             x, y = images[index], labels[index]
             with precision():
                 loss = F.cross_entropy(forward(x), y)

@@ -76,6 +76,17 @@ def batch_norm(
     return params | slope(channels, activation), state
 
 
+def normed_conv(
+    shape: Sequence[int], *, activation: str = "identity", scale: float = 1.0
+) -> tuple[dict[str, Initial], dict[str, Initial], dict[str, Initial]]:
+    """Returns how (convolution without bias, BatchNorm's params, its state) start.
+
+    `activation` follows the BatchNorm, which therefore holds PReLU's slopes.
+    """
+    kernel = {"kernel": Initial(tuple(shape), std=he_std(shape, activation))}
+    return kernel, *batch_norm(shape[-1], activation=activation, scale=scale)
+
+
 def slope(channels: int, activation: str) -> dict[str, Initial]:
     """Returns {"slope": …} for PReLU, {} for any other activation."""
     return {"slope": Initial((channels,), PRELU_SLOPE)} if activation == "prelu" else {}

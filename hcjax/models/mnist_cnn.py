@@ -115,11 +115,9 @@ def fast_cnn(
 
     start, statistics, inputs = {}, {}, input_shape[2]
     for n, ((size, _), outputs) in enumerate(zip(convs, filters, strict=True), start=1):
-        kernel = initial.conv((size, size, inputs, outputs), activation=activation, bias=False)
-        kernel.pop("slope", None)  # it belongs to the normalisation, after which it acts
-        start[f"conv{n}"] = kernel
-        start[f"norm{n}"], statistics[f"norm{n}"] = initial.batch_norm(
-            outputs, activation=activation
+        shape = (size, size, inputs, outputs)
+        start[f"conv{n}"], start[f"norm{n}"], statistics[f"norm{n}"] = initial.normed_conv(
+            shape, activation=activation
         )
         inputs = outputs
     start["dense1"] = initial.dense((height * width * inputs, hidden), activation=activation)

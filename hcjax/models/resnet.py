@@ -221,9 +221,7 @@ def _network(
 def _unit_initial(unit, activation, scale=1.0):
     """Returns how ({"conv…", "norm…"}, {"norm…"}) of a unit that `activation` follows start."""
     shape = (unit.size, unit.size, unit.inputs, unit.outputs)
-    kernel = initial.conv(shape, activation=activation, bias=False)
-    kernel.pop("slope", None)  # it belongs to the normalisation, after which it acts
-    params, state = initial.batch_norm(unit.outputs, activation=activation, scale=scale)
+    kernel, params, state = initial.normed_conv(shape, activation=activation, scale=scale)
     return {f"conv{unit.name}": kernel, f"norm{unit.name}": params}, {f"norm{unit.name}": state}
 
 

@@ -73,6 +73,10 @@ class Conv(NamedTuple):
         order = self.orders[2]
         return lax.transpose(y, tuple(order.index(i) for i in range(len(order))))
 
+    def barred(self, x: jax.Array, k: jax.Array) -> jax.Array:
+        """Returns the convolution of the equation's operands, barred once they are canonical."""
+        return self.result(self.run(*lax.optimization_barrier(self.inputs(x, k))))
+
     def run(self, x: jax.Array, k: jax.Array, **changes: Any) -> jax.Array:
         """Returns the convolution of canonical operands, with some of its arguments changed."""
         letters = "HWD"[: len(self.strides)]

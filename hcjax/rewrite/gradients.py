@@ -38,7 +38,9 @@ def kernel_gradient_barred(eqn: Eqn, loop: bool) -> Callable | str:
     again there.
     """
     c = conv(eqn)
-    return _not_kernel_gradient(c) or _barred(eqn, c, loop)
+    if why := _not_kernel_gradient(c):
+        return why
+    return c.barred if loop else lambda x, dy: bind(eqn, lax.optimization_barrier([x, dy]))[0]
 
 
 def kernel_gradient_flat(eqn: Eqn, loop: bool) -> Callable | str:
@@ -87,32 +89,17 @@ def _not_kernel_gradient(c: Conv) -> str:
     return refused(c)
 
 
-def _barred(eqn: Eqn, c: Conv, loop: bool) -> Callable:
-    """Returns a kernel gradient of barred operands, canonical in a loop."""
-
-    def gradient(x, dy):
-        if not loop:
-            return bind(eqn, lax.optimization_barrier([x, dy]))[0]
-        return c.result(c.run(*lax.optimization_barrier(c.inputs(x, dy))))
-
-    return gradient
-
-
 def _flat_gradient(c: Conv, x: jax.Array, dy: jax.Array) -> jax.Array:
     """Returns dK[a, b, i, o] = Σ_nhw x[h s + a, (w s + b) I + i, n] dy[h, w, n, o].
 
     Output pixel (a, b I + i) of a convolution with N input channels and a kernel of the size of dy.
     """
     layer, x, dy = layer_behind(c, *lax.optimization_barrier((x, dy)))
-    batch, *rows, width, channels = x.shape
-    parts = 1
-    while batch % (2 * parts) == 0 and batch // (2 * parts) >= _LEAST_PART:
-        if parts == _MOST_PARTS or dy.nbytes <= parts * _PART_BYTES:
-            break
-        parts *= 2
+    batch, *outer, width, channels = x.shape
+    parts = _parts(batch, dy.size * dy.dtype.itemsize)
     size = batch // parts
     images = lax.transpose(x.reshape(parts, size, -1), (0, 2, 1))
-    images = images.reshape(parts, *rows, width * channels, size)
+    images = images.reshape(parts, *outer, width * channels, size)
     kernels = dy.reshape(parts, size, *dy.shape[1:])
     kernels = lax.transpose(kernels, (0, *range(2, dy.ndim), 1, dy.ndim))
     low, high = c.padding[-1]
@@ -122,6 +109,16 @@ def _flat_gradient(c: Conv, x: jax.Array, dy: jax.Array) -> jax.Array:
     }
     sums = [c.run(images[i : i + 1], kernels[i], **changes) for i in range(parts)]
     return kernel_result(c, reduce(lax.add, sums).reshape(layer.kernel))
+
+
+def _parts(batch: int, size: int) -> int:
+    """Returns into how many parts a batch goes whose dy has `size` bytes: 1, 2, 4 or 8."""
+    parts = 1
+    while size > parts * _PART_BYTES and parts < _MOST_PARTS:
+        if batch % (2 * parts) or batch // (2 * parts) < _LEAST_PART:
+            break
+        parts *= 2
+    return parts
 
 
 def _columns_gradient(c: Conv, x: jax.Array, dy: jax.Array) -> jax.Array:

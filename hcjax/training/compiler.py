@@ -112,9 +112,11 @@ def tune(fn: Callable, *args: Any, seconds: float = 0.2) -> Callable:
     if _table() not in RULES:
         return jax.jit(fn)
     fused = accelerate(fn, platform="cpu+fused")
-    ways = [jax.jit(fused), jax.jit(accelerate(fn))]
+    ways = [jax.jit(fused)]
     if options() and not loops_over_convolutions(ways[0].trace(*args).jaxpr):
-        ways[1:] = [jax.jit(f, compiler_options=options()) for f in (fused, rewritten(fn))]
+        ways += [jax.jit(f, compiler_options=options()) for f in (fused, rewritten(fn))]
+    else:
+        ways.append(jax.jit(accelerate(fn)))
     with quiet():
         for way in ways:
             jax.block_until_ready(way(*args))

@@ -89,8 +89,8 @@ def test_every_model_keeps_the_interface(name):
     assert (logits.shape, logits.dtype) == ((3, 7), jnp.float32)
     assert new_state == state
     assert {leaf.dtype for leaf in jax.tree.leaves((params, state))} == {jnp.dtype("float32")}
-    is_resnet = name.startswith("resnet")
-    assert bool(jax.tree.leaves(state)) == (is_resnet or "fast" in name)
+    has_norm = name.startswith(("resnet", "fast_cnn"))
+    assert bool(jax.tree.leaves(state)) == has_norm
 
 
 @pytest.mark.parametrize("name", TINY)
