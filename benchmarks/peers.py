@@ -4,11 +4,11 @@
     python benchmarks/peers.py --quick                  training, three networks and peers
     python benchmarks/peers.py --only ResNet-20 --modes inference latency --peers torch
 
-Each racer has a process of its own with two threads and the launcher's allocator settings; they
-take turns, and a ratio is the median over rounds of hcjax's images per second by the peer's: above
-1 hcjax is faster. The peers' virtual environments are made on first use from benchmarks/peers/*.txt
-(in ~/.cache/hcjax/peers). Images are random, networks as in benchmarks/peers/networks.py. Run it on
-a quiet machine.
+Each racer has a process of its own with two threads and the launcher's allocator settings (plain
+Flax a second one without, which is how its own examples run); they take turns, and a ratio is the
+median over rounds of hcjax's images per second by the peer's: above 1 hcjax is faster. The peers'
+virtual environments are made on first use from benchmarks/peers/*.txt (in ~/.cache/hcjax/peers).
+Images are random, networks as in benchmarks/peers/networks.py. Run it on a quiet machine.
 
 floor: the time that a step's products need at this machine's matrix-product peak, or its bytes at
 the memory's bandwidth, whichever is longer; of floor: the part of that speed that hcjax reaches.
@@ -42,13 +42,17 @@ TITLES = {
 
 
 class Peer(NamedTuple):
-    """A racer: its module, environment (None: this one), variant, and whether it is float32."""
+    """A racer: its module, environment (None: this one) and variant.
+
+    float32: whether it computes in it. memory: "kept" by the allocator, or "released" (default).
+    """
 
     module: str
     environment: str | None
     variant: str
     modes: tuple[str, ...] = MODES
     float32: bool = True
+    memory: str = "kept"
 
 
 INFER = ("inference", "latency")
@@ -62,7 +66,8 @@ PEERS = {
     "Keras on JAX": Peer("with_keras", "keras_jax", "jax"),
     "ONNX Runtime": Peer("with_onnxruntime", "onnxruntime", "float32", INFER),
     "ONNX Runtime int8": Peer("with_onnxruntime", "onnxruntime", "int8", INFER, False),
-    "plain Flax": Peer("with_flax", None, ""),
+    "plain Flax": Peer("with_flax", None, "", memory="released"),
+    "plain Flax, memory kept": Peer("with_flax", None, ""),
 }
 OURS = Peer("with_hcjax", None, "")
 QUICK = {
@@ -111,7 +116,8 @@ def python_of(environment: str | None, folder: Path) -> str:
 def start(peer: Peer, work: str, mode: str, folder: Path) -> Racer:
     """Returns a peer's process, ready to run a network in one way."""
     python = python_of(peer.environment, folder)
-    return Racer([python, str(FOLDER / "serve.py"), peer.module, work, mode, peer.variant])
+    arguments = [peer.module, work, mode, peer.variant, peer.memory]
+    return Racer([python, str(FOLDER / "serve.py"), *arguments])
 
 
 def race(work: str, mode: str, peers: dict[str, Peer], options) -> list[dict]:

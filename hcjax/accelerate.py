@@ -19,7 +19,7 @@ import numpy as np
 from hcjax import jaxpr as walker
 from hcjax.rewrite import RULES
 
-Rule = Callable[[walker.Eqn, bool], Callable | str]
+Rule = Callable[[walker.Eqn, walker.Place], Callable | walker.Instead | str]
 Table = Mapping[str, Sequence[Rule]]
 
 
@@ -113,18 +113,18 @@ def explanation(
     dynamic, static, tree = _split(args, kwargs)
     jaxpr = jax.make_jaxpr(_Traced(fn, tree, static).flat)(*dynamic)
     rows = []
-    for eqn, loop in walker.equations(jaxpr):
-        tried = _tried(table, eqn, loop)
+    for eqn, place in walker.equations(jaxpr):
+        tried = _tried(table, eqn, place)
         if not tried:
             continue
         rule, found = tried[-1]
-        if callable(found):
+        if not isinstance(found, str):
             whys = [f"{rule.__name__}: {inspect.getdoc(rule).splitlines()[0]}"]
         else:
             whys = [f"{rule.__name__} does not apply: {found}" for rule, found in tried]
         shapes = " * ".join(v.aval.str_short(short_dtypes=True) for v in eqn.invars)
         shapes += f" -> {eqn.outvars[0].aval.str_short(short_dtypes=True)}"
-        what = f"{eqn.primitive.name} {shapes}{' in a loop' if loop else ''}"
+        what = f"{eqn.primitive.name} {shapes}{' in a loop' if place.loop else ''}"
         rows.append((walker.source_line(eqn), what, "\n    ".join(whys)))
     return rows
 
@@ -132,19 +132,19 @@ def explanation(
 def chooser(table: Table) -> walker.Choose:
     """Returns the choice that takes, for each equation, the first rule that applies."""
 
-    def choose(eqn, loop):
-        tried = _tried(table, eqn, loop)
-        return tried[-1][1] if tried and callable(tried[-1][1]) else None
+    def choose(eqn, place):
+        tried = _tried(table, eqn, place)
+        return tried[-1][1] if tried and not isinstance(tried[-1][1], str) else None
 
     return choose
 
 
-def _tried(table: Table, eqn: walker.Eqn, loop: bool) -> list[tuple[Rule, Callable | str]]:
+def _tried(table: Table, eqn: walker.Eqn, place: walker.Place) -> list[tuple[Rule, Any]]:
     """Returns each rule asked and its answer, up to the first that applies."""
     tried = []
     for rule in table.get(eqn.primitive.name, ()):
-        tried.append((rule, rule(eqn, loop)))
-        if callable(tried[-1][1]):
+        tried.append((rule, rule(eqn, place)))
+        if not isinstance(tried[-1][1], str):
             break
     return tried
 

@@ -9,16 +9,42 @@ from __future__ import annotations
 
 import site
 import sysconfig
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 from jax.extend import core
 
 Eqn = core.JaxprEqn
 Literal = core.Literal
-# (equation, whether it runs in the body of a loop) -> what to run instead, or None
-Choose = Callable[[Eqn, bool], Callable[..., Any] | None]
+
+
+class Place(NamedTuple):
+    """Where an equation stands.
+
+    loop: whether a loop repeats it. made: the equation that made each variable of its body.
+    """
+
+    loop: bool
+    made: Mapping[core.Var, Eqn]
+
+    def maker(self, v: core.Var | Literal) -> Eqn | None:
+        """Returns the equation that made a variable; None for an input or a literal."""
+        return None if _literal(v) else self.made.get(v)
+
+
+class Instead(NamedTuple):
+    """What to run for an equation from other variables of its body than its own inputs.
+
+    inputs: variables made before it. run: a function of them.
+    """
+
+    inputs: tuple[core.Var, ...]
+    run: Callable[..., Any]
+
+
+# what to run instead of an equation, of its own inputs or of others; None to bind it as it is
+Choose = Callable[[Eqn, Place], Callable[..., Any] | Instead | None]
 
 LOOPS = ("scan", "while")
 # equations that hold a body of their own and cannot be bound again from outside
@@ -40,8 +66,8 @@ def bodies(eqn: Eqn) -> dict[str, list]:
     return found
 
 
-def equations(jaxpr: Any, loop: bool = False) -> Iterator[tuple[Eqn, bool]]:
-    """Yields every equation, those of nested bodies included, and whether a loop repeats it.
+def equations(jaxpr: Any, loop: bool = False) -> Iterator[tuple[Eqn, Place]]:
+    """Yields every equation, those of nested bodies included, and where it stands.
 
     Example:
       >>> import jax.numpy as jnp
@@ -49,8 +75,9 @@ def equations(jaxpr: Any, loop: bool = False) -> Iterator[tuple[Eqn, bool]]:
       >>> [eqn.primitive.name for eqn, _ in equations(jaxpr)][1:]
       ['sin', 'add']
     """
+    place = _place(closed(jaxpr).jaxpr, loop)
     for eqn in closed(jaxpr).jaxpr.eqns:
-        yield eqn, loop
+        yield eqn, place
         inside = loop or eqn.primitive.name in LOOPS
         for values in bodies(eqn).values():
             for body in values:
@@ -66,7 +93,7 @@ def rewritten(jaxpr: Any, choose: Choose, *, loop: bool = False) -> Callable[...
 
     Args:
       jaxpr: closed, or without constants.
-      choose: `(equation, in a loop) -> function of the equation's inputs, or None`.
+      choose: `(equation, place) -> function of the equation's inputs, Instead, or None`.
       loop: whether this jaxpr is itself the body of a loop.
 
     Returns:
@@ -76,15 +103,16 @@ def rewritten(jaxpr: Any, choose: Choose, *, loop: bool = False) -> Callable[...
     Example:
       >>> import jax.numpy as jnp
       >>> jaxpr = jax.make_jaxpr(jax.jit(lambda x: jnp.sin(x) + 1.0))(2.0)
-      >>> choose = lambda eqn, loop: jnp.cos if eqn.primitive.name == "sin" else None
+      >>> choose = lambda eqn, place: jnp.cos if eqn.primitive.name == "sin" else None
       >>> [float(x) for x in rewritten(jaxpr, choose)(0.0)]
       [2.0]
     """
     whole = closed(jaxpr)
-    steps = [_step(eqn, choose, loop) for eqn in whole.jaxpr.eqns]
+    place = _place(whole.jaxpr, loop)
+    steps = [_step(eqn, choose, place) for eqn in whole.jaxpr.eqns]
     if not any(steps):
         return None
-    forgotten = _forgotten(whole.jaxpr)
+    forgotten = _forgotten(whole.jaxpr, steps)
     return lambda *inputs: _run(whole, steps, forgotten, inputs)
 
 
@@ -122,12 +150,20 @@ _INSTALLED = tuple(
 )
 
 
-def _forgotten(jaxpr: core.Jaxpr) -> list[set]:
+def _place(jaxpr: core.Jaxpr, loop: bool) -> Place:
+    return Place(loop, {v: eqn for eqn in jaxpr.eqns for v in eqn.outvars})
+
+
+def _forgotten(jaxpr: core.Jaxpr, steps: list) -> list[set]:
     """Returns the variables that are read no more after each equation."""
-    last = {v: i for i, eqn in enumerate(jaxpr.eqns) for v in eqn.invars if not _literal(v)}
+    read = [
+        [v for v in (*eqn.invars, *(step.inputs if step else ())) if not _literal(v)]
+        for eqn, step in zip(jaxpr.eqns, steps, strict=True)
+    ]
+    last = {v: i for i, variables in enumerate(read) for v in variables}
     last |= {v: len(jaxpr.eqns) for v in jaxpr.outvars if not _literal(v)}
     return [
-        {v for v in (*eqn.invars, *eqn.outvars) if not _literal(v) and last.get(v, i) <= i}
+        {v for v in (*read[i], *eqn.outvars) if last.get(v, i) <= i}
         for i, eqn in enumerate(jaxpr.eqns)
     ]
 
@@ -142,21 +178,24 @@ def _run(whole: core.ClosedJaxpr, steps: list, forgotten: list[set], inputs: Seq
         return v.val if _literal(v) else env[v]
 
     for eqn, step, gone in zip(jaxpr.eqns, steps, forgotten, strict=True):
-        values = [read(v) for v in eqn.invars]
-        env |= zip(eqn.outvars, step(*values) if step else bind(eqn, values), strict=True)
+        values = [read(v) for v in (step.inputs if step else eqn.invars)]
+        env |= zip(eqn.outvars, step.run(*values) if step else bind(eqn, values), strict=True)
         for v in gone:
             env.pop(v, None)
     return [read(v) for v in jaxpr.outvars]
 
 
-def _step(eqn: Eqn, choose: Choose, loop: bool) -> Callable[..., list] | None:
-    """Returns what runs in place of an equation; None to bind it as it is."""
-    if chosen := choose(eqn, loop):
-        return lambda *inputs: _as_list(chosen(*inputs), eqn)
-    loop = loop or eqn.primitive.name in LOOPS
+def _step(eqn: Eqn, choose: Choose, place: Place) -> Instead | None:
+    """Returns what runs in place of an equation, as a list; None to bind it as it is."""
+    if chosen := choose(eqn, place):
+        found = chosen if isinstance(chosen, Instead) else Instead(tuple(eqn.invars), chosen)
+        return found._replace(run=lambda *inputs: _as_list(found.run(*inputs), eqn))
+    loop = place.loop or eqn.primitive.name in LOOPS
     if eqn.primitive.name in _MAPS:
         inside = equations(eqn.params["jaxpr"], loop)
-        return _mapped(eqn, choose, loop) if any(choose(*e) for e in inside) else None
+        if not any(choose(*e) for e in inside):
+            return None
+        return Instead(tuple(eqn.invars), _mapped(eqn, choose, loop))
     changed = {}
     for name, found in bodies(eqn).items():
         new = [_body(body, choose, loop) for body in found]
@@ -164,7 +203,7 @@ def _step(eqn: Eqn, choose: Choose, loop: bool) -> Callable[..., list] | None:
             changed[name] = tuple(new) if isinstance(eqn.params[name], tuple | list) else new[0]
     if not changed:
         return None
-    return lambda *inputs: bind(eqn, inputs, eqn.params | changed)
+    return Instead(tuple(eqn.invars), lambda *inputs: bind(eqn, inputs, eqn.params | changed))
 
 
 def _body(body: Any, choose: Choose, loop: bool) -> Any:

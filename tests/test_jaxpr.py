@@ -65,7 +65,7 @@ def test_mapped_bodies_are_rewritten_from_inside_and_outside():
     assert json.loads(run.stdout) == {"body": [True] * 6, "grads": [True] * 6}
 
 
-def cosine(eqn, loop):
+def cosine(eqn, place):
     return jnp.cos if eqn.primitive.name == "sin" else None
 
 
@@ -93,17 +93,36 @@ def test_loops_are_known_as_such():
             lambda c, _: (lax.cond(c > 0, jnp.sin, jnp.cos, c), None), y, None, length=2
         )
 
-    found = [(e.primitive.name, loop) for e, loop in walker.equations(jax.make_jaxpr(fn)(1.0))]
+    found = [
+        (e.primitive.name, place.loop) for e, place in walker.equations(jax.make_jaxpr(fn)(1.0))
+    ]
     assert ("sin", False) in found and ("sin", True) in found and ("cond", True) in found
 
 
 def test_a_rewrite_that_changes_types_is_refused():
     jaxpr = jax.make_jaxpr(jax.jit(jnp.sin))(1.0)
-    choose = lambda eqn, loop: (
+    choose = lambda eqn, place: (
         (lambda x: jnp.cos(x).astype(jnp.bfloat16)) if eqn.primitive.name == "sin" else None
     )
     with pytest.raises(TypeError, match="changed types"):
         walker.rewritten(jaxpr, choose)
+
+
+def test_a_replacement_may_read_what_was_made_before():
+    def fn(x):
+        y = jnp.exp(x)
+        return jnp.sin(y * 2.0)
+
+    def choose(eqn, place):
+        if eqn.primitive.name != "sin":
+            return None
+        product = place.maker(eqn.invars[0])
+        assert place.maker(product.invars[1]) is None  # a literal
+        return walker.Instead((product.invars[0],), lambda y: y + 1)
+
+    for nested in (fn, jax.jit(fn)):
+        run = walker.rewritten(jax.make_jaxpr(nested)(1.0), choose)
+        assert run(0.0) == [2.0]
 
 
 def test_the_source_line_is_the_users():

@@ -1,10 +1,10 @@
 """A racer: one library, one network, one way of running it, in a process of its own.
 
-    python serve.py MODULE WORK MODE VARIANT
+    python serve.py MODULE WORK MODE VARIANT kept|released
 
 Says one JSON line when it is ready (versions, parameters, seconds it took); then, for each line
 with a number of seconds, runs about that long and answers with images per second. Every racer has
-the same two threads and the same allocator settings.
+the same two threads, and, unless its memory is to be released, the same allocator settings.
 """
 
 import importlib
@@ -29,8 +29,9 @@ def keep_memory():
 
 def main():
     """Builds what the command line names, and answers."""
-    module, work, mode, variant = sys.argv[1:5]
-    keep_memory()
+    module, work, mode, variant, memory = sys.argv[1:6]
+    if memory == "kept":
+        keep_memory()
     for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
         os.environ[name] = str(THREADS)
     started = time.perf_counter()

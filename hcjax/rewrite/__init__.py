@@ -1,11 +1,11 @@
 """The rules of `hcjax.accelerate`: what a platform's compiler does badly, and how to write it.
 
-A rule takes an equation and whether a loop repeats it. It returns the function that replaces the
+A rule takes an equation and its place. It returns the function that replaces the
 equation, or a sentence that says why it does not apply. Its docstring's first line says what it
 does. A platform without a table is left alone: nothing here helps it until a measurement says so.
 """
 
-from hcjax.rewrite import convolution, dense, depthwise, gradients, pooling
+from hcjax.rewrite import convolution, dense, depthwise, gradients, pooling, sums
 
 
 def _cpu(*kernel_gradients):
@@ -14,10 +14,12 @@ def _cpu(*kernel_gradients):
         "reduce_window_max": (pooling.max_pool,),
         "reduce_window_sum": (pooling.sum_pool,),
         "select_and_scatter_add": (pooling.max_pool_gradient,),
+        "reduce_sum": (sums.factored,),
         "dot_general": (dense.row_times_thin,),
         "conv_general_dilated": (
             depthwise.depthwise,
             depthwise.depthwise_kernel_gradient,
+            gradients.kernel_gradient_pointwise,
             convolution.few_pixels,
             gradients.kernel_gradient_columns,
             *kernel_gradients,

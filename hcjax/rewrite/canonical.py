@@ -164,9 +164,9 @@ def kernel_result(c: Conv, k: jax.Array) -> jax.Array:
     return c.result(lax.transpose(k, (n - 2, *range(n - 2), n - 1)))
 
 
-def dot(c: Conv, a: jax.Array, b: jax.Array, axes: tuple) -> jax.Array:
+def dot(c: Conv, a: jax.Array, b: jax.Array, axes: tuple, batch: tuple = ((), ())) -> jax.Array:
     """Returns a product of matrices with the precision and result type of a convolution."""
-    return lax.dot_general(a, b, (axes, ((), ())), **c.options)
+    return lax.dot_general(a, b, (axes, batch), **c.options)
 
 
 def columns(x: jax.Array, c: Conv) -> jax.Array:
@@ -179,17 +179,19 @@ def columns(x: jax.Array, c: Conv) -> jax.Array:
     return lax.concatenate(shifted(x, c), x.ndim - 1)
 
 
-def rows(x: jax.Array, c: Conv) -> jax.Array:
-    """Returns im2col, transposed: [taps · C, N · S'], contiguous where there are few channels.
+def rows(x: jax.Array, c: Conv, parts: int) -> jax.Array:
+    """Returns im2col, transposed: [parts, taps · C, N / parts · S'], contiguous pixels.
 
     Args:
       x: canonical images.
       c: a convolution without image dilation or groups.
+      parts: into which the batch is split, a divisor of it.
     """
-    x = lax.transpose(x, (x.ndim - 1, *range(x.ndim - 1)))[..., None]  # [C, N, *S, 1]
-    shape = (c.image[-1], *c.out[:-1])
-    parts = [part.reshape(shape) for part in shifted(x, c, leading=2)]
-    return lax.concatenate(parts, 0).reshape(c.taps * c.image[-1], -1)
+    x = x.reshape(parts, -1, *x.shape[1:])
+    last = x.ndim - 1
+    x = lax.transpose(x, (0, last, *range(1, last)))[..., None]  # [parts, C, N / parts, *S, 1]
+    taps = [tap.reshape(*x.shape[:2], -1) for tap in shifted(x, c, leading=3)]
+    return lax.concatenate(taps, 1)
 
 
 def shifted(x: jax.Array, c: Conv, leading: int = 1) -> list[jax.Array]:

@@ -11,19 +11,19 @@ from collections.abc import Callable
 import jax
 from jax import lax
 
-from hcjax.jaxpr import Eqn, bind
+from hcjax.jaxpr import Eqn, Place, bind
 from hcjax.rewrite.canonical import Conv, columns, conv, dot, refused
 
 _FEW_TAPS = 32  # of a kernel; beyond, im2col moves more bytes than it saves
 _FEW_PIXELS = 4  # of a result; from 3 × 3 on XLA's own kernel is as fast
 
 
-def few_pixels(eqn: Eqn, loop: bool) -> Callable | str:
+def few_pixels(eqn: Eqn, place: Place) -> Callable | str:
     """Computes a convolution with few output pixels as im2col and one matmul.
 
     At 2 x 2 pixels and 512 channels XLA:CPU takes 70 times as long.
     """
-    del loop
+    del place
     c = conv(eqn)
     if why := refused(c):
         return why
@@ -32,22 +32,22 @@ def few_pixels(eqn: Eqn, loop: bool) -> Callable | str:
     return lambda x, k: _matmul(c, x, k)
 
 
-def canonical_in_loop(eqn: Eqn, loop: bool) -> Callable | str:
+def canonical_in_loop(eqn: Eqn, place: Place) -> Callable | str:
     """Writes a loop body's convolution as NHWC and HWIO with explicit transposes.
 
     XLA:CPU only brings the entry computation's convolutions into the form its fast kernels take.
     """
     c = conv(eqn)
-    if not loop:
+    if not place.loop:
         return "not in a loop"
     if c.canonical:
         return "canonical already"
     return c.barred
 
 
-def barrier(eqn: Eqn, loop: bool) -> Callable | str:
+def barrier(eqn: Eqn, place: Place) -> Callable | str:
     """Bars a convolution's image, so that what made it is not computed again inside it."""
-    del loop
+    del place
     return lambda x, k: bind(eqn, [lax.optimization_barrier(x), k])[0]
 
 

@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from hcjax.jaxpr import Eqn
+from hcjax.jaxpr import Eqn, Place
 from hcjax.rewrite.canonical import Conv, conv, kernel_result, layer_behind, shifted
 
 
-def depthwise(eqn: Eqn, loop: bool) -> Callable | str:
+def depthwise(eqn: Eqn, place: Place) -> Callable | str:
     """Computes a depthwise convolution as a sum of shifted products, one per tap."""
-    del loop
+    del place
     c = conv(eqn)
     if c.symbolic:
         return "a symbolic size"
@@ -26,9 +26,9 @@ def depthwise(eqn: Eqn, loop: bool) -> Callable | str:
     return lambda x, k: _depthwise(c, x, k)
 
 
-def depthwise_kernel_gradient(eqn: Eqn, loop: bool) -> Callable | str:
+def depthwise_kernel_gradient(eqn: Eqn, place: Place) -> Callable | str:
     """Computes a depthwise kernel gradient as one reduction per tap."""
-    del loop
+    del place
     c = conv(eqn)
     if c.symbolic:
         return "a symbolic size"

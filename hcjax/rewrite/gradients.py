@@ -3,25 +3,48 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from functools import reduce
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
-from hcjax.jaxpr import Eqn, bind
-from hcjax.rewrite.canonical import Conv, conv, dot, kernel_result, layer_behind, refused, rows
+from hcjax.jaxpr import Eqn, Place, bind
+from hcjax.rewrite.canonical import (
+    Conv,
+    conv,
+    dot,
+    kernel_result,
+    layer_behind,
+    refused,
+    rows,
+    shifted,
+)
 
 _PART_BYTES = 2**19  # of dy in a part of the batch, for it to stay in the second-level cache
 _LEAST_PART = 16  # images of a part: the width of a vector
 _MOST_PARTS = 8
 _FEW_COLUMNS = 32  # taps · channels; beyond, im2col moves more bytes than it saves
+_COLUMN_PARTS = 4  # of the batch: a product so long and thin is not split over threads on its own
 
 
-def kernel_gradient_columns(eqn: Eqn, loop: bool) -> Callable | str:
+def kernel_gradient_pointwise(eqn: Eqn, place: Place) -> Callable | str:
+    """Computes the kernel gradient of a layer with one tap as one matmul over all pixels."""
+    del place
+    c = conv(eqn)
+    if why := _not_kernel_gradient(c):
+        return why
+    if c.pixels > 1:
+        return f"{c.pixels} taps"
+    return lambda x, dy: _pointwise_gradient(c, x, dy)
+
+
+def kernel_gradient_columns(eqn: Eqn, place: Place) -> Callable | str:
     """Computes the kernel gradient of a layer with few input channels as one matmul on columns."""
-    del loop
+    del place
     c = conv(eqn)
     if why := _not_kernel_gradient(c):
         return why
@@ -30,7 +53,7 @@ def kernel_gradient_columns(eqn: Eqn, loop: bool) -> Callable | str:
     return lambda x, dy: _columns_gradient(c, x, dy)
 
 
-def kernel_gradient_barred(eqn: Eqn, loop: bool) -> Callable | str:
+def kernel_gradient_barred(eqn: Eqn, place: Place) -> Callable | str:
     """Computes a kernel gradient from barred operands.
 
     Without the barrier XLA fuses everything before the operands (normalisation, relu, residual
@@ -40,17 +63,17 @@ def kernel_gradient_barred(eqn: Eqn, loop: bool) -> Callable | str:
     c = conv(eqn)
     if why := _not_kernel_gradient(c):
         return why
-    return c.barred if loop else lambda x, dy: bind(eqn, lax.optimization_barrier([x, dy]))[0]
+    return c.barred if place.loop else lambda x, dy: bind(eqn, lax.optimization_barrier([x, dy]))[0]
 
 
-def kernel_gradient_flat(eqn: Eqn, loop: bool) -> Callable | str:
+def kernel_gradient_flat(eqn: Eqn, place: Place) -> Callable | str:
     """Computes a kernel gradient as a convolution of one image, whose rows are pixels by channels.
 
     The batch lies in the channels, where a matrix product sums it up, part by part of the batch,
     for a part's operands to stay in cache. With rows that long oneDNN's kernels reach 60 to 100 %
     of the peak, and the result is the kernel as it stands.
     """
-    del loop
+    del place
     c = conv(eqn)
     if why := _not_kernel_gradient(c):
         return why
@@ -59,13 +82,13 @@ def kernel_gradient_flat(eqn: Eqn, loop: bool) -> Callable | str:
     return lambda x, dy: _flat_gradient(c, x, dy)
 
 
-def input_gradient_phases(eqn: Eqn, loop: bool) -> Callable | str:
+def input_gradient_phases(eqn: Eqn, place: Place) -> Callable | str:
     """Computes a strided layer's input gradient, or a transposed convolution, phase by phase.
 
     A dilated image is mostly zeros, and misses XLA's fast kernels; each phase of the result is a
     convolution of the plain image with every s-th tap, and the phases are interleaved.
     """
-    del loop
+    del place
     c = conv(eqn)
     if c.symbolic:
         return "a symbolic size"
@@ -111,6 +134,14 @@ def _flat_gradient(c: Conv, x: jax.Array, dy: jax.Array) -> jax.Array:
     return kernel_result(c, reduce(lax.add, sums).reshape(layer.kernel))
 
 
+def _pointwise_gradient(c: Conv, x: jax.Array, dy: jax.Array) -> jax.Array:
+    """Returns dK[i, o] = Σ_nhw x[n, h s, w s, i] dy[n, h, w, o]."""
+    layer, x, dy = layer_behind(c, *lax.optimization_barrier((x, dy)))
+    (x,) = shifted(x, layer)
+    k = dot(c, x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1]), ((0,), (0,)))
+    return kernel_result(c, k.reshape(layer.kernel))
+
+
 def _parts(batch: int, size: int) -> int:
     """Returns into how many parts a batch goes whose dy has `size` bytes: 1, 2, 4 or 8."""
     parts = 1
@@ -122,10 +153,12 @@ def _parts(batch: int, size: int) -> int:
 
 
 def _columns_gradient(c: Conv, x: jax.Array, dy: jax.Array) -> jax.Array:
-    """Returns a kernel gradient as columns transposed times a matrix."""
+    """Returns a kernel gradient as columns transposed times a matrix, summed over batch parts."""
     layer, x, dy = layer_behind(c, x, dy)
-    k = dot(c, rows(x, layer), dy.reshape(-1, dy.shape[-1]), ((1,), (0,)))
-    return kernel_result(c, k.reshape(layer.kernel))
+    parts = math.gcd(len(x), _COLUMN_PARTS)
+    gradients = dy.reshape(parts, -1, dy.shape[-1])
+    k = dot(c, rows(x, layer, parts), gradients, ((2,), (1,)), ((0,), (0,)))
+    return kernel_result(c, k.sum(0).reshape(layer.kernel))
 
 
 def _phases(c: Conv, dy: jax.Array, k: jax.Array) -> jax.Array:
@@ -161,14 +194,17 @@ def _phases(c: Conv, dy: jax.Array, k: jax.Array) -> jax.Array:
 
 
 def _interleaved(parts: list[jax.Array], steps: tuple[int, ...]) -> jax.Array:
-    """Returns the array whose phases, in order, are these."""
-    for axis in reversed(range(1, 1 + len(steps))):
-        size = steps[axis - 1]
-        merged = []
-        for i in range(0, len(parts), size):
-            stacked = jnp.stack(parts[i : i + size], axis + 1)
-            shape = list(parts[0].shape)
-            shape[axis] *= size
-            merged.append(stacked.reshape(shape))
-        parts = merged
-    return parts[0]
+    """Returns the array whose phases, in order, are these.
+
+    Each pixel selects among the parts: XLA vectorises that, and not a concatenation.
+    """
+    batch, *sizes, channels = parts[0].shape
+    axes = range(1, 1 + len(steps))
+    split = (batch, *(n for pair in zip(sizes, steps, strict=True) for n in pair), channels)
+    places = (0, *(2 * axis - 1 for axis in axes), len(split) - 1)
+    spread = [lax.broadcast_in_dim(part, split, places) for part in parts]
+    which = lax.full(split, 0, np.int32)
+    for axis in axes:
+        which = which * steps[axis - 1] + lax.broadcasted_iota(np.int32, split, 2 * axis)
+    y = spread[0] if len(parts) == 1 else lax.select_n(which, *spread)
+    return y.reshape(batch, *(n * s for n, s in zip(sizes, steps, strict=True)), channels)

@@ -16,17 +16,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from hcjax.jaxpr import Eqn, bind
+from hcjax.jaxpr import Eqn, Place, bind
 
 _MOST = 64  # elements of a window; beyond, that many slices compile and run slower than a loop
 
 
-def max_pool(eqn: Eqn, loop: bool) -> Callable | str:
+def max_pool(eqn: Eqn, place: Place) -> Callable | str:
     """Takes the maximum over a window as a reshape, or as maxima of shifted slices.
 
     The derivative stays that of the plain primitive: the first maximum of a window gets it all.
     """
-    del loop
+    del place
     if why := _refused(eqn.params, eqn.invars[0].aval):
         return why
     window, strides, padding = _window(eqn.params)
@@ -45,27 +45,30 @@ def max_pool(eqn: Eqn, loop: bool) -> Callable | str:
     return pool
 
 
-def sum_pool(eqn: Eqn, loop: bool) -> Callable | str:
+def sum_pool(eqn: Eqn, place: Place) -> Callable | str:
     """Sums over a window as a reshape, or as a sum of shifted slices, axis by axis."""
-    del loop
+    del place
     if why := _refused(eqn.params, eqn.invars[0].aval):
         return why
     window, strides, padding = _window(eqn.params)
     return lambda x: _pool(x, window, strides, padding, lax.add, np.zeros((), x.dtype))
 
 
-def max_pool_gradient(eqn: Eqn, loop: bool) -> Callable | str:
+def max_pool_gradient(eqn: Eqn, place: Place) -> Callable | str:
     """Sends each window's gradient to its first maximum by comparing shifted slices.
 
     Linear in the gradient, so that it can be transposed and differentiated again.
     """
-    del loop
     if eqn.params["select_prim"].name != "ge":
         return f"selects by {eqn.params['select_prim'].name}, not by ge"
     if why := _refused(eqn.params, eqn.invars[1].aval):
         return why
     window, strides, padding = _window(eqn.params)
     disjoint = all(w == s or w == 1 == s for w, s in zip(window, strides, strict=True))
+    # a convolution's kernel and its bias both read the gradient: write it once, and not fused into
+    # either; after an activation XLA fuses it into that one's derivative
+    maker = place.maker(eqn.invars[1])
+    shared = maker is not None and maker.primitive.name in ("add", "conv_general_dilated")
 
     def gradient(source, x):
         """Returns the gradient of x, given that of the pooled array."""
@@ -94,7 +97,8 @@ def max_pool_gradient(eqn: Eqn, loop: bool) -> Callable | str:
                 _placed(s, o, padded.shape, strides) for s, o in zip(shares, offsets, strict=True)
             ]
             out = reduce(lax.add, placed)
-        return _cropped(out, padding, x.shape)
+        out = _cropped(out, padding, x.shape)
+        return lax.optimization_barrier(out) if shared else out
 
     return gradient
 

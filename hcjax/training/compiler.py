@@ -166,8 +166,8 @@ def loops_over_convolutions(jaxpr: Any) -> bool:
       False
     """
     return any(
-        loop and eqn.primitive.name == "conv_general_dilated"
-        for eqn, loop in walker.equations(jaxpr)
+        place.loop and eqn.primitive.name == "conv_general_dilated"
+        for eqn, place in walker.equations(jaxpr)
     )
 
 

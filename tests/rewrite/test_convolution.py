@@ -146,6 +146,7 @@ CHOSEN = {
         lambda x, k: gradient(x, k, feature_group_count=8), (2, 9, 9, 8), (3, 3, 1, 8),
     ),
     "kernel_gradient_columns": (gradient, (2, 9, 9, 1), (5, 5, 1, 4)),
+    "kernel_gradient_pointwise": (gradient, (2, 9, 9, 16), (1, 1, 16, 4)),
     "few_pixels": (layer, (2, 2, 2, 16), (3, 3, 16, 4)),
     "kernel_gradient_flat": (gradient, (8, 9, 9, 16), (3, 3, 16, 4)),
     "input_gradient_phases": (
@@ -197,4 +198,4 @@ def test_a_symbolic_batch_is_left_alone():
     k = jax.ShapeDtypeStruct((3, 3, 1, 4), jnp.float32)
     jaxpr = jax.make_jaxpr(layer)(x, k)
     for rule in RULES["cpu"]["conv_general_dilated"][:-2]:
-        assert rule(jaxpr.jaxpr.eqns[0], False) == "a symbolic size"
+        assert rule(jaxpr.jaxpr.eqns[0], walker.Place(False, {})) == "a symbolic size"

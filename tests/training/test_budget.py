@@ -105,8 +105,8 @@ def test_a_scanned_step_holds_canonical_convolutions_only(name):
 
     def layouts(fn):
         found = []
-        for eqn, loop in walker.equations(jax.make_jaxpr(fn)(state, batches)):
-            if loop and eqn.primitive.name == "conv_general_dilated":
+        for eqn, place in walker.equations(jax.make_jaxpr(fn)(state, batches)):
+            if place.loop and eqn.primitive.name == "conv_general_dilated":
                 d = eqn.params["dimension_numbers"]
                 found.append((d.lhs_spec, d.rhs_spec, d.out_spec))
         return set(found)

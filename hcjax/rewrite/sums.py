@@ -1,0 +1,76 @@
+"""Rules for sums over axes, such as the gradients of a normalisation's statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jax import lax
+
+from hcjax.jaxpr import Eqn, Instead, Place, bind
+
+
+def factored(eqn: Eqn, place: Place) -> Instead | str:
+    """Takes factors that are constant along a sum's axes out of it: Σ (-g f) = -f Σ g.
+
+    The gradient of BatchNorm's mean is such a sum. Its products are then never written to memory,
+    and Σ g, which the bias needs as well, is taken once. (Where a product is not finite but the
+    sum is, so is the result.)
+    """
+    axes = eqn.params["axes"]
+    (terms,) = eqn.invars
+    negative, factors = False, []
+    while made := place.maker(terms):
+        if made.primitive.name == "neg":
+            negative = not negative
+            terms = made.invars[0]
+            continue
+        found = made.primitive.name == "mul" and _split(made, axes, place)
+        if not found:
+            break
+        terms, *factor = found
+        factors.append(factor)
+    if not factors:
+        return "no factor is constant along its axes"
+    shape = eqn.outvars[0].aval.shape
+
+    def run(terms, *values):
+        total = bind(eqn, [terms])[0]
+        for (_, spread), value in zip(factors, values, strict=True):
+            total = lax.mul(spread(value, shape), total)
+        return lax.neg(total) if negative else total
+
+    return Instead((terms, *(variable for variable, _ in factors)), run)
+
+
+def _split(mul: Eqn, axes: Sequence[int], place: Place) -> tuple[Any, Any, Callable] | None:
+    """Returns a product's other operand, the constant one, and how to bring that to a sum's shape.
+
+    Its shape without the axes. None where not exactly one operand is constant along the axes.
+    """
+    constant = [_constant(v, axes, place) for v in mul.invars]
+    if (constant[0] is None) == (constant[1] is None):
+        return None
+    i = 0 if constant[0] else 1
+    other = mul.invars[1 - i]
+    if other.aval.shape != mul.outvars[0].aval.shape:
+        return None
+    return other, *constant[i]
+
+
+def _constant(v: Any, axes: Sequence[int], place: Place) -> tuple[Any, Callable] | None:
+    """Returns the variable behind one that is constant along axes, and how to spread its value."""
+    shape = v.aval.shape
+    if not shape:
+        return None
+    made = place.maker(v)
+    if made and made.primitive.name == "broadcast_in_dim" and len(made.invars) == 1:
+        dims, (small,) = made.params["broadcast_dimensions"], made.invars
+    else:
+        dims, small = tuple(range(len(shape))), v
+    sizes = small.aval.shape
+    if any(d in axes and size != 1 for d, size in zip(dims, sizes, strict=True)):
+        return None
+    summed = tuple(i for i, d in enumerate(dims) if d in axes)
+    left = [d - sum(axis < d for axis in axes) for d in dims if d not in axes]
+    return small, lambda x, out: lax.broadcast_in_dim(lax.squeeze(x, summed), out, left)
