@@ -29,6 +29,13 @@ def make(name, mode, variant):
     if mode != "training":
         batch = 1 if mode == "latency" else networks.BATCH
         x = jax.numpy.asarray(networks.ready(work.shape, batch)[0])
+        # as they start, biases are zeros, which the compiler would leave out
+        leaves, tree = jax.tree.flatten((params, state))
+        keys = jax.random.split(jax.random.key(1), len(leaves))
+        noisy = [
+            v + 0.05 * jax.random.uniform(k, v.shape) for k, v in zip(keys, leaves, strict=True)
+        ]
+        params, state = jax.tree.unflatten(tree, noisy)
         apply = hcjax.inference(network.apply, state)
         model = hcjax.fold(hcjax.trace(apply, params, x))
         predict = hcjax.tune(lambda x: model.apply(model.params, x), x)

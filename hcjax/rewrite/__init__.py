@@ -8,13 +8,13 @@ does. A platform without a table is left alone: nothing here helps it until a me
 from hcjax.rewrite import convolution, dense, depthwise, gradients, pooling, sums
 
 
-def _cpu(*kernel_gradients):
+def _cpu(*kernel_gradients, sum_rules=(sums.factored,)):
     """Returns the table of a CPU, with its rules for kernel gradients of many channels."""
     return {
         "reduce_window_max": (pooling.max_pool,),
         "reduce_window_sum": (pooling.sum_pool,),
         "select_and_scatter_add": (pooling.max_pool_gradient,),
-        "reduce_sum": (sums.factored,),
+        "reduce_sum": sum_rules,
         "dot_general": (dense.row_times_thin,),
         "conv_general_dilated": (
             depthwise.depthwise,
@@ -35,10 +35,15 @@ def _cpu(*kernel_gradients):
 RULES = {
     "cpu": _cpu(gradients.kernel_gradient_barred),
     "cpu+fused": {
+        "reduce_sum": (sums.barred,),
         "dot_general": (dense.row_times_thin,),
         "conv_general_dilated": (depthwise.depthwise, convolution.few_pixels),
     },
-    "cpu+onednn": _cpu(gradients.kernel_gradient_flat, gradients.kernel_gradient_barred),
+    "cpu+onednn": _cpu(
+        gradients.kernel_gradient_flat,
+        gradients.kernel_gradient_barred,
+        sum_rules=(sums.factored, sums.barred),
+    ),
 }
 
 __all__ = ["RULES"]
