@@ -27,6 +27,38 @@ def test_options_that_the_compiler_refuses_are_not_used(monkeypatch):
         compiler.options.cache_clear()
 
 
+@pytest.fixture
+def cache_folder(tmp_path):
+    """jax's persistent cache, turned on in a folder of its own; `options` asked anew."""
+    kept = jax.config.jax_enable_compilation_cache, jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_enable_compilation_cache", True)
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    compiler.options.cache_clear()
+    yield tmp_path
+    jax.config.update("jax_enable_compilation_cache", kept[0])
+    jax.config.update("jax_compilation_cache_dir", kept[1])
+    compiler.options.cache_clear()
+
+
+def test_the_answer_is_kept_beside_the_compiled_programs(cache_folder, monkeypatch):
+    found = compiler.options()
+    assert (cache_folder / "compiler-options.json").exists()
+    compiler.options.cache_clear()
+    monkeypatch.setattr(compiler, "_probe", lambda: pytest.fail("probed again"))
+    assert compiler.options() == found
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"options": {"another": true}, "work": true}', '{"work": 1}']
+)
+def test_an_answer_that_is_not_to_this_question_is_asked_again(cache_folder, monkeypatch, text):
+    file = cache_folder / "compiler-options.json"
+    file.write_text(text)
+    monkeypatch.setattr(compiler, "_probe", lambda: False)
+    assert compiler.options() == {}
+    assert compiler._kept(file) is False
+
+
 def test_the_first_lines_of_a_run_say_how_steps_are_compiled():
     assert "accelerate is off" in compiler.describe(False)
     assert "rewritten by hcjax.accelerate for cpu" in compiler.describe(True)
