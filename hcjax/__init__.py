@@ -4,7 +4,8 @@ In reading order: `data` gives a Dataset, `models` a network as two pure functio
 `optim` what to minimise and how, `fit` trains, `evaluate` scores, `load` reads a workdir back;
 `accelerate` makes any function fast, `explain` says how, `jit` compiles it with better kernels and
 `tune` in the way that is fastest here. `trace` reads any network as a Model; `fold` takes its
-BatchNorm away, `cost` counts what it computes.
+BatchNorm away, `cost` counts what it computes. `prune` makes masks over parameters, `distill` holds
+the losses between a student and its teacher.
 
 Letters, in every docstring: N batch, H W C image height, width and channels (NHWC), K classes,
 D devices, I O input and output channels of a kernel (HWIO). Shapes are written `dtype[N, K]`.
@@ -20,6 +21,7 @@ from hcjax.training.compiler import jit, tune
 from hcjax.training.evaluate import evaluate
 from hcjax.training.loop import fit
 from hcjax.training.step import init_state, make_loss_fn, make_train_step
+from hcjax.transforms import distill, prune
 from hcjax.version import VERSION
 from hcjax.workdir import load
 
@@ -30,6 +32,7 @@ __all__ = [
     "accelerate",
     "cost",
     "data",
+    "distill",
     "errors",
     "evaluate",
     "explain",
@@ -45,6 +48,7 @@ __all__ = [
     "metrics",
     "models",
     "optim",
+    "prune",
     "trace",
     "trees",
     "tune",

@@ -21,6 +21,7 @@ LAYERS = (
     ("rewrite",),
     ("accelerate", "graph"),
     ("data", "models", "losses", "metrics", "optim"),
+    ("transforms",),
     ("reports",),
     ("training",),
     ("config",),

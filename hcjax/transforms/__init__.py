@@ -1,0 +1,1 @@
+"""What a person composes: functions from parameters, or a Model, to another."""

@@ -1,0 +1,166 @@
+"""Distillation losses: pure functions of a student's and a teacher's outputs.
+
+Gradients never reach the teacher. Each returns one value per example, so that a masked mean over a
+batch is the caller's.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def kl(
+    student_logits: jax.Array, teacher_logits: jax.Array, *, temperature: float = 4.0
+) -> jax.Array:
+    """Returns T² · KL(softmax(t / T) ‖ softmax(s / T)) of each example.
+
+    Args:
+      student_logits: float[N, K].
+      teacher_logits: float[N, K].
+      temperature: T > 0; T² keeps the size of the gradients as T grows.
+
+    Returns:
+      float32[N], in nats, >= 0 up to rounding.
+
+    Raises:
+      ValueError: if the shapes differ or T is not positive.
+
+    Reference:
+      Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015,
+      arXiv:1503.02531, section 2.
+
+    Example:
+      >>> kl(jnp.array([[1.0, 0.0]]), jnp.array([[1.0, 0.0]])).tolist()
+      [0.0]
+    """
+    student, teacher = _logits(student_logits, teacher_logits, temperature)
+    target = jax.nn.log_softmax(teacher / temperature)
+    return temperature**2 * _divergence(target, jax.nn.log_softmax(student / temperature))
+
+
+def decoupled(
+    student_logits: jax.Array,
+    teacher_logits: jax.Array,
+    labels: jax.Array,
+    *,
+    temperature: float = 4.0,
+    alpha: float = 1.0,
+    beta: float = 8.0,
+) -> jax.Array:
+    """Returns T² (α · KL of target against the rest + β · KL among the rest) of each example.
+
+    `kl` weighs the second term by 1 minus the teacher's confidence; here β does.
+
+    Args:
+      student_logits, teacher_logits: float[N, K], K >= 2.
+      labels: int[N], in [0, K).
+      temperature: T > 0.
+      alpha: weight of the target class's probability, >= 0.
+      beta: weight of the other classes' distribution, >= 0.
+
+    Returns:
+      float32[N], in nats.
+
+    Raises:
+      ValueError: if the shapes differ or T is not positive.
+
+    Reference:
+      Zhao et al., "Decoupled Knowledge Distillation", 2022, arXiv:2203.08679, equation 7.
+
+    Example:
+      >>> s = jnp.array([[1.0, 0.0, 2.0]])
+      >>> decoupled(s, s, jnp.array([2])).tolist()
+      [0.0]
+    """
+    student, teacher = _logits(student_logits, teacher_logits, temperature)
+    target = jax.nn.one_hot(labels, student.shape[-1], dtype=bool)
+
+    def split(logits):
+        """Returns (log p of target and rest [N, 2], log p among the rest [N, K])."""
+        log_p = jax.nn.log_softmax(logits / temperature)
+        rest = jnp.where(target, -jnp.inf, log_p)
+        total = jax.nn.logsumexp(rest, -1, keepdims=True)
+        own = jnp.where(target, log_p, 0.0).sum(-1, keepdims=True)
+        # the target's place is filled alike on both sides, and adds nothing
+        return jnp.concatenate([own, total], -1), jnp.where(target, 0.0, log_p - total)
+
+    (pair, others), (pair_t, others_t) = split(student), split(teacher)
+    among = jnp.where(target, 0.0, jnp.exp(others_t) * (others_t - others)).sum(-1)
+    return temperature**2 * (alpha * _divergence(pair_t, pair) + beta * among)
+
+
+def hint(student: jax.Array, teacher: jax.Array) -> jax.Array:
+    """Returns the mean squared difference of two activations, of each example.
+
+    Args:
+      student, teacher: float[N, ...] of one shape; where they differ, project the student's first,
+        by a layer that is trained with it.
+
+    Returns:
+      float32[N].
+
+    Raises:
+      ValueError: if the shapes differ.
+
+    Reference:
+      Romero et al., "FitNets", 2014, arXiv:1412.6550, equation 3 (there half of the sum).
+
+    Example:
+      >>> hint(jnp.zeros((1, 2, 2)), jnp.ones((1, 2, 2))).tolist()
+      [1.0]
+    """
+    student, teacher = _alike(student, teacher)
+    return jnp.square(student - teacher).reshape(len(student), -1).mean(-1)
+
+
+def attention(student: jax.Array, teacher: jax.Array) -> jax.Array:
+    """Returns the distance of two activations' attention maps, of each example.
+
+    The map is Σ_c a², over the image, divided by its length: ‖Q_s - Q_t‖².
+
+    Args:
+      student, teacher: float[N, H, W, C], of the same H and W; channels may differ.
+
+    Returns:
+      float32[N], in [0, 4].
+
+    Raises:
+      ValueError: if N, H or W differ.
+
+    Reference:
+      Zagoruyko and Komodakis, "Paying More Attention to Attention", 2016, arXiv:1612.03928,
+      section 3.1. Deviation: squared distance.
+
+    Example:
+      >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
+      >>> attention(x, 3 * x).round(6).tolist()
+      [0.0]
+    """
+    if student.shape[:-1] != teacher.shape[:-1]:
+        raise ValueError(f"images must be alike, got {student.shape} and {teacher.shape}")
+
+    def attended(x):
+        flat = jnp.square(x.astype(jnp.float32)).sum(-1).reshape(len(x), -1)
+        square = jnp.square(flat).sum(-1, keepdims=True)
+        return flat / jnp.sqrt(jnp.maximum(square, jnp.finfo(jnp.float32).tiny))
+
+    return jnp.square(attended(student) - attended(lax.stop_gradient(teacher))).sum(-1)
+
+
+def _divergence(target: jax.Array, log_p: jax.Array) -> jax.Array:
+    """Returns KL(target ‖ p) over the last axis, of two arrays of log-probabilities."""
+    return (jnp.exp(target) * (target - log_p)).sum(-1)
+
+
+def _logits(student: jax.Array, teacher: jax.Array, temperature: float) -> tuple:
+    if temperature <= 0:
+        raise ValueError(f"temperature must be > 0, got {temperature}")
+    return _alike(student, teacher)
+
+
+def _alike(student: jax.Array, teacher: jax.Array) -> tuple[jax.Array, jax.Array]:
+    if student.shape != teacher.shape:
+        raise ValueError(f"shapes must be equal, got {student.shape} and {teacher.shape}")
+    return student.astype(jnp.float32), lax.stop_gradient(teacher.astype(jnp.float32))

@@ -1,0 +1,11 @@
+"""Pruning: masks over parameter trees, and schedules as optax transformations.
+
+Score, scope, structure and schedule are chosen independently. A mask zeroes weights: that makes a
+packed file smaller, and nothing faster.
+"""
+
+from hcjax.transforms.prune.masks import Block, apply, masks
+from hcjax.transforms.prune.schedules import cubic, gradual
+from hcjax.transforms.prune.scopes import erk
+
+__all__ = ["Block", "apply", "cubic", "erk", "gradual", "masks"]

@@ -1,0 +1,209 @@
+"""Masks: which weights stay, as a tree of bools with the structure of the parameters.
+
+In: parameters, and a score for each weight. Out: for each leaf that is pruned a bool array of its
+shape, for each other the scalar True. Counts are exact: of weights with equal scores the one with
+the lower index goes first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hcjax import trees
+from hcjax.errors import ConfigError
+from hcjax.transforms.prune import scopes
+
+
+class Block(NamedTuple):
+    """A structure: weights go in blocks of `size`, of a leaf's last axes; 0 for a whole axis.
+
+    `Block((0, 0, 0, 1))` is one filter of an HWIO kernel, `Block((4, 4))` a tile of its channels.
+    """
+
+    size: tuple[int, ...]
+
+
+def masks(
+    params: Any,
+    *,
+    sparsity: float | jax.Array | None = None,
+    scores: Any = None,
+    scope: str | Mapping[str, float] = "global",
+    structure: tuple[int, int] | Block | None = None,
+    select: trees.Select | str | Sequence[str] = trees.kernels,
+) -> Any:
+    """Returns which weights stay when a fraction of them, those of the lowest score, goes.
+
+    floor(sparsity · n + 1/2) of n weights (or blocks) go: over all leaves together, or leaf by
+    leaf, as `scope` says.
+
+    Args:
+      params: pytree of arrays.
+      sparsity: fraction of weights that go, in [0, 1); may be traced where `scope` is "global" or
+        "uniform". None where `structure` or `scope` says it.
+      scores: pytree of float arrays like `params`, finite; None for the weights' magnitudes.
+      scope: "global": one threshold for all leaves. "uniform": the same sparsity in each. "erk":
+        by Erdős–Rényi-kernel densities (`scopes.erk`). A mapping from patterns of whole paths to
+        sparsities: each leaf by the first that matches it; leaves that none matches stay.
+      structure: None: single weights. (n, m): n of every m consecutive input channels stay, e.g.
+        (2, 4); sparsity must then be None. `Block(size)`: whole blocks, by their mean score.
+      select: which leaves are pruned: a predicate of path and leaf, or patterns of whole paths. By
+        default those of rank 2 or more: kernels, and not biases or normalisation scales.
+
+    Returns:
+      Pytree of the structure of `params`: bool arrays (True: stays) for leaves that are pruned,
+      the scalar True for the others.
+
+    Raises:
+      ConfigError: if an argument is not legal, a structure does not divide a leaf, or nothing is
+        selected; it names the leaf.
+
+    Note:
+      A global threshold can empty a small layer of low scores; `scope="uniform"` or "erk" cannot,
+      short of rounding.
+
+    Reference:
+      Han et al., "Learning both Weights and Connections", 2015, arXiv:1506.02626 (magnitude).
+      N:M: Mishra et al., "Accelerating Sparse Deep Neural Networks", 2021, arXiv:2104.08378.
+
+    Example:
+      >>> w = {"dense": {"kernel": jnp.array([[1.0, -4.0], [0.5, 3.0]]), "bias": jnp.zeros(2)}}
+      >>> found = masks(w, sparsity=0.5)
+      >>> found["dense"]["kernel"].tolist(), bool(found["dense"]["bias"])
+      ([[False, True], [False, True]], True)
+    """
+    named = trees.paths(params)
+    chosen = selected(params, select)
+    if not any(chosen):
+        raise ConfigError("nothing is pruned: no parameter is selected")
+    rated = [jnp.abs(leaf) for _, leaf in named] if scores is None else jax.tree.leaves(scores)
+    if len(rated) != len(named):
+        raise ConfigError(f"scores must be like params, {len(named)} leaves, got {len(rated)}")
+    work = [
+        (path, score) for (path, _), score, use in zip(named, rated, chosen, strict=True) if use
+    ]
+    for (path, leaf), score in zip(named, rated, strict=True):
+        if score.shape != leaf.shape:
+            raise ConfigError(f"scores of {path} must be {leaf.shape}, got {score.shape}")
+    if isinstance(structure, tuple) and not isinstance(structure, Block):
+        if sparsity is not None or scope != "global":
+            raise ConfigError(f"{structure} says the sparsity: give neither sparsity nor scope")
+        found = [_n_of_m(path, score, *structure) for path, score in work]
+    else:
+        block = structure or Block(())
+        units = [_unit_scores(path, score, block) for path, score in work]
+        gone = _gone([path for path, _ in work], [s.shape for _, s in work], units, sparsity, scope)
+        found = [_spread(~g, score.shape, block) for g, (_, score) in zip(gone, work, strict=True)]
+    stays = iter(found)
+    leaves = [next(stays) if use else np.bool_(True) for use in chosen]
+    return jax.tree.unflatten(jax.tree.structure(params), leaves)
+
+
+def apply(masks: Any, params: Any) -> Any:
+    """Returns parameters with exact zeros where a mask is False.
+
+    Args:
+      masks: from `masks`, of the structure of `params`.
+      params: pytree of arrays.
+
+    Returns:
+      Pytree like `params`. A weight that is not finite is zero too where its mask is False.
+
+    Example:
+      >>> apply({"w": jnp.array([True, False])}, {"w": jnp.array([1.0, jnp.inf])})["w"].tolist()
+      [1.0, 0.0]
+    """
+    return jax.tree.map(lambda m, p: jnp.where(m, p, jnp.zeros((), p.dtype)), masks, params)
+
+
+def selected(params: Any, select: trees.Select | str | Sequence[str]) -> list[bool]:
+    """Returns which leaves are pruned, in `jax.tree.leaves`' order; `select` as of `masks`."""
+    pick = trees.mask if callable(select) else trees.select
+    return jax.tree.leaves(pick(params, select))
+
+
+def smallest(scores: jax.Array, count: int | jax.Array) -> jax.Array:
+    """Returns which `count` scores are the lowest; of equal ones those of the lowest index.
+
+    Args:
+      scores: float[n], not NaN.
+      count: in [0, n]; may be traced.
+
+    Returns:
+      bool[n] with `count` True.
+
+    Example:
+      >>> smallest(jnp.array([2.0, 1.0, 1.0, 1.0]), 2).tolist()
+      [False, True, True, False]
+    """
+    if scores.size == 0:
+        return jnp.zeros(0, bool)
+    limit = jnp.sort(scores)[jnp.maximum(count - 1, 0)]
+    lower, equal = scores < limit, scores == limit
+    first = jnp.cumsum(equal) <= count - lower.sum()
+    return jnp.where(count > 0, lower | (equal & first), False)
+
+
+def _gone(paths, shapes, units, sparsity, scope) -> list[jax.Array]:
+    """Returns which units of each leaf go."""
+    if scope == "global":
+        everything = jnp.concatenate([u.reshape(-1) for u in units])
+        count = scopes.count(sparsity, everything.size)
+        ends = np.cumsum([u.size for u in units])[:-1]
+        parts = jnp.split(smallest(everything, count), ends)
+        return [part.reshape(u.shape) for part, u in zip(parts, units, strict=True)]
+    each = scopes.layerwise(dict(zip(paths, shapes, strict=True)), sparsity=sparsity, scope=scope)
+    return [
+        smallest(u.reshape(-1), scopes.count(each[path], u.size)).reshape(u.shape)
+        for path, u in zip(paths, units, strict=True)
+    ]
+
+
+def _n_of_m(path: str, scores: jax.Array, n: int, m: int) -> jax.Array:
+    """Returns a mask that keeps n of every m consecutive input channels."""
+    if not 0 < n <= m:
+        raise ConfigError(f"N:M needs 0 < n <= m, got {n}:{m}")
+    if scores.ndim < 2 or scores.shape[-2] % m:
+        raise ConfigError(
+            f"{path} {scores.shape} has no multiple of {m} input channels (its last axis but one), "
+            f"as {n}:{m} needs; leave it out with select="
+        )
+    groups = scores.reshape(*scores.shape[:-2], -1, m, scores.shape[-1])
+    groups = jnp.moveaxis(groups, -2, -1)
+    mine, other = groups[..., :, None], groups[..., None, :]
+    later = np.arange(m)[None, :] > np.arange(m)[:, None]
+    better = ((other > mine) | ((other == mine) & later)).sum(-1)
+    return jnp.moveaxis(better < n, -1, -2).reshape(scores.shape)
+
+
+def _block(path: str, shape: Sequence[int], block: Block) -> tuple[int, ...]:
+    """Returns a block's size along every axis of a leaf."""
+    if len(block.size) > len(shape):
+        raise ConfigError(f"{path} has rank {len(shape)}, less than a block of {block.size}")
+    last = [b or d for b, d in zip(block.size, shape[len(shape) - len(block.size) :], strict=True)]
+    size = (*[1] * (len(shape) - len(last)), *last)
+    if any(b < 1 or d % b for d, b in zip(shape, size, strict=True)):
+        raise ConfigError(
+            f"{path} {tuple(shape)} is not divided by blocks of {block.size}; leave it out with "
+            "select="
+        )
+    return size
+
+
+def _unit_scores(path: str, scores: jax.Array, block: Block) -> jax.Array:
+    """Returns the mean score of each block."""
+    size = _block(path, scores.shape, block)
+    split = [n for d, b in zip(scores.shape, size, strict=True) for n in (d // b, b)]
+    return scores.reshape(split).mean(tuple(range(1, 2 * len(size), 2)))
+
+
+def _spread(stays: jax.Array, shape: Sequence[int], block: Block) -> jax.Array:
+    """Returns a mask of blocks as one of weights."""
+    for axis, b in enumerate(_block("", shape, block)):
+        stays = jnp.repeat(stays, b, axis) if b > 1 else stays
+    return stays

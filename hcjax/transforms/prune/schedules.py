@@ -1,0 +1,141 @@
+"""Schedules: pruning while training, as the last element of an optax chain."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from hcjax import trees
+from hcjax.errors import ConfigError
+from hcjax.transforms.prune import scopes
+from hcjax.transforms.prune.masks import Block, masks, selected
+
+
+class GradualState(NamedTuple):
+    """Steps taken so far, and the masks in force; `optax.tree.get(opt_state, "masks")` reads them.
+
+    count: int32[]. masks: bool arrays like the parameters, bool[] for leaves that are not pruned.
+    """
+
+    count: jax.Array
+    masks: Any
+
+
+def cubic(
+    step: int | jax.Array, *, begin: int, end: int, initial: float, final: float
+) -> jax.Array:
+    """Returns the sparsity at a step: s = final + (initial - final) · (1 - t)³.
+
+    t = (step - begin) / (end - begin), kept in [0, 1].
+
+    Args:
+      step: int32[], >= 0.
+      begin, end: steps, begin < end.
+      initial, final: sparsities in [0, 1].
+
+    Returns:
+      float32[].
+
+    Reference:
+      Zhu and Gupta, "To prune, or not to prune", 2017, arXiv:1710.01878, equation 1.
+
+    Example:
+      >>> [round(float(cubic(s, begin=0, end=10, initial=0.0, final=0.8)), 3) for s in (0, 5, 10)]
+      [0.0, 0.7, 0.8]
+    """
+    t = jnp.clip((jnp.asarray(step, jnp.float32) - begin) / (end - begin), 0.0, 1.0)
+    return final + (initial - final) * (1 - t) ** 3
+
+
+def gradual(
+    sparsity: float | None,
+    *,
+    begin: int,
+    end: int,
+    every: int = 100,
+    initial: float = 0.0,
+    scope: str | Mapping[str, float] = "global",
+    structure: tuple[int, int] | Block | None = None,
+    select: trees.Select | str | Sequence[str] = trees.kernels,
+) -> optax.GradientTransformation:
+    """Returns a transformation that prunes by magnitude, more and more, as training goes on.
+
+    Put it last in `optax.chain`: it sees the updates as they will be applied. At steps begin,
+    begin + every, … and at `end` the masks are taken anew of |w + update|, at the sparsity that
+    `cubic` says; a weight that went may come back until `end`. Where a mask is False the weight
+    after the update is exactly zero.
+
+    Args:
+      sparsity: at the end, in [0, 1); None where `scope` or `structure` says it.
+      begin: first step that prunes, >= 0.
+      end: last step that changes masks, > begin.
+      every: steps between, >= 1.
+      initial: sparsity at `begin`, in [0, 1). For a scope of layers it counts relative to theirs:
+        each has the same part of its way behind it.
+      scope, structure, select: as of `masks`.
+
+    Returns:
+      optax.GradientTransformation; its state holds the masks. `update` needs the parameters.
+
+    Raises:
+      ConfigError: if an argument is not legal.
+
+    Reference:
+      Zhu and Gupta, 2017, arXiv:1710.01878. Deviations: masks are exact counts, global by default.
+
+    Example:
+      >>> tx = optax.chain(optax.sgd(0.1), gradual(0.5, begin=0, end=2, every=1, initial=0.5))
+      >>> params = {"w": jnp.array([[1.0, -3.0, 0.5, 2.0]])}
+      >>> updates, state = tx.update({"w": jnp.zeros((1, 4))}, tx.init(params), params)
+      >>> optax.apply_updates(params, updates)["w"].tolist()
+      [[0.0, -3.0, 0.0, 2.0]]
+    """
+    if not 0 <= begin < end:
+        raise ConfigError(f"0 <= begin < end is needed, got begin={begin}, end={end}")
+    if every < 1:
+        raise ConfigError(f"every must be >= 1 step, got {every}")
+    if not 0 <= initial < 1:
+        raise ConfigError(f"initial must be in [0, 1), got {initial}")
+    by_group = isinstance(structure, tuple) and not isinstance(structure, Block)
+
+    def taken(params, step):
+        if by_group:
+            return masks(params, sparsity=sparsity, scope=scope, structure=structure, select=select)
+        options = {"structure": structure, "select": select}
+        if scope == "global" or scope == "uniform":
+            scopes.count(sparsity, 1)  # a legal number, checked before it is traced
+            now = cubic(step, begin=begin, end=end, initial=initial, final=sparsity)
+            return masks(params, sparsity=now, scope=scope, **options)
+        chosen = zip(trees.paths(params), selected(params, select), strict=True)
+        shapes = {path: leaf.shape for (path, leaf), use in chosen if use}
+        final = scopes.layerwise(shapes, sparsity=sparsity, scope=scope)
+        now = cubic(step, begin=begin, end=end, initial=initial, final=1.0)
+        each = {re.escape(path): now * target for path, target in final.items()}
+        return masks(params, scope=each, **options)
+
+    def init(params):
+        shapes = jax.eval_shape(lambda p: jax.tree.map(jnp.asarray, taken(p, jnp.int32(0))), params)
+        return GradualState(
+            jnp.zeros((), jnp.int32), jax.tree.map(lambda s: jnp.ones(s.shape, bool), shapes)
+        )
+
+    def update(updates, state, params=None):
+        if params is None:
+            raise ValueError(optax.NO_PARAMS_MSG)
+        step = state.count
+        due = (step >= begin) & (step <= end) & (((step - begin) % every == 0) | (step == end))
+        found = jax.lax.cond(
+            due,
+            lambda p: jax.tree.map(jnp.asarray, taken(p, step)),
+            lambda p: state.masks,
+            optax.apply_updates(params, updates),
+        )
+        updates = jax.tree.map(lambda m, u, p: jnp.where(m, u, -p), found, updates, params)
+        return updates, GradualState(step + 1, found)
+
+    return optax.GradientTransformation(init, update)

@@ -1,0 +1,118 @@
+"""Scopes: how a sparsity is distributed over the layers."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+
+from hcjax.errors import ConfigError
+
+
+def count(sparsity: float | jax.Array, size: int) -> int | jax.Array:
+    """Returns floor(sparsity · size + 1/2), how many of `size` weights go.
+
+    Args:
+      sparsity: in [0, 1]; if it is traced, the product is rounded to float32.
+      size: number of weights, >= 0.
+
+    Returns:
+      int, or int32 where sparsity is traced.
+
+    Raises:
+      ConfigError: if sparsity is a number out of range.
+
+    Example:
+      >>> count(0.9, 25), count(0.0, 3)
+      (23, 0)
+    """
+    if isinstance(sparsity, jax.Array):
+        return jnp.clip(jnp.floor(sparsity * size + 0.5), 0, size).astype(jnp.int32)
+    if sparsity is None or not 0 <= sparsity <= 1:
+        raise ConfigError(f"sparsity must be in [0, 1], got {sparsity}")
+    return math.floor(sparsity * size + 0.5)
+
+
+def layerwise(
+    shapes: Mapping[str, Sequence[int]],
+    *,
+    sparsity: float | jax.Array | None,
+    scope: str | Mapping[str, float],
+) -> dict[str, float | jax.Array]:
+    """Returns each layer's sparsity.
+
+    Args:
+      shapes: path of each kernel -> its shape.
+      sparsity: of all weights together; may be traced for "uniform".
+      scope: "uniform", "erk", or a mapping from patterns of whole paths to sparsities, the first
+        match counts; a layer that none matches keeps all.
+
+    Returns:
+      path -> sparsity in [0, 1).
+
+    Raises:
+      ConfigError: if the scope is unknown, a pattern matches no layer, or both a mapping and a
+        sparsity are given.
+
+    Example:
+      >>> layerwise({"a": (4, 4), "b": (2, 2)}, sparsity=None, scope={"b": 0.5})
+      {'a': 0.0, 'b': 0.5}
+    """
+    if isinstance(scope, Mapping):
+        if sparsity is not None:
+            raise ConfigError("scope says each layer's sparsity: leave sparsity out")
+        for pattern in scope:
+            if not any(re.fullmatch(pattern, path) for path in shapes):
+                raise ConfigError(
+                    f"scope: {pattern!r} matches none of the pruned layers {', '.join(shapes)}"
+                )
+        return {
+            path: next((s for pattern, s in scope.items() if re.fullmatch(pattern, path)), 0.0)
+            for path in shapes
+        }
+    if scope == "uniform":
+        return dict.fromkeys(shapes, sparsity)
+    if scope == "erk":
+        return erk(shapes, sparsity)
+    raise ConfigError(f"scope must be global, uniform, erk or a mapping, got {scope!r}")
+
+
+def erk(shapes: Mapping[str, Sequence[int]], sparsity: float) -> dict[str, float]:
+    """Returns Erdős–Rényi-kernel sparsities: thin layers keep more.
+
+    The density of a kernel of sizes d is min(1, ε · Σ d / Π d), with the ε at which the weights
+    that are left add up to (1 - sparsity) of all.
+
+    Args:
+      shapes: path -> shape, HWIO or IO.
+      sparsity: of all weights together, a number in [0, 1).
+
+    Returns:
+      path -> sparsity in [0, 1).
+
+    Raises:
+      ConfigError: if sparsity is out of range or traced.
+
+    Reference:
+      Evci et al., "Rigging the Lottery", 2019, arXiv:1911.11134, section 3 (1).
+
+    Example:
+      >>> {k: round(v, 3) for k, v in erk({"a": (3, 3, 1, 8), "b": (128, 64)}, 0.9).items()}
+      {'a': 0.168, 'b': 0.906}
+    """
+    if isinstance(sparsity, jax.Array) or sparsity is None or not 0 <= sparsity < 1:
+        raise ConfigError(f"erk needs a sparsity that is a number in [0, 1), got {sparsity}")
+    left = (1 - sparsity) * sum(math.prod(shape) for shape in shapes.values())
+    dense: set[str] = set()
+    while True:
+        rest = {path: shape for path, shape in shapes.items() if path not in dense}
+        share = sum(sum(shape) for shape in rest.values())
+        scale = (left - sum(math.prod(shapes[path]) for path in dense)) / share if share else 0.0
+        density = {path: scale * sum(s) / math.prod(s) for path, s in rest.items()}
+        full = {path for path, d in density.items() if d > 1}
+        if not full:
+            return {path: 0.0 if path in dense else 1 - density[path] for path in shapes}
+        dense |= full

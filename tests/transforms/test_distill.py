@@ -1,0 +1,79 @@
+"""Distillation losses: their formulas, their limits, and no gradient into the teacher."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hcjax.transforms import distill
+
+
+def logits(seed, scale=3.0, n=6, k=10):
+    return jnp.asarray(np.random.default_rng(seed).standard_normal((n, k)) * scale, jnp.float32)
+
+
+def softmax(x):
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_kl_is_its_formula_in_float64(temperature):
+    s, t = logits(0), logits(1)
+    p, q = (softmax(np.asarray(x, np.float64) / temperature) for x in (t, s))
+    expected = temperature**2 * (p * (np.log(p) - np.log(q))).sum(-1)
+    np.testing.assert_allclose(distill.kl(s, t, temperature=temperature), expected, rtol=2e-5)
+
+
+def test_the_gradient_of_kl_at_a_high_temperature_is_that_of_centred_logits():
+    """Hinton's limit: T² KL tends to the squared difference of centred logits over 2 K."""
+    s, t = logits(0, 1.0), logits(1, 1.0)
+    found = jax.grad(lambda s: distill.kl(s, t, temperature=300.0).sum())(s)
+    centre = lambda x: x - x.mean(-1, keepdims=True)
+    np.testing.assert_allclose(found, (centre(s) - centre(t)) / 10, atol=2e-3)
+
+
+def test_decoupled_with_kls_own_weights_is_kl():
+    """KL = binary KL + (1 - p_target) · KL among the rest (Zhao et al., equation 5)."""
+    s, t = logits(0), logits(1)
+    labels = jnp.array([0, 1, 2, 3, 4, 9])
+    for i in range(len(s)):
+        rest = 1 - softmax(np.asarray(t[i : i + 1]) / 2.0)[0, int(labels[i])]
+        row = slice(i, i + 1)
+        found = distill.decoupled(
+            s[row], t[row], labels[row], temperature=2.0, alpha=1.0, beta=float(rest)
+        )
+        np.testing.assert_allclose(found, distill.kl(s[row], t[row], temperature=2.0), rtol=1e-4)
+
+
+def test_decoupled_has_finite_gradients_where_the_teacher_is_certain():
+    t = jnp.array([[60.0, 0.0, -60.0]])
+    found = jax.grad(lambda s: distill.decoupled(s, t, jnp.array([0])).sum())(-t)
+    assert np.isfinite(found).all()
+
+
+def test_hints_and_attention():
+    s, t = logits(0).reshape(2, 3, 2, 5), logits(1).reshape(2, 3, 2, 5)
+    expected = np.square(np.asarray(s) - np.asarray(t)).reshape(2, -1).mean(-1)
+    np.testing.assert_allclose(distill.hint(s, t), expected, rtol=1e-6)
+    maps = [(np.asarray(x, np.float64) ** 2).sum(-1).reshape(2, -1) for x in (s, t)]
+    a, b = (m / np.linalg.norm(m, axis=-1, keepdims=True) for m in maps)
+    np.testing.assert_allclose(distill.attention(s, t), ((a - b) ** 2).sum(-1), rtol=1e-4)
+    # channels may differ; an image that is zero everywhere has no map and no NaN
+    assert distill.attention(s, t[..., :2]).shape == (2,)
+    assert np.isfinite(jax.grad(lambda s: distill.attention(s, t).sum())(0 * s)).all()
+
+
+@pytest.mark.parametrize("loss", [distill.kl, distill.hint])
+def test_no_gradient_reaches_the_teacher(loss):
+    found = jax.grad(lambda t: loss(logits(0), t).sum())(logits(1))
+    assert not np.asarray(found).any()
+
+
+def test_unlike_shapes_and_temperatures_are_named():
+    with pytest.raises(ValueError, match=r"\(6, 10\) and \(6, 9\)"):
+        distill.kl(logits(0), logits(0)[:, :9])
+    with pytest.raises(ValueError, match="temperature"):
+        distill.kl(logits(0), logits(0), temperature=0.0)
+    with pytest.raises(ValueError, match="alike"):
+        distill.attention(jnp.ones((2, 3, 3, 1)), jnp.ones((2, 4, 3, 1)))
