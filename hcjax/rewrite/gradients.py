@@ -27,7 +27,7 @@ from hcjax.rewrite.canonical import (
 _PART_BYTES = 2**19  # of dy in a part of the batch, for it to stay in the second-level cache
 _LEAST_PART = 16  # images of a part: the width of a vector
 _MOST_PARTS = 8
-_FEW_COLUMNS = 32  # taps · channels; beyond, im2col moves more bytes than it saves
+_FEW_COLUMNS = 25  # taps · channels; beyond, im2col moves more bytes than it saves
 _COLUMN_PARTS = 4  # of the batch: a product so long and thin is not split over threads on its own
 
 
