@@ -4,8 +4,9 @@ In reading order: `data` gives a Dataset, `models` a network as two pure functio
 `optim` what to minimise and how, `fit` trains, `evaluate` scores, `load` reads a workdir back;
 `accelerate` makes any function fast, `explain` says how, `jit` compiles it with better kernels and
 `tune` in the way that is fastest here. `trace` reads any network as a Model; `fold` takes its
-BatchNorm away, `cost` counts what it computes. `prune` makes masks over parameters, `distill` holds
-the losses between a student and its teacher.
+BatchNorm away, `cost` counts what it computes, `calibrate` sees how large its values get,
+`fake_quantize` trains it as the integers that `int8` makes of it. `prune` makes masks over
+parameters, `distill` holds the losses between a student and its teacher.
 
 Letters, in every docstring: N batch, H W C image height, width and channels (NHWC), K classes,
 D devices, I O input and output channels of a kernel (HWIO). Shapes are written `dtype[N, K]`.
@@ -15,7 +16,7 @@ in seconds.
 
 from hcjax import data, errors, losses, metrics, models, optim, trees
 from hcjax.accelerate import accelerate, explain
-from hcjax.graph import Model, cost, fold, trace
+from hcjax.graph import Model, calibrate, cost, fake_quantize, fold, int8, trace
 from hcjax.models import inference
 from hcjax.training.compiler import jit, tune
 from hcjax.training.evaluate import evaluate
@@ -30,16 +31,19 @@ __version__ = VERSION
 __all__ = [
     "Model",
     "accelerate",
+    "calibrate",
     "cost",
     "data",
     "distill",
     "errors",
     "evaluate",
     "explain",
+    "fake_quantize",
     "fit",
     "fold",
     "inference",
     "init_state",
+    "int8",
     "jit",
     "load",
     "losses",

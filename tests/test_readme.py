@@ -23,6 +23,10 @@ def test_the_notebook_trains_lenet_twice(capsys):
     assert "max_pool_gradient: Sends" in capsys.readouterr().out
     exec(compile(blocks("python")[2], "README.md", "exec"), names)
     assert "2,293,000" in capsys.readouterr().out and names["logits"].shape == (8, 10)
+    exec(compile(blocks("python")[3], "README.md", "exec"), names)
+    assert "() True" in capsys.readouterr().out
+    guessed = (names["logits"].argmax(1) == names["batch"]["label"]).mean()
+    assert guessed > 0.9
 
 
 def test_the_first_two_commands_are_one_line_each_and_make_their_own_environment():

@@ -1,8 +1,24 @@
-"""One network, one graph, many readings: `trace` reads it, `fold` and `cost` are readings of it."""
+"""One network, one graph, many readings: `trace` reads it, the others are readings of it."""
 
 from hcjax.graph.cost import Cost, cost
+from hcjax.graph.fake import fake_quantize
 from hcjax.graph.fold import fold
+from hcjax.graph.integer import int8
 from hcjax.graph.model import Graph, Model, Op, run
+from hcjax.graph.observe import Ranges, calibrate
 from hcjax.graph.trace import trace
 
-__all__ = ["Cost", "Graph", "Model", "Op", "cost", "fold", "run", "trace"]
+__all__ = [
+    "Cost",
+    "Graph",
+    "Model",
+    "Op",
+    "Ranges",
+    "calibrate",
+    "cost",
+    "fake_quantize",
+    "fold",
+    "int8",
+    "run",
+    "trace",
+]

@@ -107,7 +107,7 @@ def cost(model: Model) -> Cost:
                     op.kind,
                     op.sizes(1)[1:],
                     op.macs,
-                    sum(np.size(leaves[p]) for p in new),
+                    sum(leaves[p].size for p in new),
                     sum(leaves[p].nbytes for p in new),
                     math.prod(op.sizes(1)) * np.dtype(op.dtype).itemsize,
                     op.source,

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from hcjax.graph import layers
 from hcjax.graph import values as values_of
 from hcjax.graph.model import LAYERS, Graph, Model, Op, layer_of, reaching
 
@@ -45,23 +46,23 @@ def fold(model: Model) -> Model:
     for op in ops:
         for i in op.inputs:
             readers[i] = readers.get(i, 0) + 1
-    layers: dict[int, _Layer] = {}  # by the number that now holds its output
+    holding: dict[int, _Layer] = {}  # by the number that now holds its output
     kept: list[Op | _Layer] = []
     for op in ops:
         inside = [i for i in op.inputs if i not in known]
-        if op.kind in LAYERS and len(inside) == 1 and _axis(op, values) is not None:
+        if op.kind in LAYERS and len(inside) == 1 and layers.axis(op, values) is not None:
             kernel = next(i for i in op.inputs if i in values)
             if readers[kernel] == 1:
                 layer = _Layer(op, kernel, 1.0, 0.0, op.output, False)
-                layers[op.output] = layer
+                holding[op.output] = layer
                 kept.append(layer)
                 continue
-        found = layers.get(inside[0]) if op.kind in _AFFINE and len(inside) == 1 else None
+        found = holding.get(inside[0]) if op.kind in _AFFINE and len(inside) == 1 else None
         if found is not None and readers[inside[0]] == 1:
             new = _folded(found, op, inside[0], known)
             if new is not None:
-                del layers[inside[0]]
-                layers[new.output] = new
+                del holding[inside[0]]
+                holding[new.output] = new
                 kept[kept.index(found)] = new
                 continue
         kept.append(op)
@@ -89,32 +90,6 @@ class _Layer(NamedTuple):
         return (self.output,)
 
 
-def _axis(op: Op, values: dict[int, Any]) -> int | None:
-    """Returns the axis of a layer's output that holds its channels; None if none does."""
-    if op.kind == "conv_general_dilated":
-        if op.params["batch_group_count"] != 1 or op.inputs[1] not in values:
-            return None
-        return op.params["dimension_numbers"].out_spec[1]
-    (left, right), batches = op.params["dimension_numbers"]
-    if batches[0] or batches[1]:
-        return None
-    if op.inputs[1] in values and np.ndim(values[op.inputs[1]]) == len(right) + 1:
-        return len(op.shape) - 1
-    if op.inputs[0] in values and np.ndim(values[op.inputs[0]]) == len(left) + 1:
-        return 0
-    return None
-
-
-def _kernel_axis(op: Op, values: dict[int, Any]) -> int:
-    """Returns the axis of a layer's kernel that holds its output channels."""
-    if op.kind == "conv_general_dilated":
-        return op.params["dimension_numbers"].rhs_spec[0]
-    contracted, _ = op.params["dimension_numbers"]
-    side = 1 if op.inputs[1] in values else 0
-    ndim = np.ndim(values[op.inputs[side]])
-    return next(a for a in range(ndim) if a not in contracted[side])
-
-
 def _per_channel(value: Any, op: Op, axis: int) -> np.ndarray | None:
     """Returns what a constant is for each channel, float64; None if it varies otherwise."""
     value = np.asarray(value, np.float64)
@@ -134,7 +109,7 @@ def _folded(layer: _Layer, op: Op, inside: int, values: dict[int, Any]) -> _Laye
     if op.kind == "neg":
         return layer._replace(scale=-scale, shift=-shift, output=op.output, changed=True)
     constant = next(i for i in op.inputs if i != inside)
-    c = _per_channel(values[constant], op, _axis(layer.op, values))
+    c = _per_channel(values[constant], op, layers.axis(layer.op, values))
     first = op.inputs[0] == constant
     if c is None or (op.kind == "div" and first):
         return None
@@ -186,7 +161,7 @@ def _rebuilt(model: Model, kept: list[Op | _Layer], values: dict[int, Any]) -> M
             ops.append(op)
             continue
         kernel = np.asarray(values[layer.kernel], np.float64)
-        axis = _kernel_axis(op, values)
+        axis = layers.kernel_axis(op, values)
         shape = [-1 if a == axis else 1 for a in range(kernel.ndim)]
         channels = kernel.shape[axis]
         scaled = kernel * np.broadcast_to(layer.scale, channels).reshape(shape)
@@ -203,7 +178,7 @@ def _rebuilt(model: Model, kept: list[Op | _Layer], values: dict[int, Any]) -> M
             op._replace(
                 inputs=(*inputs, bias_number),
                 outputs=(layer.output,),
-                run=_biased(op, _axis(op, values)),
+                run=_biased(op, layers.axis(op, values)),
             )
         )
     graph = Graph(tuple(ops), model.graph.images, model.graph.logits, numbers, constants)

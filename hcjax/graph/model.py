@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hcjax import jaxpr as walker
+from hcjax.graph.qtensor import QTensor
 
 LAYERS = ("conv_general_dilated", "dot_general")  # kinds of op with a kernel
 
@@ -50,6 +51,10 @@ class Op(NamedTuple):
         """The number of its first result."""
         return self.outputs[0]
 
+    def run_one(self, batch: int, *inputs: Any) -> Any:
+        """Returns its first result."""
+        return self.run(batch, *inputs)[0]
+
     def sizes(self, batch: int) -> tuple[int, ...]:
         """Returns the shape of its first result at a batch size."""
         return at_batch(self.shape, batch)
@@ -76,7 +81,8 @@ class Model(NamedTuple):
     statistics, integers and keys are constants of the graph. dropped: leaves that were given but
     do not reach the logits. plain: source lines of custom derivative rules that the graph does not
     keep: its gradients there are those of the function itself. image_shape: of one image, (H, W, C)
-    or as the network has it. image_dtype: theirs.
+    or as the network has it. image_dtype: theirs. floats: ops of a quantized network that stayed in
+    float, with shapes and source line; where it is empty, all of it is integers.
     """
 
     graph: Graph
@@ -86,6 +92,7 @@ class Model(NamedTuple):
     image_dtype: Any
     dropped: tuple[str, ...] = ()
     plain: tuple[str, ...] = ()
+    floats: tuple[str, ...] = ()
 
     def apply(self, params: Any, images: jax.Array) -> jax.Array:
         """Returns the logits of a batch of images, of any size; differentiable, jittable."""
@@ -96,11 +103,10 @@ class Model(NamedTuple):
 
     def leaves(self, params: Any) -> dict[str, Any]:
         """Returns path -> array of a tree of parameters like the model's own."""
-        found, expected = jax.tree.leaves(params), jax.tree.structure(self.params)
-        if jax.tree.structure(params) != expected:
-            raise ValueError(
-                f"params must have the structure {expected}, got {jax.tree.structure(params)}"
-            )
+        found, treedef = jax.tree.flatten(params, is_leaf=_is_leaf)
+        expected = jax.tree.structure(self.params, is_leaf=_is_leaf)
+        if treedef != expected:
+            raise ValueError(f"params must have the structure {expected}, got {treedef}")
         return dict(zip(self.paths, found, strict=True))
 
     def replace(self, **changes: Any) -> Model:
@@ -152,6 +158,10 @@ def at_batch(value: Any, batch: int) -> Any:
     if type(value) in (tuple, list):
         return type(value)(at_batch(v, batch) for v in value)
     return value
+
+
+def _is_leaf(x: Any) -> bool:
+    return isinstance(x, QTensor)
 
 
 def _array(x: Any) -> Any:

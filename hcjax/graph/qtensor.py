@@ -45,6 +45,17 @@ class QTensor:
         """Of the array that it stands for."""
         return self.values.shape
 
+    @property
+    def size(self) -> int:
+        """Numbers in it."""
+        return self.values.size
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its integers, at their bits, and of its scales and zeros."""
+        zeros = 0 if self.zero is None else self.zero.nbytes
+        return -(-self.values.size * self.bits // 8) + self.scale.nbytes + zeros
+
 
 def limits(bits: int, *, symmetric: bool) -> tuple[int, int]:
     """Returns the least and the greatest integer of so many bits.

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
+
 from hcjax.graph.model import Model, Op
+from hcjax.graph.qtensor import QTensor
 
 
 def evaluate(model: Model) -> tuple[list[Op], dict[int, Any], dict[int, Any]]:
@@ -13,22 +16,30 @@ def evaluate(model: Model) -> tuple[list[Op], dict[int, Any], dict[int, Any]]:
     The third is the values, for a batch of one, of numbers that have a batch axis but do not depend
     on the images: a bias that was broadcast to the whole activation. Their ops are among the first.
     """
-    values = dict(model.graph.constants)
     leaves = model.leaves(model.params)
-    values |= {number: leaves[path] for path, number in model.graph.params.items()}
-    ops, stretched = [], {}
+    given = dict(model.graph.constants)
+    given |= {number: leaves[path] for path, number in model.graph.params.items()}
+    known, stretched, ops, alone = set(given), set(), [], []
     for op in model.graph.ops:
-        known = values | stretched
-        if not all(i in known for i in op.inputs):
+        if not known.issuperset(op.inputs):
             ops.append(op)
             continue
-        results = op.run(1, *[known[i] for i in op.inputs])
-        if any(q for q, _ in op.shape) or any(i in stretched for i in op.inputs):
-            stretched |= zip(op.outputs, results, strict=True)
+        alone.append(op)
+        known.update(op.outputs)
+        if any(q for q, _ in op.shape) or stretched.intersection(op.inputs):
+            stretched.update(op.outputs)
             ops.append(op)
-        else:
-            values |= zip(op.outputs, results, strict=True)
-    return ops, values, stretched
+
+    def run(env):  # compiled as one: a network has hundreds of small ops of different shapes
+        env = dict(env)
+        for op in alone:
+            env |= zip(op.outputs, op.run(1, *[env[i] for i in op.inputs]), strict=True)
+        return {o: env[o] for op in alone for o in op.outputs}
+
+    arrays = {n: v for n, v in given.items() if not isinstance(v, QTensor)}
+    found = jax.jit(run)(arrays) if alone else {}
+    values = given | {n: v for n, v in found.items() if n not in stretched}
+    return ops, values, {n: found[n] for n in found if n in stretched}
 
 
 def trained(model: Model) -> set[int]:

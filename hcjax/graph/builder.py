@@ -1,0 +1,234 @@
+"""The graph of a quantized network in the making, and the forms that its numbers take.
+
+What an op gives is written down in the form that the op makes; `forms` puts it into another where a
+reader asks for one:
+
+- Narrow: int8, for itself;
+- Wide: a sum of accumulators, not rounded yet, with what is to be added and where to clip;
+- Cone: elementwise ops behind one Narrow, to become a table of 256 entries;
+- float: what no rule knows, listed in `Model.floats`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hcjax.graph import arithmetic, layers
+from hcjax.graph import values as values_of
+from hcjax.graph.model import Model, Op, Size, layer_of
+from hcjax.graph.observe import Ranges
+
+Bits = int | Mapping[str, int]
+# ops that neither add nor scale: their result keeps the grid of what they read
+ORDERED = ("reshape", "transpose", "squeeze", "expand_dims", "broadcast_in_dim", "rev", "slice")
+ORDERED += ("reduce_window_max", "reduce_max", "copy", "relu")
+
+
+class Narrow(NamedTuple):
+    """int8: number of the array, number of its step, and its limits."""
+
+    number: int
+    step: int
+    least: int
+    most: int
+
+
+class Term(NamedTuple):
+    """An accumulator: number of the array, of the float that gradients pass, of its scale."""
+
+    number: int
+    smooth: int
+    scale: int
+    bound: int
+
+
+class Wide(NamedTuple):
+    """clip(sum of scale · term + offset, low, high), real numbers; offset: a number or None."""
+
+    terms: tuple[Term, ...]
+    offset: int | None = None
+    low: float = -np.inf
+    high: float = np.inf
+
+    @property
+    def clipped(self) -> bool:
+        """Whether anything is cut off."""
+        return self.low > -np.inf or self.high < np.inf
+
+
+class Cone(NamedTuple):
+    """Elementwise ops of the original graph behind one number of it."""
+
+    origin: int
+    ops: tuple[Op, ...] = ()
+
+
+class Builder:
+    """The graph in the making: its ops, and the forms of the original graph's numbers."""
+
+    def __init__(self, model: Model, ranges: Ranges, bits: Bits, activation_bits: Bits):
+        self.original, values, stretched = values_of.evaluate(model)
+        self.original = [op for op in self.original if op.output not in stretched]
+        self.model, self.ranges, self.bits, self.activation_bits = (
+            model,
+            ranges,
+            bits,
+            activation_bits,
+        )
+        self.known = values | stretched
+        self.readers: dict[int, list[Op]] = {}
+        for op in self.original:
+            for i in op.inputs:
+                self.readers.setdefault(i, []).append(op)
+        self.shape = {o.output: o.shape for o in self.original}
+        self.shape[model.graph.images] = (Size(1, 0), *(Size(0, d) for d in model.image_shape))
+        self.dtype = {o.output: o.dtype for o in self.original}
+        self.ops: list[Op] = []
+        self.params: dict[str, jax.Array] = {}
+        self.numbers: dict[str, int] = {}
+        self.constants: dict[int, Any] = {}
+        self.left: list[str] = []
+        self.narrow: dict[int, Narrow] = {}
+        self.wide: dict[int, Wide] = {}
+        self.cone: dict[int, Cone] = {}
+        self.floats: dict[int, int] = {model.graph.images: model.graph.images}
+        self.label = {model.graph.images: "images"}
+        self._paths = {number: path for path, number in model.graph.params.items()}
+        self._trained = values_of.trained(model)
+        self._operands: dict[int, int] = {}
+        self._kernels: dict[tuple, tuple[int, int, int]] = {}
+        self._steps: dict[int, Narrow] = {}
+        self._made: dict[int, Op] = {}
+        self._next = max([*self.known, *self.shape], default=0)
+
+    def read(self, op: Op) -> list[int]:
+        """Returns the operands of an op that depend on the images."""
+        return [i for i in op.inputs if i not in self.known]
+
+    def emit(self, kind: str, inputs: tuple[int, ...], run: Callable, **about: Any) -> int:
+        """Adds an op with one result, and returns its number.
+
+        run: function of (batch size, operands), gives an array.
+        """
+        self._next += 1
+        of = about.pop("of", None)
+        shape = about.pop("shape", ()) if of is None else self.shape[of]
+        source, macs = about.pop("source", ""), about.pop("macs", 0)
+        dtype = about.pop("dtype", jnp.float32)
+        new = Op(kind, inputs, (self._next,), shape, dtype, source, as_list(run), about, macs)
+        self.ops.append(new)
+        self._made[self._next] = new
+        return self._next
+
+    def keep(self, op: Op, inputs: tuple[int, ...], run: Callable[..., list]) -> None:
+        """Adds an op of the original graph, in float, with all its results."""
+        outputs = tuple(range(self._next + 1, self._next + 1 + len(op.outputs)))
+        self._next = outputs[-1]
+        self.ops.append(op._replace(inputs=inputs, outputs=outputs, run=run))
+        self.floats |= zip(op.outputs, outputs, strict=True)
+
+    def shape_of(self, number: int) -> tuple[Size, ...]:
+        """Returns the shape of a number of the new graph; () for a parameter."""
+        return self._made[number].shape if number in self._made else ()
+
+    def axis(self, scale: int) -> int | None:
+        """Returns the one axis along which a scale differs, -1 if it does not; None for more."""
+        axes = [a for a, size in enumerate(self.shape_of(scale)) if size.r > 1]
+        return (axes or [-1])[0] if len(axes) < 2 else None
+
+    def label_of(self, number: int) -> str:
+        """Returns what parameters that come of a value are called after."""
+        return self.label.get(number, "value")
+
+    def parameter(self, path: str, value: Any) -> int:
+        """Adds a parameter, and returns its number."""
+        name, i = path, 1
+        while name in self.params:
+            name, i = f"{path}_{i}", i + 1
+        self._next += 1
+        self.params[name], self.numbers[name] = jnp.asarray(value), self._next
+        return self._next
+
+    def operand(self, number: int, name: str, *, value: Any = None) -> int:
+        """Returns the number of something that does not depend on the images.
+
+        name: of the parameter that it becomes, if it depends on parameters and is none itself.
+        value: in another shape than its own, or None.
+        """
+        if number not in self._operands or value is not None:
+            path = self._paths.get(number, name)
+            value = self.known[number] if value is None else value
+            if number in self._trained:
+                new = self.parameter(path, value)
+            else:
+                self._next += 1
+                new, self.constants[self._next] = self._next, value
+            self._operands[number] = new
+        return self._operands[number]
+
+    def kernel(self, op: Op, number: int) -> tuple[int, int, int, str]:
+        """Returns (rounded kernel, its steps, the greatest integer, the layer's name)."""
+        axis = layers.kernel_axis(op, self.known)
+        path = values_of.source_path(self.model, number, self._paths)
+        name = layer_of(path) if path else op.kind
+        if (number, axis) not in self._kernels:
+            most = arithmetic.limits(_bits(self.bits, name), signed=True)[1]
+            value = jnp.asarray(self.known[number], jnp.float32)
+            others = tuple(a for a in range(value.ndim) if a != axis)
+            width = jnp.abs(value).max(others)
+            # an empty channel takes the widest's: any would do, and a tiny one reaches far
+            width = jnp.where(width > 0, width, width.max()) + (width.max() == 0)
+            path = self._paths.get(number) or f"{name}/kernel"
+            kernel = self.operand(number, path)
+            steps = self.parameter(f"{name}/kernel_step", width / most)
+            along = [-1 if a == axis else 1 for a in range(value.ndim)]
+            count = value.size // value.shape[axis]
+            steps = self.emit("step", (steps,), lambda batch, s: arithmetic.learned(s, count, most))
+
+            def rounded(batch, w, s):
+                s = s.reshape(along)
+                smooth = jnp.clip(w.astype(jnp.float32) / s, -most, most)
+                return arithmetic.through(arithmetic.quantize(w, s, -most, most), smooth)
+
+            bits = _bits(self.bits, name)
+            whole = self.emit("quantize_kernel", (kernel, steps), rounded, bits=bits, axis=axis)
+            self._kernels[number, axis] = (whole, steps, most, name)
+        return self._kernels[number, axis]
+
+    def step(self, number: int, *, wide: bool = False) -> Narrow:
+        """Returns the grid of a value, without an array: the ops behind it may keep it.
+
+        wide: 16 bits, for logits that are a sum.
+        """
+        end = number
+        while len(found := self.readers.get(end, ())) == 1 and found[0].kind in ORDERED:
+            end = found[0].output
+        if end not in self._steps:
+            label = "logits" if wide else self.label_of(number)
+            bits = _bits(self.activation_bits, label)
+            value, least, most = self.ranges.step(end, bits)
+            if wide:
+                value, least, most = value * most / 32767, -32767, 32767
+            step = self.parameter(f"{label}/step", jnp.float32(value))
+            count = int(np.prod([s.r for s in self.shape[end][1:]], dtype=np.int64))
+            step = self.emit("step", (step,), lambda batch, s: arithmetic.learned(s, count, most))
+            self._steps[end] = Narrow(0, step, least, most)
+        return self._steps[end]
+
+
+def as_list(run: Callable[..., Any]) -> Callable[..., list]:
+    """Returns a function of one result as one of a list of results."""
+    return lambda *inputs: [run(*inputs)]
+
+
+def _bits(bits: Bits, name: str) -> int:
+    """Returns the bits of a layer."""
+    if isinstance(bits, int):
+        return bits
+    return next((b for pattern, b in bits.items() if re.fullmatch(pattern, name)), 8)

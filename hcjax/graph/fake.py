@@ -1,0 +1,68 @@
+"""`fake_quantize`: the integer program in float32, so that a network learns to be one.
+
+In: a Model and the ranges of its values. Out: a Model whose layers compute on whole numbers,
+rounded by the functions that the int8 network rounds by; gradients pass straight through.
+"""
+
+from __future__ import annotations
+
+from hcjax.graph import forms
+from hcjax.graph.builder import Bits, Builder
+from hcjax.graph.model import Graph, Model
+from hcjax.graph.observe import Ranges
+from hcjax.graph.placing import place
+
+
+def fake_quantize(
+    model: Model, ranges: Ranges, *, bits: Bits = 8, activation_bits: Bits | None = None
+) -> Model:
+    """Returns the network rounded where and as its int8 form rounds; trainable like any other.
+
+    Its logits are those of `int8` of it, bit for bit. Kernels are rounded to symmetric integers per
+    output channel, activations to integers with one step each. Gradients pass rounding unchanged
+    and clipping where nothing was clipped (straight-through); step sizes are parameters.
+
+    Args:
+      model: from `trace`, best through `fold`.
+      ranges: from `calibrate` of this very model.
+      bits: of kernels, 2 to 8; or regular expression of a layer's whole name -> bits, 8 elsewhere.
+      activation_bits: of activations likewise, by the layer that they come from; "images" is the
+        input. None: as `bits`.
+
+    Returns:
+      Model with the params it had, `LAYER/kernel_step` float32[C] of each kernel and `NAME/step`
+      float32[]. What stays in float is listed in `floats`.
+
+    Raises:
+      ValueError: if the ranges are another model's, or an accumulator could pass 30 bits.
+
+    Reference:
+      Esser et al., "Learned Step Size Quantization", 2020, arXiv:1902.08153; the scale of step
+      gradients is theirs.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from hcjax.graph import observe, trace
+      >>> images = jnp.array([[1.0, -2.0]])
+      >>> model = trace(lambda p, x: x @ p["w"], {"w": jnp.array([[0.5], [1.0]])}, images)
+      >>> fake = fake_quantize(model, observe.calibrate(model, images, method="minmax"))
+      >>> fake.paths
+      ('images/step', 'w', 'w/kernel_step')
+      >>> fake.apply(fake.params, images).round(1).tolist()
+      [[-1.5]]
+    """
+    if ranges.graph is not model.graph:
+        raise ValueError("the ranges are those of another model: calibrate the one to be quantized")
+    builder = Builder(model, ranges, bits, bits if activation_bits is None else activation_bits)
+    for op in builder.original:
+        place(builder, op)
+    logits = forms.logits(builder)
+    graph = Graph(
+        tuple(builder.ops), model.graph.images, logits, builder.numbers, builder.constants
+    )
+    return model.replace(
+        graph=graph,
+        params=builder.params,
+        paths=tuple(sorted(builder.params)),
+        floats=tuple(builder.left),
+    )
