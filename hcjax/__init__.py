@@ -6,7 +6,8 @@ In reading order: `data` gives a Dataset, `models` a network as two pure functio
 `tune` in the way that is fastest here. `trace` reads any network as a Model; `fold` takes its
 BatchNorm away, `cost` counts what it computes, `calibrate` sees how large its values get,
 `fake_quantize` trains it as the integers that `int8` makes of it. `prune` makes masks over
-parameters, `distill` holds the losses between a student and its teacher.
+parameters, `distill` holds the losses between a student and its teacher; `pack` and `unpack` make
+one file of it all.
 
 Letters, in every docstring: N batch, H W C image height, width and channels (NHWC), K classes,
 D devices, I O input and output channels of a kernel (HWIO). Shapes are written `dtype[N, K]`.
@@ -16,6 +17,7 @@ in seconds.
 
 from hcjax import data, errors, losses, metrics, models, optim, trees
 from hcjax.accelerate import accelerate, explain
+from hcjax.artifact import pack, unpack
 from hcjax.graph import Model, calibrate, cost, fake_quantize, fold, int8, trace
 from hcjax.models import inference
 from hcjax.training.compiler import jit, tune
@@ -52,8 +54,10 @@ __all__ = [
     "metrics",
     "models",
     "optim",
+    "pack",
     "prune",
     "trace",
     "trees",
     "tune",
+    "unpack",
 ]

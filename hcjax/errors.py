@@ -26,6 +26,10 @@ class CheckpointError(HcjaxError, RuntimeError):
     """A checkpoint or workdir cannot be written, read, or belongs to another run."""
 
 
+class ArtifactError(HcjaxError, ValueError):
+    """A packed model is damaged, of another format, or holds what no file can."""
+
+
 class PlatformError(HcjaxError, RuntimeError):
     """The platform, device or process that was asked for is not there."""
 

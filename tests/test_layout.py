@@ -22,6 +22,7 @@ LAYERS = (
     ("accelerate", "graph"),
     ("data", "models", "losses", "metrics", "optim"),
     ("transforms",),
+    ("artifact",),
     ("reports",),
     ("training",),
     ("config",),

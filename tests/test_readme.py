@@ -27,6 +27,9 @@ def test_the_notebook_trains_lenet_twice(capsys):
     assert "() True" in capsys.readouterr().out
     guessed = (names["logits"].argmax(1) == names["batch"]["label"]).mean()
     assert guessed > 0.9
+    exec(compile(blocks("python")[4], "README.md", "exec"), names)
+    size, equal = capsys.readouterr().out.split()
+    assert 300_000 < int(size) < 431_080 * 1.02 + 4096 and equal == "True"
 
 
 def test_the_first_two_commands_are_one_line_each_and_make_their_own_environment():

@@ -14,6 +14,7 @@ import numpy as np
 from hcjax.graph import layers
 from hcjax.graph import values as values_of
 from hcjax.graph.model import LAYERS, Graph, Model, Op, layer_of, reaching
+from hcjax.graph.ops import defined
 
 _AFFINE = ("add", "sub", "mul", "div", "neg")
 
@@ -174,23 +175,8 @@ def _rebuilt(model: Model, kept: list[Op | _Layer], values: dict[int, Any]) -> M
             name = name_of(f"{base}/{kind}")
             params[name], numbers[name] = jnp.asarray(value, dtype), number
         inputs = tuple(kernel_number if n == layer.kernel else n for n in op.inputs)
-        ops.append(
-            op._replace(
-                inputs=(*inputs, bias_number),
-                outputs=(layer.output,),
-                run=_biased(op, layers.axis(op, values)),
-            )
-        )
+        about = {"inputs": (*inputs, bias_number), "outputs": (layer.output,)}
+        with_bias = op.params | {"bias_axis": layers.axis(op, values)}
+        ops.append(defined(op, **about, params=with_bias))
     graph = Graph(tuple(ops), model.graph.images, model.graph.logits, numbers, constants)
     return model.replace(graph=graph, params=params, paths=tuple(sorted(params)))
-
-
-def _biased(op: Op, axis: int):
-    """Returns a layer's function with a bias as its last operand."""
-    shape = [-1 if a == axis else 1 for a in range(len(op.shape))]
-
-    def compute(batch, *inputs):
-        (y,) = op.run(batch, *inputs[:-1])
-        return [y + inputs[-1].reshape(shape).astype(y.dtype)]
-
-    return compute

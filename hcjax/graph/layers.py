@@ -1,16 +1,13 @@
-"""Layers: where a convolution or a dense op has its channels, and the product of its operands."""
+"""Layers: where a convolution or a dense op has its channels."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
-from jax import lax
 
-from hcjax.graph.model import Op, at_batch
+from hcjax.graph.model import Op
 
 
 def axis(op: Op, values: dict[int, Any]) -> int | None:
@@ -37,26 +34,6 @@ def kernel_axis(op: Op, values: dict[int, Any]) -> int:
     side = 1 if op.inputs[1] in values else 0
     ndim = np.ndim(values[op.inputs[side]])
     return next(a for a in range(ndim) if a not in contracted[side])
-
-
-def product(op: Op, dtype: Any) -> Callable[..., jax.Array]:
-    """Returns a layer's product as a function of (batch size, left, right), without its bias.
-
-    Args:
-      op: a convolution or dense op.
-      dtype: of the result and of the sums in it.
-    """
-    if op.kind == "dot_general":
-        numbers = op.params["dimension_numbers"]
-        return lambda batch, x, y: lax.dot_general(x, y, numbers, preferred_element_type=dtype)
-    names = ("window_strides", "padding", "lhs_dilation", "rhs_dilation", "dimension_numbers")
-    names = (*names, "feature_group_count", "batch_group_count")
-
-    def compute(batch, x, kernel):
-        params = {name: at_batch(op.params[name], batch) for name in names}
-        return lax.conv_general_dilated(x, kernel, **params, preferred_element_type=dtype)
-
-    return compute
 
 
 def products(op: Op, shapes: list[tuple[int, ...]]) -> int:

@@ -82,7 +82,9 @@ class Model(NamedTuple):
     do not reach the logits. plain: source lines of custom derivative rules that the graph does not
     keep: its gradients there are those of the function itself. image_shape: of one image, (H, W, C)
     or as the network has it. image_dtype: theirs. floats: ops of a quantized network that stayed in
-    float, with shapes and source line; where it is empty, all of it is integers.
+    float, with shapes and source line; where it is empty, all of it is integers. about: what
+    belongs to the network besides, e.g. class names and how images are normalised, as JSON would
+    hold it.
     """
 
     graph: Graph
@@ -93,6 +95,7 @@ class Model(NamedTuple):
     dropped: tuple[str, ...] = ()
     plain: tuple[str, ...] = ()
     floats: tuple[str, ...] = ()
+    about: Any = None
 
     def apply(self, params: Any, images: jax.Array) -> jax.Array:
         """Returns the logits of a batch of images, of any size; differentiable, jittable."""

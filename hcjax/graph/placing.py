@@ -11,7 +11,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import numpy as np
 
-from hcjax.graph import elementwise, forms, layers
+from hcjax.graph import elementwise, forms, layers, ops
 from hcjax.graph.builder import Builder, Narrow, Term, Wide
 from hcjax.graph.model import Op, Size
 
@@ -59,14 +59,13 @@ def _layer(b: Builder, op: Op) -> bool:
 
 def _product(b: Builder, op: Op, numbers: tuple[int, int], bound: int, about: dict) -> Callable:
     """Emits a product of whole numbers; returns scale -> Term."""
-    smooth = layers.product(op, jnp.float32)
+    smooth = ops.computes(op.kind, op.params | {"preferred_element_type": jnp.float32})
     if bound < _EXACT:
         new = b.emit(op.kind, numbers, smooth, **about)
         return lambda scale: Term(new, new, scale, bound)
-    exact = layers.product(op, jnp.int32)
 
     def counted(batch, x, y):
-        return exact(batch, x.astype(jnp.int8), y.astype(jnp.int8))
+        return smooth(batch, x.astype(jnp.int8), y.astype(jnp.int8))
 
     new = b.emit(op.kind, numbers, counted, dtype=jnp.int32, **about)
     slope = b.emit(op.kind, numbers, smooth, **about | {"macs": 0})

@@ -1,0 +1,211 @@
+"""Arrays as bytes: as they are, packed to their bits, or entropy-coded, whichever is shortest.
+
+- raw: little-endian, as in memory;
+- packed: whole numbers of 2 to 8 bits, side by side;
+- coded: whole numbers, zero or not by what stands before and above, then sign and magnitude;
+- sparse: floats, zero or not coded likewise, then those that are not, raw.
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+
+from hcjax.artifact.coder import MOST_PER_BYTE, Decoder, Encoder
+from hcjax.errors import ArtifactError
+
+DTYPES = (
+    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16",
+    "bfloat16", "float32", "float64",
+)  # fmt: skip
+_LONGEST = 2_000_000  # numbers that are entropy-coded: seconds for a million
+
+
+def encode(array: np.ndarray, bits: int = 8) -> tuple[str, bytes]:
+    """Returns (form, bytes) of an array, the shortest form.
+
+    Args:
+      array: of a dtype in `DTYPES`.
+      bits: of the whole numbers in it, 2 to 8.
+
+    Raises:
+      TypeError: if the dtype is another one.
+    """
+    array = np.asarray(array)
+    if array.dtype.name not in DTYPES:
+        raise TypeError(f"a file holds no {array.dtype.name}; it can hold {', '.join(DTYPES)}")
+    forms = {"raw": array.astype(array.dtype.newbyteorder("<")).tobytes()}
+    if bits < 8:
+        forms["packed"] = _packed(array, bits)
+    if 0 < array.size <= _LONGEST:
+        shortest = min(map(len, forms.values()))
+        if array.dtype.kind == "i" and _entropy(array) < 8 * shortest:
+            forms["coded"] = _coded(array)
+        elif array.dtype.kind in "fV" and 2 * np.count_nonzero(array) < array.size:
+            forms["sparse"] = _sparse(array)
+    form = min(forms, key=lambda name: len(forms[name]))
+    return form, forms[form]
+
+
+def decode(form: str, data: bytes, dtype: str, shape: tuple[int, ...], bits: int) -> np.ndarray:
+    """Returns the array of `encode`.
+
+    Args:
+      form: of the bytes.
+      data: the bytes.
+      dtype, shape: of the array.
+      bits: of packed numbers.
+
+    Raises:
+      ArtifactError: if the bytes are not those of such an array.
+    """
+    if dtype not in DTYPES:
+        raise ArtifactError(
+            f"the file holds an array of {dtype!r}, which is no dtype of this format"
+        )
+    kind, size = jnp.dtype(dtype), math.prod(shape)
+    expected = {"raw": size * kind.itemsize, "packed": -(-size * bits // 8)}.get(form)
+    if expected is not None and len(data) != expected:
+        raise ArtifactError(
+            f"an array of {size:,} {dtype} takes {expected:,} bytes, not {len(data):,}"
+        )
+    if expected is None and size > (len(data) + 8) * MOST_PER_BYTE:
+        raise ArtifactError(f"{len(data):,} bytes cannot hold {size:,} numbers")
+    match form:
+        case "raw":
+            flat = np.frombuffer(data, kind.newbyteorder("<")).astype(kind)
+        case "packed":
+            flat = _unpacked(data, size, bits)
+        case "coded":
+            flat = _decoded(data, size, shape[-1] if shape else 1, kind)
+        case "sparse":
+            flat = _filled(data, size, shape[-1] if shape else 1, kind)
+        case _:
+            raise ArtifactError(f"unknown form {form!r} of an array")
+    return flat.reshape(shape)
+
+
+def _entropy(array: np.ndarray) -> float:
+    """Returns the bits that an array's numbers take, each coded by how often it occurs."""
+    _, counts = np.unique(array, return_counts=True)
+    return float(-(counts * np.log2(counts / array.size)).sum())
+
+
+def _packed(array: np.ndarray, bits: int) -> bytes:
+    unsigned = (array.reshape(-1).astype(np.int16) + (1 << (bits - 1))).astype(np.uint8)
+    return np.packbits(np.unpackbits(unsigned[:, None], axis=1)[:, 8 - bits :]).tobytes()
+
+
+def _unpacked(data: bytes, size: int, bits: int) -> np.ndarray:
+    every = np.unpackbits(np.frombuffer(data, np.uint8), count=size * bits).reshape(size, bits)
+    whole = every.astype(np.int16) @ (1 << np.arange(bits)[::-1]).astype(np.int16)
+    return (whole - (1 << (bits - 1))).astype(np.int8)
+
+
+def _coded(array: np.ndarray) -> bytes:
+    encoder, row = Encoder(), array.shape[-1] if array.ndim else 1
+    flat, near = array.reshape(-1).tolist(), _Near(row)
+    for value in flat:
+        around = near.context()
+        encoder.bit(around, int(value != 0))
+        if value:
+            encoder.bit("sign", int(value < 0))
+            _write_magnitude(encoder, abs(value) - 1, around[1])
+        near.add(value)
+    return encoder.finish()
+
+
+def _decoded(data: bytes, size: int, row: int, dtype: np.dtype) -> np.ndarray:
+    decoder, near = Decoder(data), _Near(row)
+    info = np.iinfo(dtype) if dtype.kind == "i" else None
+    if info is None:
+        raise ArtifactError(f"coded numbers are whole, not {dtype.name}")
+    flat = np.zeros(size, dtype)
+    for i in range(size):
+        around, value = near.context(), 0
+        if decoder.bit(around):
+            negative = decoder.bit("sign")
+            value = 1 + _read_magnitude(decoder, around[1])
+            value = -value if negative else value
+            if not info.min <= value <= info.max:
+                raise ArtifactError(f"the number {value} is no {dtype.name}: the file is damaged")
+            flat[i] = value
+        near.add(value)
+    return flat
+
+
+def _sparse(array: np.ndarray) -> bytes:
+    encoder, near = Encoder(), _Near(array.shape[-1] if array.ndim else 1)
+    # by bits, not by value: -0.0 is another number than 0.0
+    bits = array.reshape(-1).view(f"u{array.dtype.itemsize}")
+    for value in (bits != 0).tolist():
+        encoder.bit(near.context(), int(value))
+        near.add(value)
+    mask = encoder.finish()
+    kept = bits[bits != 0].astype(bits.dtype.newbyteorder("<")).tobytes()
+    return len(mask).to_bytes(4, "little") + mask + kept
+
+
+def _filled(data: bytes, size: int, row: int, dtype: np.dtype) -> np.ndarray:
+    if len(data) < 4 or dtype.kind not in "fV":
+        raise ArtifactError("a sparse array is damaged")
+    length = int.from_bytes(data[:4], "little")
+    mask, kept = data[4 : 4 + length], data[4 + length :]
+    decoder, near = Decoder(mask), _Near(row)
+    flat = np.zeros(size, f"u{dtype.itemsize}")
+    places = []
+    for i in range(size):
+        found = decoder.bit(near.context())
+        near.add(found)
+        if found:
+            places.append(i)
+    if len(kept) != len(places) * dtype.itemsize:
+        raise ArtifactError(
+            f"{len(places):,} numbers that are not 0 do not take {len(kept):,} bytes"
+        )
+    flat[places] = np.frombuffer(kept, flat.dtype.newbyteorder("<"))
+    return flat.view(dtype)
+
+
+class _Near:
+    """Magnitudes, up to 2, of the numbers before and above the next one."""
+
+    def __init__(self, row: int):
+        self._row, self._seen, self._at = max(row, 1), [0] * max(row, 1), 0
+        self._before = 0
+
+    def context(self) -> tuple[int, int]:
+        """Returns what the next number's contexts are chosen by."""
+        return (0, self._before * 3 + self._seen[self._at])
+
+    def add(self, value: int) -> None:
+        """Goes on to the next number."""
+        self._before = min(abs(value), 2)
+        self._seen[self._at] = self._before
+        self._at = self._at + 1 if self._at + 1 < self._row else 0
+
+
+def _write_magnitude(encoder: Encoder, value: int, around: int) -> None:
+    """Writes a number >= 0 as the length of value + 1, in unary, and its lower bits."""
+    length = (value + 1).bit_length()
+    for i in range(1, length):
+        encoder.bit(("more", around if i < 3 else -1, i), 1)
+    encoder.bit(("more", around if length < 3 else -1, length), 0)
+    low = length - 1
+    if low:  # the highest of the lower bits is not even, the others nearly
+        encoder.bit(("high", length), value + 1 >> low - 1 & 1)
+        encoder.raw(value + 1, low - 1)
+
+
+def _read_magnitude(decoder: Decoder, around: int) -> int:
+    length = 1
+    while decoder.bit(("more", around if length < 3 else -1, length)):
+        length += 1
+        if length > 33:
+            raise ArtifactError("a number of more than 32 bits: the file is damaged")
+    if length == 1:
+        return 0
+    value = 2 | decoder.bit(("high", length))
+    return (value << (length - 2) | decoder.raw(length - 2)) - 1

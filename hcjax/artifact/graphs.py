@@ -1,0 +1,184 @@
+"""A graph as JSON and back: ops by number, each with its kind, its operands and its params."""
+
+from __future__ import annotations
+
+import enum
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from hcjax.artifact.arrays import DTYPES
+from hcjax.errors import ArtifactError
+from hcjax.graph import values as values_of
+from hcjax.graph.layers import products
+from hcjax.graph.model import LAYERS, Graph, Model, Op, Size
+from hcjax.graph.ops import OPS, defined
+
+_MOST_OPS = 100_000
+_MOST_NUMBERS = 2**28  # of one op's result, for three images
+_MOST = 2**31  # of a whole number among params
+
+
+class Written(NamedTuple):
+    """A graph for a file: numbers count from 0, the images, on."""
+
+    ops: list
+    logits: int
+    params: list[tuple[str, int, Any]]
+    constants: list[tuple[int, Any]]
+
+
+def written(model: Model) -> Written:
+    """Returns a model's graph for a file; what does not depend on the images is evaluated.
+
+    Raises:
+      TypeError: if an op is none that a file can hold.
+    """
+    if any(op.kind == "step" for op in model.graph.ops):
+        raise TypeError("a fake-quantized model is for training: pack int8(model)")
+    ops, values, _ = values_of.evaluate(model)
+    paths = {number: path for path, number in model.graph.params.items()}
+    trained = values_of.trained(model)
+    numbers = {model.graph.images: 0}
+    found, params, constants = [], [], []
+    taken = set(paths.values())
+
+    def number(i: int, kind: str) -> int:
+        if i in numbers:
+            return numbers[i]
+        numbers[i] = len(numbers)
+        if i in paths or i in trained:
+            path, n = paths.get(i, f"{kind}/value"), 1
+            while i not in paths and path in taken:
+                path, n = f"{kind}/value_{n}", n + 1
+            taken.add(path)
+            params.append((path, numbers[i], values[i]))
+        else:
+            constants.append((numbers[i], values[i]))
+        return numbers[i]
+
+    for op in ops:
+        if op.kind not in OPS or len(op.outputs) != 1:
+            where = op.source or "an unknown line"
+            raise TypeError(f"{where}: no file holds a {op.kind}; write it with other ops")
+        fields = {f: _json(op.params[f]) for f in OPS[op.kind].fields if f in op.params}
+        inputs = [number(i, op.kind) for i in op.inputs]
+        numbers[op.output] = len(numbers)
+        found.append([op.kind, inputs, numbers[op.output], fields])
+    return Written(found, numbers[model.graph.logits], params, constants)
+
+
+def read(
+    ops: list,
+    logits: int,
+    params: list[tuple[str, int, Any]],
+    constants: list[tuple[int, Any]],
+    image_shape: tuple[int, ...],
+    image_dtype: str,
+) -> Graph:
+    """Returns the graph of a file, every op of it checked with the shapes that it will see.
+
+    Raises:
+      ArtifactError: if an op is unknown, reads what is not there, or does not fit its operands.
+    """
+    if len(ops) > _MOST_OPS:
+        raise ArtifactError(f"{len(ops):,} ops; {_MOST_OPS:,} are legal")
+    known: dict[int, list] = {}  # number -> what it is for two and for three images
+
+    def add(number: Any, shapes: list) -> None:
+        if type(number) is not int or not 0 <= number < 2**31 or number in known:
+            raise ArtifactError(f"number {number!r} is given twice, or is none")
+        known[number] = shapes
+
+    add(0, [jax.ShapeDtypeStruct((n, *image_shape), jnp.dtype(image_dtype)) for n in (2, 3)])
+    for *_, number, value in [*params, *constants]:
+        shape = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), value)
+        add(number, [shape, shape])
+    kept = []
+    for kind, inputs, output, fields in ops:
+        if kind not in OPS or not set(fields) <= set(OPS[kind].fields):
+            raise ArtifactError(f"unknown op {kind!r}, or one of its params {sorted(fields)}")
+        if not all(i in known for i in inputs):
+            raise ArtifactError(f"a {kind} reads a number that comes later, or never")
+        about = {name: _value(value) for name, value in fields.items()}
+        if kind == "conv_general_dilated":
+            about["dimension_numbers"] = lax.ConvDimensionNumbers(*about["dimension_numbers"])
+        op = defined(Op(kind, tuple(inputs), (output,), (), None, "", None, about))
+        shapes = [_result(op, n, [known[i][k] for i in inputs]) for k, n in enumerate((2, 3))]
+        add(output, shapes)
+        two, three = (s.shape for s in shapes)
+        if len(two) != len(three):
+            raise ArtifactError(f"the rank of a {kind} depends on the number of images")
+        sizes = tuple(Size(b - a, a - 2 * (b - a)) for a, b in zip(two, three, strict=True))
+        kept.append(op._replace(shape=sizes, dtype=shapes[0].dtype, macs=_macs(op, known)))
+    if logits not in known or len(known[logits][0].shape) != 2:
+        raise ArtifactError("the logits are no array of [N, K]")
+    numbers = {path: number for path, number, _ in params}
+    if len(numbers) != len(params):
+        raise ArtifactError("two parameters have one name")
+    return Graph(tuple(kept), 0, logits, numbers, dict(constants))
+
+
+def check_shape(shape: Any, most: int) -> None:
+    """Raises ArtifactError unless a shape is a list of a few sizes."""
+    sizes = isinstance(shape, list) and all(type(n) is int and 0 <= n <= most for n in shape)
+    if not sizes or len(shape) > 16 or math.prod(shape) > most:
+        raise ArtifactError(f"{shape!r} is no shape of an array")
+
+
+def _result(op: Op, batch: int, operands: list) -> jax.ShapeDtypeStruct:
+    """Returns the shape and dtype of an op's result."""
+    try:
+        (result,) = jax.eval_shape(lambda *x: op.run(batch, *x), *operands)
+    except Exception as error:  # jax raises all kinds: whatever it is, the op does not fit
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ArtifactError(f"a {op.kind} does not fit what it reads: {why}") from error
+    if math.prod(result.shape) > _MOST_NUMBERS:
+        raise ArtifactError(f"a {op.kind} gives {result.shape} numbers for {batch} images")
+    return result
+
+
+def _macs(op: Op, known: dict[int, list]) -> int:
+    """Returns the products that an op adds up, for one image."""
+    if op.kind not in LAYERS:
+        return 0
+    two, three = ([known[i][k].shape for i in op.inputs[:2]] for k in (0, 1))
+    outputs = [math.prod(known[op.output][k].shape) for k in (0, 1)]
+    return outputs[1] * products(op, three) - outputs[0] * products(op, two)
+
+
+def _json(value: Any) -> Any:
+    """Returns a param as JSON holds it."""
+    if isinstance(value, Size):
+        return {"b": [value.q, value.r]}
+    if isinstance(value, tuple | list):
+        return [_json(v) for v in value]
+    if isinstance(value, enum.Enum):
+        return int(value.value)
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    if isinstance(value, int | np.integer):
+        return int(value)
+    if value is None or isinstance(value, str):
+        return value
+    return {"t": jnp.dtype(value).name}
+
+
+def _value(value: Any) -> Any:
+    """Returns a param from JSON."""
+    if isinstance(value, list):
+        return tuple(_value(v) for v in value)
+    if isinstance(value, dict):
+        if list(value) == ["b"]:
+            q, r = (_value(v) for v in value["b"])
+            return Size(q, r)
+        if list(value) == ["t"] and value["t"] in DTYPES:
+            return jnp.dtype(value["t"])
+        raise ArtifactError(f"{value!r} is no param of an op")
+    if isinstance(value, float) or (isinstance(value, int) and not -_MOST <= value <= _MOST):
+        raise ArtifactError(f"{value!r} is no param of an op")
+    return value

@@ -1,0 +1,199 @@
+"""pack and unpack: the same Model from its bytes alone, and honest errors for other bytes."""
+
+import hashlib
+import json
+import subprocess
+import sys
+import zlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import hcjax
+from hcjax.errors import ArtifactError
+from hcjax.graph.qtensor import QTensor
+from tests.graph.networks import FROZEN, NETWORKS
+
+
+def made(name, count=3):
+    apply, params, image = NETWORKS[name]()
+    images = jax.random.normal(jax.random.key(1), (count, *image.shape[1:]))
+    return hcjax.trace(apply, params, image, frozen=FROZEN.get(name, "")), images
+
+
+def logits(model, images):
+    return np.asarray(jax.jit(model.apply)(model.params, images))
+
+
+def same(left, right, images):
+    np.testing.assert_array_equal(logits(left, images), logits(right, images))
+    assert set(left.params) == set(right.params)
+    for path, leaf in left.params.items():
+        for a, b in zip(jax.tree.leaves(leaf), jax.tree.leaves(right.params[path]), strict=True):
+            assert a.dtype == b.dtype and np.asarray(a).tobytes() == np.asarray(b).tobytes()
+        if isinstance(leaf, QTensor):
+            assert (leaf.bits, leaf.axis) == (right.params[path].bits, right.params[path].axis)
+
+
+@pytest.mark.parametrize("name", ["linen", "equinox", "dense", "haiku mobilenet", "resnet_tiny"])
+def test_float_and_int8_models_come_back_bit_for_bit(name):
+    model, images = made(name)
+    folded = hcjax.fold(model)
+    back = hcjax.unpack(hcjax.pack(folded))
+    same(folded, back, images)
+    assert hcjax.cost(back).macs == hcjax.cost(folded).macs > 0
+    assert back.image_shape == folded.image_shape
+    small = hcjax.int8(folded, hcjax.calibrate(folded, images))
+    blob = hcjax.pack(small)
+    same(small, hcjax.unpack(blob), images)
+    assert blob == hcjax.pack(small) == hcjax.pack(hcjax.unpack(blob))
+    assert hcjax.unpack(blob).floats == small.floats
+
+
+def test_a_model_that_is_not_folded_comes_back_with_its_values_evaluated():
+    model, images = made("linen")
+    back = hcjax.unpack(hcjax.pack(model))
+    expected = logits(model, images)
+    np.testing.assert_allclose(logits(back, images), expected, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8, 32])
+def test_a_file_is_hardly_longer_than_its_bits_where_nothing_compresses(bits):
+    rng = np.random.default_rng(0)
+    params = {"a": rng.uniform(-1, 1, (784, 100)), "b": rng.uniform(-1, 1, (100, 10))}
+    params = jax.tree.map(jnp.float32, params)
+    apply = lambda p, x: jax.nn.relu(x @ p["a"]) @ p["b"]
+    images = jnp.ones((2, 784))
+    model = hcjax.trace(apply, params, images)
+    if bits < 32:
+        model = hcjax.int8(model, hcjax.calibrate(model, images), bits=bits)
+    count = sum(leaf.size for leaf in model.params.values() if leaf.size >= 1000)
+    size = len(hcjax.pack(model))
+    assert size <= 1.02 * count * bits / 8 + 4096
+    assert count == 79_400
+
+
+def test_pruned_zeros_take_next_to_nothing_and_stay_zero():
+    rng = np.random.default_rng(0)
+    params = {"w": jnp.asarray(rng.normal(size=(300, 100)), jnp.float32)}
+    images = jnp.asarray(rng.normal(size=(4, 300)), jnp.float32)
+    model = hcjax.trace(lambda p, x: x @ p["w"], params, images)
+    masks = hcjax.prune.masks(model.params, sparsity=0.98)
+    sparse = model.replace(params=hcjax.prune.apply(masks, model.params))
+    back = hcjax.unpack(hcjax.pack(sparse))
+    same(sparse, back, images)
+    assert len(hcjax.pack(sparse)) < 600 * 4 + 800 + 400
+    small = hcjax.int8(sparse, hcjax.calibrate(sparse, images))
+    kept = np.asarray(hcjax.unpack(hcjax.pack(small)).params["w"].values) != 0
+    assert (kept <= np.asarray(masks["w"])).all() and kept.sum() > 500
+
+
+def test_a_fresh_process_that_imports_only_hcjax_gets_the_same_bits(tmp_path):
+    model, images = made("dense", 2)
+    model = hcjax.fold(model)
+    small = hcjax.int8(model, hcjax.calibrate(model, images))
+    about = {"class_names": [*"abcdefghij"], "mean": [0.5]}
+    (tmp_path / "model.hcz").write_bytes(hcjax.pack(small, about=about))
+    np.save(tmp_path / "images.npy", images)
+    code = """if True:
+        import sys, pathlib, numpy, hcjax
+        folder = pathlib.Path(sys.argv[1])
+        model = hcjax.unpack((folder / "model.hcz").read_bytes())
+        assert model.about["mean"] == [0.5] and len(model.about["class_names"]) == 10
+        images = numpy.load(folder / "images.npy")
+        numpy.save(folder / "logits.npy", hcjax.jit(model.apply)(model.params, images))
+        assert not {"haiku", "equinox", "tensorflow"} & set(sys.modules)
+    """
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    np.testing.assert_array_equal(np.load(tmp_path / "logits.npy"), logits(small, images))
+
+
+def test_what_no_file_can_hold_is_an_error_that_says_so():
+    model, images = made("nnx")
+    fake = hcjax.fake_quantize(model, hcjax.calibrate(model, images))
+    with pytest.raises(TypeError, match=r"is for training: pack int8\(model\)"):
+        hcjax.pack(fake)
+    sort = hcjax.trace(lambda p, x: jnp.sort(x @ p), jnp.ones((3, 2)), jnp.ones((1, 3)))
+    with pytest.raises(TypeError, match=r"test_hcz.py:\d+ .*: no file holds a sort"):
+        hcjax.pack(sort)
+
+
+def tiny():
+    params = {"w": jnp.arange(-6.0, 6.0).reshape(4, 3), "b": jnp.arange(3.0)}
+    images = jnp.asarray(np.random.default_rng(0).normal(size=(5, 2, 2, 1)), jnp.float32)
+
+    def apply(p, x):
+        return jax.nn.relu(x.reshape(x.shape[0], -1) @ p["w"] + p["b"]) @ p["w"].T
+
+    model = hcjax.trace(apply, params, images)
+    return model, hcjax.int8(model, hcjax.calibrate(model, images))
+
+
+def survives(data):
+    """An ArtifactError, or a Model that can be applied; anything else escapes."""
+    try:
+        model = hcjax.unpack(data)
+    except ArtifactError as error:
+        assert str(error)
+        return False
+    assert hcjax.cost(model).parameters < 10_000
+    jax.eval_shape(model.apply, model.params, jnp.zeros((2, *model.image_shape), model.image_dtype))
+    return True
+
+
+def summed(body):
+    return b"hcz\x01" + hashlib.sha256(body).digest()[:8] + body
+
+
+def test_every_truncation_and_many_flips_are_found_by_the_checksum():
+    rng = np.random.default_rng(0)
+    for model in tiny():
+        blob = hcjax.pack(model)
+        assert survives(blob)
+        for length in range(len(blob)):
+            assert not survives(blob[:length])
+        assert not survives(blob + b"\0")
+        for _ in range(1000):
+            damaged = bytearray(blob)
+            damaged[rng.integers(len(blob))] ^= 1 << rng.integers(8)
+            assert not survives(bytes(damaged))
+
+
+def test_damage_under_a_right_checksum_is_an_error_or_a_valid_model():
+    rng = np.random.default_rng(1)
+    valid = 0
+    for model in tiny():
+        body = hcjax.pack(model)[12:]
+        length = int.from_bytes(body[:4], "little")
+        head, streams = zlib.decompress(body[4 : 4 + length]), body[4 + length :]
+        assert survives(summed(body))
+        for _ in range(300):  # bytes of the file
+            damaged = bytearray(body)
+            damaged[rng.integers(len(body))] = rng.integers(256)
+            valid += survives(summed(bytes(damaged)))
+        for _ in range(700):  # characters of the head
+            damaged = bytearray(head)
+            damaged[rng.integers(len(head))] = rng.choice(list(b'0123456789,[]"{}-.aqtbn'))
+            packed = zlib.compress(bytes(damaged))
+            new = len(packed).to_bytes(4, "little") + packed + streams
+            valid += survives(summed(new))
+        record = json.loads(head)
+        for key in record:
+            for other in (None, 0, -1, "x", [], {}, [[]], [1, 2], 1e300, 2**70):
+                packed = zlib.compress(json.dumps(record | {key: other}).encode())
+                new = len(packed).to_bytes(4, "little") + packed + streams
+                valid += survives(summed(new))
+    assert valid > 10  # some damage is none
+
+
+def test_bombs_are_refused():
+    packed = zlib.compress(b"[" * 30_000_000)
+    with pytest.raises(ArtifactError, match="head is cut short"):
+        hcjax.unpack(summed(len(packed).to_bytes(4, "little") + packed))
+    packed = zlib.compress(b"[" * 1_000_000)
+    with pytest.raises(ArtifactError, match=r"nested too deep|not that of a model"):
+        hcjax.unpack(summed(len(packed).to_bytes(4, "little") + packed))
+    with pytest.raises(ArtifactError, match=r"not a \.hcz file: it begins with b'PK"):
+        hcjax.unpack(b"PK\x03\x04")
