@@ -166,6 +166,8 @@ def _mse(counts: np.ndarray, most: int) -> float:
 
 def _entropy(counts: np.ndarray, most: int) -> float:
     """Returns the part at which the divergence between the kept and the rounded counts is least."""
+    counts = counts.copy()
+    counts[0] = 0  # what relu puts at 0 is exact on every grid, and no matter of information
     levels = most + 1
     best, least = 1.0, np.inf
     for kept in range(levels, BINS + 1, 16):

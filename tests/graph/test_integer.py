@@ -169,6 +169,14 @@ def test_calibration_methods_keep_what_they_say(method):
         assert np.abs(rounded - images)[:-1].mean() < np.abs(widest - images)[:-1].mean() / 2
 
 
+@pytest.mark.parametrize("method", ["percentile", "mse", "entropy"])
+def test_no_method_cuts_off_much_where_relu_makes_half_of_it_zero(method):
+    model = hcjax.trace(lambda p, x: x * p, jnp.ones(1), jnp.ones((1, 1)))
+    images = np.maximum(np.random.default_rng(0).normal(size=(20_000, 1)), 0).astype(np.float32)
+    step, least, most = hcjax.calibrate(model, images, method=method).step(model.graph.images, 8)
+    assert (least, most) == (0, 127) and step * most > 2.5
+
+
 def test_any_number_of_calibration_batches_sees_the_same():
     model, images = folded("nnx", 10)
     once, thrice = (hcjax.calibrate(model, images, batch_size=n) for n in (10, 4))
