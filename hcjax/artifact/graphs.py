@@ -15,7 +15,7 @@ from hcjax.artifact.arrays import DTYPES
 from hcjax.errors import ArtifactError
 from hcjax.graph import values as values_of
 from hcjax.graph.layers import products
-from hcjax.graph.model import LAYERS, Graph, Model, Op, Size
+from hcjax.graph.model import LAYERS, Graph, Model, Op, Size, free
 from hcjax.graph.ops import OPS, defined
 
 _MOST_OPS = 100_000
@@ -52,9 +52,7 @@ def written(model: Model) -> Written:
             return numbers[i]
         numbers[i] = len(numbers)
         if i in paths or i in trained:
-            path, n = paths.get(i, f"{kind}/value"), 1
-            while i not in paths and path in taken:
-                path, n = f"{kind}/value_{n}", n + 1
+            path = paths[i] if i in paths else free(f"{kind}/value", taken)
             taken.add(path)
             params.append((path, numbers[i], values[i]))
         else:

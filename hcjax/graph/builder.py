@@ -21,13 +21,14 @@ import numpy as np
 
 from hcjax.graph import arithmetic, layers
 from hcjax.graph import values as values_of
-from hcjax.graph.model import Model, Op, Size, layer_of
+from hcjax.graph.model import Model, Op, Size, free, layer_of
 from hcjax.graph.observe import Ranges
 
 Bits = int | Mapping[str, int]
 # ops that neither add nor scale: their result keeps the grid of what they read
-ORDERED = ("reshape", "transpose", "squeeze", "expand_dims", "broadcast_in_dim", "rev", "slice")
-ORDERED += ("reduce_window_max", "reduce_max", "copy", "relu")
+MOVED = ("reshape", "transpose", "squeeze", "expand_dims", "broadcast_in_dim", "rev", "slice")
+MOVED += ("copy", "reduce_max", "reduce_window_max")
+ORDERED = (*MOVED, "relu")
 
 
 class Narrow(NamedTuple):
@@ -148,9 +149,7 @@ class Builder:
 
     def parameter(self, path: str, value: Any) -> int:
         """Adds a parameter, and returns its number."""
-        name, i = path, 1
-        while name in self.params:
-            name, i = f"{path}_{i}", i + 1
+        name = free(path, self.params)
         self._next += 1
         self.params[name], self.numbers[name] = jnp.asarray(value), self._next
         return self._next

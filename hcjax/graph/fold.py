@@ -13,7 +13,7 @@ import numpy as np
 
 from hcjax.graph import layers
 from hcjax.graph import values as values_of
-from hcjax.graph.model import LAYERS, Graph, Model, Op, layer_of, reaching
+from hcjax.graph.model import LAYERS, Graph, Model, Op, free, layer_of, reaching
 from hcjax.graph.ops import defined
 
 _AFFINE = ("add", "sub", "mul", "div", "neg")
@@ -133,17 +133,11 @@ def _rebuilt(model: Model, kept: list[Op | _Layer], values: dict[int, Any]) -> M
     following = max([*values, *(o.output for o in kept), model.graph.images], default=0) + 1
     ops, params, numbers, constants = [], {}, {}, {}
 
-    def name_of(wanted: str) -> str:
-        name, i = wanted, 1
-        while name in params:
-            name, i = f"{wanted}_{i}", i + 1
-        return name
-
     def keep(number: int, wanted: str) -> None:
         if number in constants or number in numbers.values():
             return
         if number in trained:
-            name = name_of(wanted)
+            name = free(wanted, params)
             params[name], numbers[name] = values[number], number
         else:
             constants[number] = values[number]
@@ -172,7 +166,7 @@ def _rebuilt(model: Model, kept: list[Op | _Layer], values: dict[int, Any]) -> M
         following += 2
         new = ((kernel_number, "kernel", scaled), (bias_number, "bias", bias))
         for number, kind, value in new:
-            name = name_of(f"{base}/{kind}")
+            name = free(f"{base}/{kind}", params)
             params[name], numbers[name] = jnp.asarray(value, dtype), number
         inputs = tuple(kernel_number if n == layer.kernel else n for n in op.inputs)
         about = {"inputs": (*inputs, bias_number), "outputs": (layer.output,)}

@@ -7,7 +7,7 @@ means q · batch + r.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -181,6 +181,19 @@ def layer_of(path: str) -> str:
     parts = path.split("/")
     parts = parts[:-1] if parts[-1] == "value" and len(parts) > 1 else parts  # of NNX
     return "/".join(parts[:-1] or parts)
+
+
+def free(wanted: str, taken: Container[str]) -> str:
+    """Returns a name that is not taken: the wanted one, or that with a number.
+
+    Example:
+      >>> free("conv", ["dense"]), free("conv", ["conv", "conv_1"])
+      ('conv', 'conv_2')
+    """
+    name, i = wanted, 1
+    while name in taken:
+        name, i = f"{wanted}_{i}", i + 1
+    return name
 
 
 def reaching(items: Sequence[Any], logits: int) -> list:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hcjax.graph import elementwise, forms, layers, ops
-from hcjax.graph.builder import Builder, Narrow, Term, Wide
+from hcjax.graph.builder import MOVED, Builder, Narrow, Term, Wide
 from hcjax.graph.model import Op, Size
 
 _EXACT = 2**24  # below it float32 holds every whole number
@@ -160,8 +160,7 @@ def _joined(b: Builder, op: Op) -> bool:
 RULES: dict[str, Callable[[Builder, Op], bool]] = {
     "conv_general_dilated": _layer,
     "dot_general": _dense,
-    **dict.fromkeys(("reshape", "transpose", "squeeze", "expand_dims", "broadcast_in_dim"), _moved),
-    **dict.fromkeys(("rev", "slice", "copy", "reduce_max", "reduce_window_max"), _moved),
+    **dict.fromkeys(MOVED, _moved),
     **dict.fromkeys(("reduce_sum", "reduce_window_sum"), _summed),
     "pad": _padded,
     "concatenate": _joined,

@@ -9,7 +9,7 @@ import numpy as np
 
 from hcjax.graph import arithmetic, ops
 from hcjax.graph import values as values_of
-from hcjax.graph.model import LAYERS, Model, Op
+from hcjax.graph.model import LAYERS, Model, Op, free
 from hcjax.graph.qtensor import QTensor
 
 _MOST = 2**31 - 1  # of int32
@@ -46,9 +46,7 @@ class Program:
 
     def parameter(self, path: str, value: Any) -> int:
         """Adds a parameter, and returns its number."""
-        name, i = path, 1
-        while name in self.params:
-            name, i = f"{path}_{i}", i + 1
+        name = free(path, self.params)
         self._next += 1
         self.params[name], self.numbers[name] = value, self._next
         return self._next

@@ -7,7 +7,6 @@ from typing import Any
 import jax
 
 from hcjax.graph.model import Model, Op
-from hcjax.graph.qtensor import QTensor
 
 
 def evaluate(model: Model) -> tuple[list[Op], dict[int, Any], dict[int, Any]]:
@@ -36,8 +35,7 @@ def evaluate(model: Model) -> tuple[list[Op], dict[int, Any], dict[int, Any]]:
             env |= zip(op.outputs, op.run(1, *[env[i] for i in op.inputs]), strict=True)
         return {o: env[o] for op in alone for o in op.outputs}
 
-    arrays = {n: v for n, v in given.items() if not isinstance(v, QTensor)}
-    found = jax.jit(run)(arrays) if alone else {}
+    found = jax.jit(run)(given) if alone else {}
     values = given | {n: v for n, v in found.items() if n not in stretched}
     return ops, values, {n: found[n] for n in found if n in stretched}
 
