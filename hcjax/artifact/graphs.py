@@ -60,7 +60,8 @@ def written(model: Model) -> Written:
         return numbers[i]
 
     for op in ops:
-        if op.kind not in OPS or len(op.outputs) != 1:
+        grouped = op.params.get("batch_group_count", 1) != 1
+        if op.kind not in OPS or len(op.outputs) != 1 or grouped:
             where = op.source or "an unknown line"
             raise TypeError(f"{where}: no file holds a {op.kind}; write it with other ops")
         fields = {f: _json(op.params[f]) for f in OPS[op.kind].fields if f in op.params}

@@ -54,7 +54,8 @@ def fold(model: Model) -> Model:
         if op.kind in LAYERS and len(inside) == 1 and layers.axis(op, values) is not None:
             kernel = next(i for i in op.inputs if i in values)
             if readers[kernel] == 1:
-                layer = _Layer(op, kernel, 1.0, 0.0, op.output, False)
+                bias = values[op.inputs[2]] if len(op.inputs) == 3 else 0.0  # folded before
+                layer = _Layer(op, kernel, 1.0, np.asarray(bias, np.float64), op.output, False)
                 holding[op.output] = layer
                 kept.append(layer)
                 continue
@@ -153,6 +154,8 @@ def _rebuilt(model: Model, kept: list[Op | _Layer], values: dict[int, Any]) -> M
         base = layer_of(values_of.source_path(model, layer.kernel, paths)) or f"{op.kind}_{i}"
         if not layer.changed:
             keep(layer.kernel, f"{base}/kernel")
+            for number in op.inputs[2:]:
+                keep(number, f"{base}/bias")
             ops.append(op)
             continue
         kernel = np.asarray(values[layer.kernel], np.float64)
@@ -168,7 +171,7 @@ def _rebuilt(model: Model, kept: list[Op | _Layer], values: dict[int, Any]) -> M
         for number, kind, value in new:
             name = free(f"{base}/{kind}", params)
             params[name], numbers[name] = jnp.asarray(value, dtype), number
-        inputs = tuple(kernel_number if n == layer.kernel else n for n in op.inputs)
+        inputs = tuple(kernel_number if n == layer.kernel else n for n in op.inputs[:2])
         about = {"inputs": (*inputs, bias_number), "outputs": (layer.output,)}
         with_bias = op.params | {"bias_axis": layers.axis(op, values)}
         ops.append(defined(op, **about, params=with_bias))

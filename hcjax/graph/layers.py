@@ -13,7 +13,7 @@ from hcjax.graph.model import Op
 def axis(op: Op, values: dict[int, Any]) -> int | None:
     """Returns the axis of a layer's output that holds its channels; None if none does."""
     if op.kind == "conv_general_dilated":
-        if op.params["batch_group_count"] != 1 or op.inputs[1] not in values:
+        if op.params.get("batch_group_count", 1) != 1 or op.inputs[1] not in values:
             return None
         return op.params["dimension_numbers"].out_spec[1]
     (left, right), batches = op.params["dimension_numbers"]

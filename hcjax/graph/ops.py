@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from hcjax.graph import arithmetic
@@ -99,7 +100,8 @@ def _window_max(p: dict, x: jax.Array) -> jax.Array:
 def _window(p: dict, x: jax.Array, reduce: Callable, empty: Any) -> jax.Array:
     sizes = (p["window_dimensions"], p["window_strides"], p["padding"])
     dilations = (p["base_dilation"], p["window_dilation"])
-    return lax.reduce_window(x, jnp.asarray(empty, x.dtype), reduce, *sizes, *dilations)
+    # a NumPy value: jax knows the derivative only where it can see which reduction this is
+    return lax.reduce_window(x, np.asarray(empty, x.dtype), reduce, *sizes, *dilations)
 
 
 def _quantize(p: dict, x: jax.Array, step: jax.Array) -> jax.Array:

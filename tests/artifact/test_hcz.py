@@ -52,6 +52,24 @@ def test_float_and_int8_models_come_back_bit_for_bit(name):
     assert hcjax.unpack(blob).floats == small.floats
 
 
+@pytest.mark.parametrize("name", ["linen", "dense", "lenet5"])
+def test_what_comes_back_goes_on_through_the_chain(name):
+    model, images = made(name)
+    folded = hcjax.fold(model)
+    back = hcjax.unpack(hcjax.pack(folded))
+
+    def slopes(model):
+        score = jax.jit(jax.grad(lambda p: jnp.square(model.apply(p, images)).sum()))
+        return jax.tree.leaves(score(model.params))
+
+    for ours, theirs in zip(slopes(back), slopes(folded), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+    again = hcjax.fold(back)
+    small = hcjax.int8(folded, hcjax.calibrate(folded, images))
+    for other in (back, again):
+        same(small, hcjax.int8(other, hcjax.calibrate(other, images)), images)
+
+
 def test_a_model_that_is_not_folded_comes_back_with_its_values_evaluated():
     model, images = made("linen")
     back = hcjax.unpack(hcjax.pack(model))
