@@ -7,5 +7,6 @@ packed file smaller, and nothing faster.
 from hcjax.transforms.prune.masks import Block, apply, masks
 from hcjax.transforms.prune.schedules import cubic, gradual
 from hcjax.transforms.prune.scopes import erk
+from hcjax.transforms.prune.scores import SCORES, score
 
-__all__ = ["Block", "apply", "cubic", "erk", "gradual", "masks"]
+__all__ = ["SCORES", "Block", "apply", "cubic", "erk", "gradual", "masks", "score"]

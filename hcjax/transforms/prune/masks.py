@@ -17,6 +17,7 @@ import numpy as np
 from hcjax import trees
 from hcjax.errors import ConfigError
 from hcjax.transforms.prune import scopes
+from hcjax.transforms.prune.scores import magnitude
 
 
 class Block(NamedTuple):
@@ -81,7 +82,7 @@ def masks(
     chosen = selected(params, select)
     if not any(chosen):
         raise ConfigError("nothing is pruned: no parameter is selected")
-    rated = [jnp.abs(leaf) for _, leaf in named] if scores is None else jax.tree.leaves(scores)
+    rated = jax.tree.leaves(magnitude(params) if scores is None else scores)
     if len(rated) != len(named):
         raise ConfigError(f"scores must be like params, {len(named)} leaves, got {len(rated)}")
     work = [
@@ -96,9 +97,9 @@ def masks(
         found = [_n_of_m(path, score, *structure) for path, score in work]
     else:
         block = structure or Block(())
-        units = [_unit_scores(path, score, block) for path, score in work]
+        units = [unit_scores(path, score, block) for path, score in work]
         gone = _gone([path for path, _ in work], [s.shape for _, s in work], units, sparsity, scope)
-        found = [_spread(~g, score.shape, block) for g, (_, score) in zip(gone, work, strict=True)]
+        found = [spread(~g, score.shape, block) for g, (_, score) in zip(gone, work, strict=True)]
     stays = iter(found)
     leaves = [next(stays) if use else np.bool_(True) for use in chosen]
     return jax.tree.unflatten(jax.tree.structure(params), leaves)
@@ -195,14 +196,14 @@ def _block(path: str, shape: Sequence[int], block: Block) -> tuple[int, ...]:
     return size
 
 
-def _unit_scores(path: str, scores: jax.Array, block: Block) -> jax.Array:
+def unit_scores(path: str, scores: jax.Array, block: Block) -> jax.Array:
     """Returns the mean score of each block."""
     size = _block(path, scores.shape, block)
     split = [n for d, b in zip(scores.shape, size, strict=True) for n in (d // b, b)]
     return scores.reshape(split).mean(tuple(range(1, 2 * len(size), 2)))
 
 
-def _spread(stays: jax.Array, shape: Sequence[int], block: Block) -> jax.Array:
+def spread(stays: jax.Array, shape: Sequence[int], block: Block) -> jax.Array:
     """Returns a mask of blocks as one of weights."""
     for axis, b in enumerate(_block("", shape, block)):
         stays = jnp.repeat(stays, b, axis) if b > 1 else stays
