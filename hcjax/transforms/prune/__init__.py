@@ -4,9 +4,22 @@ Score, scope, structure and schedule are chosen independently. A mask zeroes wei
 packed file smaller, and nothing faster.
 """
 
+from hcjax.transforms.prune.masked import masked
 from hcjax.transforms.prune.masks import Block, apply, masks
+from hcjax.transforms.prune.movement import movement
 from hcjax.transforms.prune.schedules import cubic, gradual
 from hcjax.transforms.prune.scopes import erk
 from hcjax.transforms.prune.scores import SCORES, score
 
-__all__ = ["SCORES", "Block", "apply", "cubic", "erk", "gradual", "masks", "score"]
+__all__ = [
+    "SCORES",
+    "Block",
+    "apply",
+    "cubic",
+    "erk",
+    "gradual",
+    "masked",
+    "masks",
+    "movement",
+    "score",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +13,7 @@ import optax
 from hcjax import trees
 from hcjax.errors import ConfigError
 from hcjax.transforms.prune import scopes
+from hcjax.transforms.prune.masked import held
 from hcjax.transforms.prune.masks import Block, masks, selected
 
 
@@ -95,6 +96,41 @@ def gradual(
       >>> optax.apply_updates(params, updates)["w"].tolist()
       [[0.0, -3.0, 0.0, 2.0]]
     """
+    start, renew = gradually(sparsity, begin=begin, end=end, every=every, initial=initial,
+                              scope=scope, structure=structure, select=select)  # fmt: skip
+
+    def init(params):
+        return GradualState(jnp.zeros((), jnp.int32), start(params))
+
+    def update(updates, state, params=None):
+        if params is None:
+            raise ValueError(optax.NO_PARAMS_MSG)
+        found = renew(state.masks, state.count, optax.apply_updates(params, updates), None)
+        return held(found, updates, params), GradualState(state.count + 1, found)
+
+    return optax.GradientTransformation(init, update)
+
+
+def gradually(
+    sparsity: float | None,
+    *,
+    begin: int,
+    end: int,
+    every: int,
+    initial: float,
+    scope: str | Mapping[str, float],
+    structure: tuple[int, int] | Block | None,
+    select: trees.Select | str | Sequence[str],
+) -> tuple[Callable, Callable]:
+    """Returns how masks begin and how they change, as two functions; arguments as of `gradual`.
+
+    Returns:
+      `params -> masks`, all True; and `(masks, step, params, scores) -> masks`, which takes them
+      anew where the step is due. scores None: of the parameters' magnitudes.
+
+    Raises:
+      ConfigError: if an argument is not legal.
+    """
     if not 0 <= begin < end:
         raise ConfigError(f"0 <= begin < end is needed, got begin={begin}, end={end}")
     if every < 1:
@@ -103,10 +139,10 @@ def gradual(
         raise ConfigError(f"initial must be in [0, 1), got {initial}")
     by_group = isinstance(structure, tuple) and not isinstance(structure, Block)
 
-    def taken(params, step):
+    def taken(params, scores, step):
+        options = {"scores": scores, "structure": structure, "select": select}
         if by_group:
-            return masks(params, sparsity=sparsity, scope=scope, structure=structure, select=select)
-        options = {"structure": structure, "select": select}
+            return masks(params, sparsity=sparsity, scope=scope, **options)
         if scope == "global" or scope == "uniform":
             scopes.count(sparsity, 1)  # a legal number, checked before it is traced
             now = cubic(step, begin=begin, end=end, initial=initial, final=sparsity)
@@ -118,24 +154,15 @@ def gradual(
         each = {re.escape(path): now * target for path, target in final.items()}
         return masks(params, scope=each, **options)
 
-    def init(params):
-        shapes = jax.eval_shape(lambda p: jax.tree.map(jnp.asarray, taken(p, jnp.int32(0))), params)
-        return GradualState(
-            jnp.zeros((), jnp.int32), jax.tree.map(lambda s: jnp.ones(s.shape, bool), shapes)
-        )
+    def arrays(params, scores, step):
+        return jax.tree.map(jnp.asarray, taken(params, scores, step))
 
-    def update(updates, state, params=None):
-        if params is None:
-            raise ValueError(optax.NO_PARAMS_MSG)
-        step = state.count
+    def start(params):
+        shapes = jax.eval_shape(lambda p: arrays(p, None, jnp.int32(0)), params)
+        return jax.tree.map(lambda s: jnp.ones(s.shape, bool), shapes)
+
+    def renew(old, step, params, scores):
         due = (step >= begin) & (step <= end) & (((step - begin) % every == 0) | (step == end))
-        found = jax.lax.cond(
-            due,
-            lambda p: jax.tree.map(jnp.asarray, taken(p, step)),
-            lambda p: state.masks,
-            optax.apply_updates(params, updates),
-        )
-        updates = jax.tree.map(lambda m, u, p: jnp.where(m, u, -p), found, updates, params)
-        return updates, GradualState(step + 1, found)
+        return jax.lax.cond(due, lambda: arrays(params, scores, step), lambda: old)
 
-    return optax.GradientTransformation(init, update)
+    return start, renew
