@@ -18,6 +18,7 @@ import optax
 from hcjax import data, losses, models, trees
 from hcjax.models.norm import batch_norm
 from hcjax.training import evaluate, parallel, step
+from hcjax.transforms import prune
 
 COUNTS = (1, 2, 8)
 
@@ -27,10 +28,10 @@ def batches(split, steps, batch_size):
     return list(stream)
 
 
-def trainer(network, devices, *, augment=(), ema=None, weights=None):
+def trainer(network, devices, *, augment=(), ema=None, weights=None, tx=None):
     """Returns a function from batches to the TrainState after them, on that many devices."""
     params, state = network.init(jax.random.key(0))
-    tx = optax.sgd(0.05, momentum=0.9)
+    tx = tx or optax.sgd(0.05, momentum=0.9)
     prepare = data.make_prepare(mean=[0.13], std=[0.31], num_classes=10, augment=augment)
     loss_fn = step.make_loss_fn(network.apply, losses.cross_entropy, class_weights=weights)
     train_step = parallel.train(
@@ -78,6 +79,22 @@ def normed():
         return x.reshape(len(x), -1) @ params["kernel"], state
 
     return models.Network(init, apply)
+
+
+def connections(batch_list):
+    """Returns what RigL's masks are after training on 1 and 2 devices, and before."""
+    tx = prune.rigl(optax.sgd(0.05), sparsity=0.8, key=jax.random.key(2), every=2)
+    network = models.create("mlp_tiny")
+    states = [trainer(network, count, tx=tx)(batch_list) for count in (1, 2)]
+    start = tx.init(network.init(jax.random.key(0))[0]).masks
+    return {
+        "fingerprints": [trees.sha256(state.opt_state.masks) for state in states],
+        "moved": trees.sha256(start) != trees.sha256(states[0].opt_state.masks),
+        "weights": [
+            sum(int(m.sum()) for m in jax.tree.leaves(masks))
+            for masks in (start, *(state.opt_state.masks for state in states))
+        ],
+    }
 
 
 def statistics(batch):
@@ -166,6 +183,7 @@ def main():
         "statistics": statistics(few[0]),
         "keys": keys(),
         "counts": counts(),
+        "connections": connections(batches(split, 5, 16)),
     }
     print(json.dumps(found))
 

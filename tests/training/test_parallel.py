@@ -60,6 +60,12 @@ def test_running_statistics_are_the_mean_of_those_of_each_device(many):
     assert abs(whole["variance"] - expected["variance"]) > 1e-4
 
 
+def test_connections_move_alike_on_1_and_2_devices(many):
+    found = many["connections"]
+    assert found["moved"] and len(set(found["fingerprints"])) == 1
+    assert len(set(found["weights"])) == 1
+
+
 def test_devices_draw_different_dropout_masks(many):
     assert len({tuple(key) for key in many["keys"]}) == 8
 

@@ -7,6 +7,7 @@ packed file smaller, and nothing faster.
 from hcjax.transforms.prune.masked import masked
 from hcjax.transforms.prune.masks import Block, apply, masks
 from hcjax.transforms.prune.movement import movement
+from hcjax.transforms.prune.rigl import rigl
 from hcjax.transforms.prune.schedules import cubic, gradual
 from hcjax.transforms.prune.scopes import erk
 from hcjax.transforms.prune.scores import SCORES, score
@@ -21,5 +22,6 @@ __all__ = [
     "masked",
     "masks",
     "movement",
+    "rigl",
     "score",
 ]

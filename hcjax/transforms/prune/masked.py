@@ -43,7 +43,7 @@ def masked(masks: Any) -> optax.GradientTransformation:
         def check(mask, weight):
             if jnp.shape(mask) not in ((), weight.shape):
                 raise ConfigError(f"a mask has shape {jnp.shape(mask)}, its weight {weight.shape}")
-            return jnp.array(mask, bool, copy=True)  # a training step may be given the state's own
+            return jnp.array(mask, bool, copy=True)  # a donated state takes its own away
 
         try:
             return MaskedState(jax.tree.map(check, masks, params))
