@@ -131,7 +131,8 @@ def make_train_step(
 
     grads = sum over devices of d loss_fn / d params  /  sum over devices of sums["count"]
     params' = params + tx(grads)
-    ema' = d * ema + (1 - d) * (params', state'),  d = min(ema_decay, (1 + step) / (10 + step))
+    ema' = d * ema + (1 - d) * (params', state'),  d = min(ema_decay, (1 + step) / (10 + step));
+    0 where those are 0, see `moving_average`
 
     Args:
       loss_fn: `(params, state, batch, key) -> (loss, (state, sums))`; the loss is a sum over the
@@ -177,6 +178,9 @@ def make_train_step(
 def moving_average(average: Any, tree: Any, step: jax.Array, decay: float):
     """Returns d * average + (1 - d) * tree with d = min(decay, (1 + step) / (10 + step)).
 
+    A number that is exactly 0 is so in the average too: what a mask holds at zero stays pruned,
+    where the mean would still remember 0.37 of it after 1 / (1 - d) steps.
+
     Args:
       average: pytree of arrays. tree: the same structure, the newest values.
       step: int32[], steps completed before this one.
@@ -187,13 +191,13 @@ def moving_average(average: Any, tree: Any, step: jax.Array, decay: float):
       The new average; leaves that are not floating point are taken from `tree`.
 
     Example:
-      >>> moving_average(jnp.zeros(()), jnp.ones(()), jnp.array(0), 0.99).item().__round__(3)
-      0.9
+      >>> moving_average(jnp.array([0.0, 1.0]), jnp.array([1.0, 0.0]), jnp.array(90), 0.5).tolist()
+      [0.5, 0.0]
     """
     d = optim.ema_decay(step, decay)
 
     def mix(a, x):
         floating = jnp.issubdtype(jnp.asarray(x).dtype, jnp.inexact)
-        return (a + (1 - d) * (x - a)).astype(x.dtype) if floating else x
+        return jnp.where(x == 0, x, a + (1 - d) * (x - a)).astype(x.dtype) if floating else x
 
     return jax.tree.map(mix, average, tree)

@@ -8,6 +8,7 @@ import pytest
 
 from hcjax import losses
 from hcjax.training import step
+from hcjax.transforms import prune
 
 
 def linear(params, state, images, *, train, key):
@@ -68,6 +69,25 @@ def test_the_moving_average_follows_its_formula():
         d = min(0.5, (1 + i) / (10 + i))
         average = d * average + (1 - d) * np.asarray(state.params["w"])
     np.testing.assert_allclose(state.averaged[0]["w"], average, atol=1e-6)
+
+
+def test_what_was_pruned_is_zero_in_the_average_too_and_the_rest_follows_the_formula():
+    params = {"w": jnp.asarray(np.random.default_rng(1).normal(size=(4, 3)), jnp.float32)}
+    tx = optax.chain(optax.sgd(0.1), prune.gradual(0.5, begin=3, end=6, every=1, initial=0.4))
+    loss_fn = step.make_loss_fn(linear, losses.cross_entropy)
+    train_step = jax.jit(step.make_train_step(loss_fn, tx, ema_decay=0.9))
+    state = step.init_state(params, {}, tx, ema=True)
+    average = np.asarray(params["w"])
+    for i in range(8):
+        state, _ = train_step(state, make_batch(seed=i), jax.random.key(0))
+        d = min(0.9, (1 + i) / (10 + i))
+        average = d * average + (1 - d) * np.asarray(state.params["w"])
+        mask = np.asarray(optax.tree.get(state.opt_state, "masks")["w"])
+        assert i != 3 or np.abs(average[~mask]).max() > 1e-2  # the bare formula remembers
+        average[~mask] = 0
+        assert not np.asarray(state.averaged[0]["w"])[~mask].any()
+        np.testing.assert_allclose(state.averaged[0]["w"], average, atol=1e-6)
+    assert (~mask).sum() == 6
 
 
 def test_the_key_of_a_step_depends_on_the_step():

@@ -4,6 +4,7 @@ Score, scope, structure and schedule are chosen independently. A mask zeroes wei
 packed file smaller, and nothing faster.
 """
 
+from hcjax.transforms.prune.lottery import lottery
 from hcjax.transforms.prune.masked import masked
 from hcjax.transforms.prune.masks import Block, apply, masks
 from hcjax.transforms.prune.movement import movement
@@ -19,6 +20,7 @@ __all__ = [
     "cubic",
     "erk",
     "gradual",
+    "lottery",
     "masked",
     "masks",
     "movement",
