@@ -7,7 +7,8 @@ In reading order: `data` gives a Dataset, `models` a network as two pure functio
 BatchNorm away, `cost` counts what it computes, `calibrate` sees how large its values get,
 `fake_quantize` trains it as the integers that `int8` makes of it. `prune` makes masks over
 parameters, `distill` holds the losses between a student and its teacher; `pack` and `unpack` make
-one file of it all.
+one file of it all. `cards` says what a model is worth and costs, `changes` what it answers
+otherwise than another; `load_any` reads a workdir or a packed file as a Model.
 
 Letters, in every docstring: N batch, H W C image height, width and channels (NHWC), K classes,
 D devices, I O input and output channels of a kernel (HWIO). Shapes are written `dtype[N, K]`.
@@ -15,11 +16,13 @@ Units: loss in nats per example; accuracy, error and sparsity as fractions; size
 in seconds.
 """
 
-from hcjax import data, errors, losses, metrics, models, optim, trees
+from hcjax import cards, data, errors, losses, metrics, models, optim, trees
 from hcjax.accelerate import accelerate, explain
 from hcjax.artifact import pack, unpack
+from hcjax.changes import changes
 from hcjax.graph import Model, calibrate, cost, fake_quantize, fold, int8, trace
 from hcjax.models import inference
+from hcjax.saved import load_any
 from hcjax.training.compiler import jit, tune
 from hcjax.training.evaluate import evaluate
 from hcjax.training.loop import fit
@@ -34,6 +37,8 @@ __all__ = [
     "Model",
     "accelerate",
     "calibrate",
+    "cards",
+    "changes",
     "cost",
     "data",
     "distill",
@@ -48,6 +53,7 @@ __all__ = [
     "int8",
     "jit",
     "load",
+    "load_any",
     "losses",
     "make_loss_fn",
     "make_train_step",

@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 from absl import flags
@@ -61,7 +62,6 @@ def _define(values: flags.FlagValues) -> None:
     boolean("report_data", "Only load and describe the data.")
     boolean("profile", "Write a trace of 10 steps to WORKDIR/profile.")
     boolean("quiet", "Print nothing but errors, and the table of several runs.")
-    flags.DEFINE_bool("help", False, "Show this text.", short_name="h", flag_values=values)
     boolean("distributed", "Join the other hosts (found by jax, as on TPU pods).")
     string("coordinator", "host:port of process 0, to join the other hosts explicitly.")
     integer("num_processes", None, "Processes in all, with --coordinator.")
@@ -76,11 +76,20 @@ def main(argv: list[str], *, started: float | None = None) -> int:
       argv: program name and arguments.
       started: `time.perf_counter()` when the process started.
     """
+    return ended(lambda: _act(*parse(argv, _define), started))
+
+
+def ended(act: Callable[[], int]) -> int:
+    """Returns the exit code of a command: its own, or 2 after one message of what can be mended.
+
+    Args:
+      act: does the command's work.
+    """
     with warnings.catch_warnings():
         warnings.showwarning = lambda text, *_, **__: print(f"warning: {text}", file=sys.stderr)
         allocator.keep_memory()
         try:
-            code = _act(*_parse(argv), started)
+            code = act()
             sys.stdout.flush()
             return code
         except HcjaxError as error:
@@ -103,8 +112,18 @@ def main(argv: list[str], *, started: float | None = None) -> int:
     return 2
 
 
-def _parse(argv: list[str]) -> tuple[flags.FlagValues, list[str], list[tuple[str, str]]]:
-    """Returns flags, arguments that are no flags, and changed keys with their values."""
+def parse(
+    argv: list[str], define: Callable[[flags.FlagValues], None]
+) -> tuple[flags.FlagValues, list[str], list[tuple[str, str]]]:
+    """Returns flags, arguments that are no flags, and changed keys with their values.
+
+    Args:
+      argv: program name and arguments.
+      define: adds a command's flags, to which `--help` comes.
+
+    Raises:
+      ConfigError: if a flag is unknown, or has no legal value.
+    """
     rest, changes, arguments = [], [], iter(argv)
     for argument in arguments:
         found = re.fullmatch(r"--?config\.([^=]*)(=(.*))?", argument, re.DOTALL)
@@ -116,7 +135,8 @@ def _parse(argv: list[str]) -> tuple[flags.FlagValues, list[str], list[tuple[str
             raise ConfigError(f"{argument} needs a value: {argument}=VALUE")
         changes.append((found[1], value))
     values = flags.FlagValues()
-    _define(values)
+    define(values)
+    flags.DEFINE_bool("help", False, "Show this text.", short_name="h", flag_values=values)
     values.set_gnu_getopt(True)  # flags may follow arguments
     try:
         return values, values(rest)[1:], changes
@@ -124,10 +144,22 @@ def _parse(argv: list[str]) -> tuple[flags.FlagValues, list[str], list[tuple[str
         raise ConfigError(f"{error} (see --help)") from error
 
 
+def help_text(usage: str, values: flags.FlagValues) -> str:
+    """Returns a command's usage with its flags.
+
+    Args:
+      usage: ends where the flags begin.
+      values: of `parse`.
+    """
+    modules = values.flags_by_module_dict()  # by that which defines them, whose name says nothing
+    lines = [line for name in modules for line in values.module_help(name).splitlines()]
+    return "\n".join([usage, *(line for line in lines if line.startswith(" "))])
+
+
 def _act(values, arguments: list[str], changes: list[tuple[str, str]], started) -> int:
     """Does the one thing that the flags say."""
     if values.help:
-        print(_USAGE, "\n".join(values.module_help("hcjax.cli").splitlines()[1:]), sep="\n")
+        print(help_text(_USAGE, values))
         return 0
     modes = [f"--{mode}" for mode in _MODES if values[mode].present]
     if len(modes) > 1:

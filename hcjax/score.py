@@ -48,39 +48,18 @@ def evaluate(workdir: str, config: Any = None, *, changes: Changes = ()) -> int:
       training: by the run's seed, and `data.test` says how much is scored.
     """
     trained = workdirs.load(workdir)
-    values = ConfigDict(trained.config)
-    if config is not None:
-        values.data = ConfigDict(configs.to_dict(config)["data"])
-    elif any(key == "data.source" for key, _ in changes):
-        kept = (*configs.PRACTICAL, "data.source", "data.validation")
-        values.data.update({k: None for k in values.data if f"data.{k}" not in kept})
-    for key, value in values.data.items():
-        kind = KINDS.get(key, type(value) if isinstance(value, str) else object)
-        values.data[key] = FieldReference(value, field_type=kind)
-    _change(values, changes, f"--eval={workdir}", ("data.", *RUN_KEYS))
-    height, width, channels = trained.image_shape
-    values.data.validation = 0  # it only takes training examples away
-    if values.data.image_size is None:
-        values.data.image_size = (height, width)
-    if values.data.channels is None and channels in (1, 3):
-        values.data.channels = channels
+    values = chosen(trained.config, config, changes, f"--eval={workdir}")
     reader = configs.Reader(values)
     cache, _ = recipe.start_platform(reader)
     print("\n".join(platform.describe(cache)))
-    dataset, _ = recipe.dataset_of(reader, reader.get("seed"))
-    if dataset.class_names != trained.class_names:
-        raise DataError(
-            f"{workdir} was trained on the classes {_short(trained.class_names)}, the data has "
-            f"{_short(dataset.class_names)}; their names and order must be the same"
-        )
-    if dataset.image_shape != trained.image_shape:
-        raise DataError(
-            f"{workdir} takes images {list(trained.image_shape)}, the data has "
-            f"{list(dataset.image_shape)}; see config.data.image_size and config.data.channels"
-        )
-    if not len(dataset.test.labels):
-        raise DataError(f"{dataset.name} has no test examples")
-    dataset = dataclasses.replace(dataset, mean=trained.mean, std=trained.std)
+    dataset = normalised(
+        data_for(values, trained.image_shape),
+        workdir,
+        image_shape=trained.image_shape,
+        class_names=trained.class_names,
+        mean=trained.mean,
+        std=trained.std,
+    )
     scored = evaluation.evaluate(
         trained.apply, trained.params, dataset, state=trained.state, batch_size=BATCH
     )
@@ -99,6 +78,91 @@ def evaluate(workdir: str, config: Any = None, *, changes: Changes = ()) -> int:
     print(tables.end_of_run(result, confusion=confusion, class_names=dataset.class_names))
     print(f"in {path}")
     return 0
+
+
+def chosen(own: dict, config: Any, changes: Changes, what: str) -> ConfigDict:
+    """Returns a run's config with the data that its network is scored on, and where to compute.
+
+    Args:
+      own: of the run: its section `data`, `seed`, `platform`, `deterministic` and `cache_dir`.
+      config: its section `data` takes the place of the run's own; None: it stays.
+      changes: (key, value as text), see `evaluate`.
+      what: asks for it, for messages.
+
+    Raises:
+      ConfigError: if a change is of a key that nothing reads here, or a value has the wrong type.
+    """
+    values = ConfigDict(own)
+    if config is not None:
+        values.data = ConfigDict(configs.to_dict(config)["data"])
+    elif any(key == "data.source" for key, _ in changes):
+        kept = (*configs.PRACTICAL, "data.source", "data.validation")
+        values.data.update({k: None for k in values.data if f"data.{k}" not in kept})
+    for key, value in values.data.items():
+        kind = KINDS.get(key, type(value) if isinstance(value, str) else object)
+        try:
+            values.data[key] = FieldReference(value, field_type=kind)
+        except TypeError as error:  # a file may say anything
+            raise ConfigError(
+                f"{what}: config.data.{key} must be {kind.__name__}, got {value!r}"
+            ) from error
+    _change(values, changes, what, ("data.", *RUN_KEYS))
+    values.data.validation = 0  # it only takes training examples away
+    return values
+
+
+def data_for(values: ConfigDict, image_shape: Sequence[int]) -> data.Dataset:
+    """Returns the dataset that a network is scored on, its images fitted to the network's.
+
+    Args:
+      values: of `chosen`.
+      image_shape: (H, W, C) that the network takes.
+    """
+    height, width, channels = image_shape
+    if values.data.image_size is None:
+        values.data.image_size = (height, width)
+    if values.data.channels is None and channels in (1, 3):
+        values.data.channels = channels
+    reader = configs.Reader(values)
+    return recipe.dataset_of(reader, reader.get("seed"))[0]
+
+
+def normalised(
+    dataset: data.Dataset,
+    what: str,
+    *,
+    image_shape: Sequence[int],
+    class_names: Sequence[str] | None,
+    mean: Any,
+    std: Any,
+) -> data.Dataset:
+    """Returns a dataset with the normalisation of a network's training, once it is fit for it.
+
+    Args:
+      dataset: that it is scored on.
+      what: is scored, for messages.
+      image_shape: (H, W, C) that it takes.
+      class_names: of its training; None: not known.
+      mean, std: float32[C], where a pixel is 0..1; None: those of the dataset's training part.
+
+    Raises:
+      DataError: if the dataset has other classes or images, or no test examples.
+    """
+    if class_names is not None and dataset.class_names != tuple(class_names):
+        raise DataError(
+            f"{what} was trained on the classes {_short(class_names)}, the data has "
+            f"{_short(dataset.class_names)}; their names and order must be the same"
+        )
+    if dataset.image_shape != tuple(image_shape):
+        raise DataError(
+            f"{what} takes images {list(image_shape)}, the data has {list(dataset.image_shape)}; "
+            "see config.data.image_size and config.data.channels"
+        )
+    if not len(dataset.test.labels):
+        raise DataError(f"{dataset.name} has no test examples")
+    own = {"mean": mean, "std": std}
+    given = {k: np.asarray(v, np.float32) for k, v in own.items() if v is not None}
+    return dataclasses.replace(dataset, **given)
 
 
 def predict(workdir: str, files: Sequence[str], *, changes: Changes = ()) -> int:

@@ -28,11 +28,14 @@ LAYERS = (
     ("config",),
     ("configfile",),
     ("workdir",),
+    ("cards", "changes", "saved"),
     ("recipe",),
     ("run",),
     ("score", "studies"),
     ("allocator",),
     ("cli",),
+    ("verify",),
+    ("compare",),
 )
 # siblings in a layer that must not know each other
 APART = {
@@ -43,7 +46,9 @@ APART = {
     "optim": {"data", "models", "losses", "metrics"},
 }
 # what may hold or read a config
-CONFIG_READERS = {"cli", "config", "configfile", "recipe", "run", "score", "studies", "workdir"}
+CONFIG_READERS = {
+    "cli", "config", "configfile", "recipe", "run", "score", "studies", "verify", "workdir",
+}  # fmt: skip
 TOP = {
     "README.md", "benchmarks", "configs", "docs", "hcjax", "launch.py", "pyproject.toml",
     "requirements.txt", "tests",

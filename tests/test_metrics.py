@@ -123,3 +123,16 @@ def test_a_class_without_examples_has_no_accuracy():
 def test_summarizing_nothing_is_refused():
     with pytest.raises(ValueError, match="no example was counted"):
         metrics.summarize({"count": 0, "correct": 0, "nll": 0.0})
+
+
+def test_the_paired_error_is_that_of_the_differences():
+    right = np.array([True, True, True, False, False, True, False, True])
+    baseline = np.array([True, False, False, True, False, True, True, False])
+    d, error = metrics.paired(right, baseline)
+    # by hand: three are won, two lost, three equal; d = 1/8, squares 3 * 49/64 + 2 * 81/64 + 3/64
+    assert d == 1 / 8
+    assert error == pytest.approx(((3 * 49 + 2 * 81 + 3 * 1) / 64 / 7 / 8) ** 0.5)
+    assert metrics.paired(right, right) == (0.0, 0.0)
+    assert metrics.paired(right[:1], baseline[:1]) == (0.0, None)
+    back, same = metrics.paired(baseline, right)
+    assert back == -d and same == error

@@ -30,6 +30,10 @@ def test_the_notebook_trains_lenet_twice(capsys):
     exec(compile(blocks("python")[4], "README.md", "exec"), names)
     size, equal = capsys.readouterr().out.split()
     assert 300_000 < int(size) < 431_080 * 1.02 + 4096 and equal == "True"
+    exec(compile(blocks("python")[5], "README.md", "exec"), names)
+    text = capsys.readouterr().out
+    assert "of 10,000 test examples otherwise than float" in text
+    assert names["second"].macs == 2_293_000 and names["second"].nonzeros > 400_000
 
 
 def test_the_first_two_commands_are_one_line_each_and_make_their_own_environment():

@@ -7,7 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hcjax.graph.model import Model, Op, layer_of
+from hcjax.graph import values as values_of
+from hcjax.graph.model import LAYERS, Model, Op, layer_of
+from hcjax.graph.qtensor import QTensor, dequantize
 
 
 class Row(NamedTuple):
@@ -56,15 +58,26 @@ class Cost(NamedTuple):
             lines.append((r.name, r.kind, str(r.shape), *(f"{n:,}" for n in numbers)))
         totals = (self.macs, self.parameters, self.weight_bytes)
         lines.append(("all", "", "", *(f"{n:,}" for n in totals), ""))
-        widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-        rows = [
-            "  ".join(
-                cell.ljust(w) if i < 3 else cell.rjust(w)
-                for i, (cell, w) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in lines
-        ]
-        return "\n".join(rows)
+        return aligned(lines, left=3)
+
+
+def aligned(lines: list[tuple[str, ...]], *, left: int) -> str:
+    """Returns rows of text in columns, the first ones flush left and the others flush right.
+
+    Example:
+      >>> print(aligned([("layer", "MACs"), ("fc", "12")], left=1))
+      layer  MACs
+      fc       12
+    """
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    rows = [
+        "  ".join(
+            cell.ljust(w) if i < left else cell.rjust(w)
+            for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]
+    return "\n".join(rows)
 
 
 def cost(model: Model) -> Cost:
@@ -114,6 +127,42 @@ def cost(model: Model) -> Cost:
                 )
             )
     return Cost(tuple(rows))
+
+
+def kernels(model: Model) -> tuple[int, int, int]:
+    """Returns how many numbers are in a model's kernels, how many are not 0, and their MACs.
+
+    A weight is one product for every place that its kernel is put to, so the MACs of a layer by
+    weights that are not 0 are its MACs · nonzeros / weights.
+
+    Args:
+      model: of any transform; kernels that are expressions of parameters are evaluated.
+
+    Returns:
+      (weights, nonzeros, MACs of nonzeros). A kernel that several layers share counts once, in
+      MACs with each. A product of two activations counts all its MACs.
+
+    Example:
+      >>> from hcjax.graph.trace import trace
+      >>> w = {"w": np.array([[1.0, 0.0], [0.0, 0.0], [2.0, 0.0]], np.float32), "b": np.ones(2)}
+      >>> kernels(trace(lambda p, x: x @ p["w"] + p["b"], w, np.ones((1, 3), np.float32)))
+      (6, 2, 2)
+    """
+    ops, values, _ = values_of.evaluate(model)
+    found: dict[int, tuple[int, int]] = {}
+    macs = 0
+    for op in ops:
+        kernel = next((i for i in op.inputs if i in values), None) if op.kind in LAYERS else None
+        if kernel is None:
+            macs += op.macs
+            continue
+        if kernel not in found:
+            value = values[kernel]
+            value = np.asarray(dequantize(value) if isinstance(value, QTensor) else value)
+            found[kernel] = value.size, int(np.count_nonzero(value))
+        size, nonzeros = found[kernel]
+        macs += op.macs * nonzeros // max(size, 1)
+    return sum(n for n, _ in found.values()), sum(n for _, n in found.values()), macs
 
 
 def _name(paths: list[str], op: Op) -> str:
