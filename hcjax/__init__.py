@@ -8,7 +8,8 @@ BatchNorm away, `cost` counts what it computes, `calibrate` sees how large its v
 `fake_quantize` trains it as the integers that `int8` makes of it. `prune` makes masks over
 parameters, `distill` holds the losses between a student and its teacher; `pack` and `unpack` make
 one file of it all. `cards` says what a model is worth and costs, `changes` what it answers
-otherwise than another; `load_any` reads a workdir or a packed file as a Model.
+otherwise than another, `error_analysis` which of its layers hurt; `load_any` reads a workdir or
+a packed file as a Model.
 
 Letters, in every docstring: N batch, H W C image height, width and channels (NHWC), K classes,
 D devices, I O input and output channels of a kernel (HWIO). Shapes are written `dtype[N, K]`.
@@ -20,7 +21,16 @@ from hcjax import cards, data, errors, losses, metrics, models, optim, trees
 from hcjax.accelerate import accelerate, explain
 from hcjax.artifact import pack, unpack
 from hcjax.changes import changes
-from hcjax.graph import Model, calibrate, cost, fake_quantize, fold, int8, trace
+from hcjax.graph import (
+    Model,
+    calibrate,
+    cost,
+    error_analysis,
+    fake_quantize,
+    fold,
+    int8,
+    trace,
+)
 from hcjax.models import inference
 from hcjax.saved import load_any
 from hcjax.training.compiler import jit, tune
@@ -42,6 +52,7 @@ __all__ = [
     "cost",
     "data",
     "distill",
+    "error_analysis",
     "errors",
     "evaluate",
     "explain",

@@ -32,7 +32,7 @@ def test_the_notebook_trains_lenet_twice(capsys):
     assert 300_000 < int(size) < 431_080 * 1.02 + 4096 and equal == "True"
     exec(compile(blocks("python")[5], "README.md", "exec"), names)
     text = capsys.readouterr().out
-    assert "of 10,000 test examples otherwise than float" in text
+    assert "of 10,000 test examples otherwise than float" in text and "SQNR (dB)" in text
     assert names["second"].macs == 2_293_000 and names["second"].nonzeros > 400_000
 
 

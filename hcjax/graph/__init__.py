@@ -1,5 +1,6 @@
 """One network, one graph, many readings: `trace` reads it, the others are readings of it."""
 
+from hcjax.graph.analysis import error_analysis
 from hcjax.graph.cost import Cost, cost
 from hcjax.graph.fake import fake_quantize
 from hcjax.graph.fold import fold
@@ -16,6 +17,7 @@ __all__ = [
     "Ranges",
     "calibrate",
     "cost",
+    "error_analysis",
     "fake_quantize",
     "fold",
     "int8",

@@ -51,6 +51,13 @@ def fake_quantize(
       >>> fake.apply(fake.params, images).round(1).tolist()
       [[-1.5]]
     """
+    return build(model, ranges, bits=bits, activation_bits=activation_bits)[0]
+
+
+def build(
+    model: Model, ranges: Ranges, *, bits: Bits = 8, activation_bits: Bits | None = None
+) -> tuple[Model, Builder]:
+    """Returns what `fake_quantize` does, and what it was built by: where each value is found."""
     if ranges.graph is not model.graph:
         raise ValueError("the ranges are those of another model: calibrate the one to be quantized")
     builder = Builder(model, ranges, bits, bits if activation_bits is None else activation_bits)
@@ -60,9 +67,10 @@ def fake_quantize(
     graph = Graph(
         tuple(builder.ops), model.graph.images, logits, builder.numbers, builder.constants
     )
-    return model.replace(
+    made = model.replace(
         graph=graph,
         params=builder.params,
         paths=tuple(sorted(builder.params)),
         floats=tuple(builder.left),
     )
+    return made, builder

@@ -1,0 +1,118 @@
+"""Error analysis: SQNR and drops against what plain NumPy, or a whole other network, gives."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import hcjax
+from tests.digits import data, models, normalised
+from tests.graph.networks import FROZEN, NETWORKS
+
+NAMES = ["conv1", "conv2", "dense1", "dense2"]
+
+
+@pytest.fixture(scope="module")
+def found():
+    """Returns (analysis in 4 bits, model, ranges, images, labels)."""
+    model, images, labels = models()["float"], normalised()[:300], data().test.labels[:300]
+    ranges = hcjax.calibrate(model, images[:64])
+    made = hcjax.error_analysis(model, ranges, images, labels, bits=3, batch_size=128)
+    return made, model, ranges, images, labels
+
+
+def right(model, images, labels):
+    logits = np.asarray(jax.jit(model.apply)(model.params, images))
+    return int((logits.argmax(1) == labels).sum())
+
+
+def test_the_whole_network_is_the_one_that_fake_quantize_makes(found):
+    made, model, ranges, images, labels = found
+    base = right(model, images, labels)
+    every = right(hcjax.fake_quantize(model, ranges, bits=3), images, labels)
+    assert made.accuracy == base / 300 and made.drop == (base - every) / 300 > 0
+    assert [row.name for row in made.rows] == NAMES and {row.bits for row in made.rows} == {3}
+    assert made.examples == 300
+
+
+def test_sqnr_is_that_of_the_output_of_each_layer(found):
+    """By two other graphs: everything up to a layer, in float and quantized, with real outputs."""
+    made, model, ranges, images, _ = found
+    logits = np.asarray(jax.jit(model.apply)(model.params, images), np.float64)
+    quantized = hcjax.fake_quantize(model, ranges, bits=3)
+    q = np.asarray(jax.jit(quantized.apply)(quantized.params, images), np.float64)
+    expected = 10 * np.log10((logits**2).sum() / ((logits - q) ** 2).sum())
+    assert made.rows[-1].sqnr == pytest.approx(expected, rel=1e-4)
+    # the first layer by hand: rounded image, rounded kernel, rounded output behind the relu
+    step = quantized.params
+    x = np.clip(np.round(images / step["images/step"]), -3, 3) * np.asarray(step["images/step"])
+    k = np.asarray(step["conv1/kernel_step"]) * np.clip(
+        np.round(model.params["conv1/kernel"] / step["conv1/kernel_step"]), -3, 3
+    )
+
+    def convolved(x, k):
+        layout = ("NHWC", "HWIO", "NHWC")
+        y = jax.lax.conv_general_dilated(x, k, (1, 1), "VALID", dimension_numbers=layout)
+        return np.maximum(np.asarray(y, np.float64) + np.asarray(model.params["conv1/bias"]), 0)
+
+    y, s = convolved(images, model.params["conv1/kernel"]), float(step["conv1/step"])
+    z = np.clip(np.round(convolved(np.float32(x), np.float32(k)) / s), 0, 7) * s
+    expected = 10 * np.log10((y**2).sum() / ((y - z) ** 2).sum())
+    assert made.rows[0].sqnr == pytest.approx(expected, abs=0.05)  # some ties round otherwise
+
+
+def test_the_drop_is_that_of_a_network_with_one_layer_quantized(found):
+    made, model, ranges, images, labels = found
+    base = right(model, images, labels)
+    quantized = hcjax.fake_quantize(model, ranges, bits=3)
+    for row in made.rows:
+        kernel, steps = (
+            model.params[f"{row.name}/kernel"],
+            quantized.params[f"{row.name}/kernel_step"],
+        )
+        rounded = jnp.clip(jnp.round(kernel / steps), -3, 3) * steps
+        changed = model.replace(params=model.params | {f"{row.name}/kernel": rounded})
+        loss = base - right(changed, images, labels)
+        if row.name == "dense2":  # its output is the logits, which are not rounded
+            assert row.drop == loss / 300
+        else:
+            assert abs(row.drop - loss / 300) < 0.1
+    assert max(row.drop for row in made.rows) > 0
+
+
+def test_more_bits_are_nearer_everywhere(found):
+    made, model, ranges, images, labels = found
+    better = hcjax.error_analysis(model, ranges, images, labels, bits=8)
+    for few, many in zip(made.rows, better.rows, strict=True):
+        assert many.sqnr > few.sqnr + 15 and many.bits == 8
+    assert abs(better.drop) <= 0.01
+    mixed = hcjax.error_analysis(model, ranges, images, labels, bits={"conv.*": 4})
+    assert [row.bits for row in mixed.rows] == [4, 4, 8, 8]
+
+
+@pytest.mark.parametrize("name", ["resnet_tiny", "dense"])
+def test_residual_and_joined_networks_have_a_row_for_each_layer(name):
+    apply, params, image = NETWORKS[name]()
+    images = jax.random.normal(jax.random.key(1), (8, *image.shape[1:]))
+    model = hcjax.fold(hcjax.trace(apply, params, image, frozen=FROZEN.get(name, "")))
+    made = hcjax.error_analysis(model, hcjax.calibrate(model, images), images, np.zeros(8, int))
+    count = sum(op.kind in ("conv_general_dilated", "dot_general") for op in model.graph.ops)
+    assert len(made.rows) == count > 2
+    assert all(10 < row.sqnr < 80 for row in made.rows)
+
+
+def test_the_table_says_what_the_rows_say(found):
+    lines = str(found[0]).splitlines()
+    assert lines[0].split() == ["layer", "bits", "SQNR", "(dB)", "accuracy", "drop"]
+    for line, row in zip(lines[1:-1], found[0].rows, strict=True):
+        assert line.split() == [row.name, "3", f"{row.sqnr:.1f}", f"{100 * row.drop:.2f}", "%"]
+    assert lines[-1].split() == ["all", f"{100 * found[0].drop:.2f}", "%"]
+
+
+def test_as_many_labels_as_images(found):
+    _, model, ranges, images, labels = found
+    with pytest.raises(ValueError, match="300 images and 299 labels"):
+        hcjax.error_analysis(model, ranges, images, labels[1:])
+    other = hcjax.calibrate(models()["pruned"].replace(graph=model.graph._replace()), images[:4])
+    with pytest.raises(ValueError, match="another model"):
+        hcjax.error_analysis(model, other, images, labels)
