@@ -1,6 +1,7 @@
-"""The learning curves of a run.
+"""Curves: loss and accuracy over the steps of a run; accuracy against what was done to a layer.
 
-In come the records of `metrics.jsonl`; out goes a PNG, written whole or not at all.
+In come the records of `metrics.jsonl`, or plain numbers; out goes a PNG, written whole or not at
+all.
 """
 
 from __future__ import annotations
@@ -75,6 +76,55 @@ def learning_curves(
         ax.xaxis.set_major_formatter(lambda v, _: f"{v:,.0f}")
         ax.grid(True, color=canvas.FAINT, lw=0.5, alpha=0.7)
         ax.legend(frameon=False, fontsize=9)
+    return canvas.save(figure, path)
+
+
+def layer_curves(
+    path: str | os.PathLike,
+    levels: Sequence[float],
+    accuracy: Mapping[str, Sequence[float]],
+    *,
+    baseline: float,
+    against: str = "sparsity",
+    title: str = "",
+) -> Path:
+    """Returns the path of a picture of accuracy against what was done to one layer at a time.
+
+    Levels are equally far apart; the accuracy axis is that of `learning_curves`.
+
+    Args:
+      path: the PNG to write.
+      levels: what was done, in order, e.g. `found.levels` of `hcjax.sensitivity`.
+      accuracy: of each layer, by name, the accuracy (a fraction) at each level, e.g.
+        `{row.path: row.accuracy for row in found.rows}`.
+      baseline: accuracy of the network as it is, drawn as a line.
+      against: what the levels are; its last word says how they are written, see `formats.value`.
+      title: above the picture.
+
+    Returns:
+      The path that was written.
+
+    Raises:
+      CheckpointError: if the file cannot be written.
+
+    Example:
+      >>> import tempfile
+      >>> layer_curves(tempfile.mkdtemp() + "/layers.png", (8, 4, 2), {"conv1": (0.99, 0.98, 0.5)},
+      ...              baseline=0.99, against="bits").name
+      'layers.png'
+    """
+    figure = canvas.figure(8.0, 4.6, title or f"accuracy against {against}, one layer at a time")
+    ax = figure.subplots()
+    places = np.arange(len(levels))
+    y = _accuracy_axis(ax, np.array([baseline, *(a for each in accuracy.values() for a in each)]))
+    ax.axhline(float(y(baseline)), color=canvas.INK, lw=0.8, ls="--", label="as it is")
+    for i, (name, each) in enumerate(accuracy.items()):
+        style = ("o-", "s--", "^:")[i // 10 % 3]  # ten colours, then another line
+        ax.plot(places, y(np.asarray(each)), style, ms=3.5, lw=1.2, label=canvas.escape(name))
+    ax.set_xticks(places, [formats.value(against, level) for level in levels])
+    ax.set(xlabel=formats.label(against), ylabel="accuracy (%)")
+    ax.grid(True, color=canvas.FAINT, lw=0.5, alpha=0.7)
+    ax.legend(frameon=False, fontsize=8, ncols=1 + len(accuracy) // 12)
     return canvas.save(figure, path)
 
 

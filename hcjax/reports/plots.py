@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from hcjax.reports import canvas, formats
-from hcjax.reports.curves import learning_curves
+from hcjax.reports.curves import layer_curves, learning_curves
 
-__all__ = ["confusion_matrix", "filters", "learning_curves", "worst_mistakes"]
+__all__ = ["confusion_matrix", "filters", "layer_curves", "learning_curves", "worst_mistakes"]
 
 MAX_NUMBERED_CLASSES = 30
 MAX_FILTERS = 64

@@ -214,3 +214,17 @@ def test_a_picture_that_cannot_be_written_is_one_clear_error(tmp_path):
     (tmp_path / "a.png").mkdir()
     with pytest.raises(errors.CheckpointError, match=r"cannot write .*a\.png: Is a directory"):
         plots.filters(tmp_path / "a.png", np.ones((3, 3, 1, 2)))
+
+
+def test_a_line_for_each_layer_against_what_was_done_to_it(tmp_path, figures):
+    accuracy = {"conv1/kernel": (0.99, 0.98, 0.5), "a$b": (0.99, 0.99, 0.97)}
+    plots.layer_curves(tmp_path / "a.png", (0.0, 0.5, 0.9), accuracy, baseline=0.99)
+    plots.layer_curves(tmp_path / "b.png", (8, 4, 2), accuracy, baseline=0.99, against="bits")
+    ax = figures[0].axes[0]
+    assert set(ax.lines[0].get_ydata()) == {1 - 0.99}  # the network as it is
+    np.testing.assert_allclose(ax.lines[1].get_xydata(), [[0, 0.01], [1, 0.02], [2, 0.5]])
+    np.testing.assert_allclose(ax.lines[2].get_ydata(), [0.01, 0.01, 0.03])
+    names = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert names == ["as it is", "conv1/kernel", r"a\$b"]
+    ticks = [[t.get_text() for t in f.axes[0].get_xticklabels()] for f in figures]
+    assert ticks == [["0.00 %", "50.00 %", "90.00 %"], ["8", "4", "2"]]

@@ -1,0 +1,122 @@
+"""`pick`: each layer's sparsity, or bits, under one budget for the whole network."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+
+from hcjax.errors import ConfigError
+from hcjax.transforms.changes import CHANGES
+from hcjax.transforms.sensitivity import Sensitivity
+
+
+def pick(
+    found: Sensitivity,
+    *,
+    accuracy: float | None = None,
+    size: float | None = None,
+    macs: float | None = None,
+) -> dict[str, float]:
+    """Returns a level for each layer: the mildest under a budget, or the strongest that still fits.
+
+    Starts with every layer at its first level, and goes on, one layer at a time, to where the
+    network's loss rises least for what is saved: (rise of nll) / (size or MACs saved), on the lower
+    convex hull of each layer's curve, as if the rises of layers added up. Of these steps
+
+    - size, macs: takes the first that is within the budget;
+    - accuracy: takes the last (saving size) at which the network, all layers changed together, is
+      measured to have it. That is searched by halving.
+
+    Args:
+      found: from `sensitivity`.
+      accuracy: the least that is wanted, a fraction, on the images of `found`.
+      size: of all its kernels, as a fraction of what they are in float32, in (0, 1]; zeros count
+        nothing, nor does where they are.
+      macs: likewise of products; those with a weight that is zero count nothing, and one of b bits
+        b / 32. That is no promise of speed.
+
+    Returns:
+      {pattern of a kernel's path: sparsity}, for `prune.masks(scope=...)`, or {pattern of a layer's
+      name: bits}, for `fake_quantize(bits=...)`. Names are those of the model, escaped where they
+      would mean something in a regular expression.
+
+    Raises:
+      ConfigError: unless exactly one budget is given, or if it cannot be met; then the message
+        says what can be.
+
+    Note:
+      Nothing is trained. Where pruning, or training on integers, follows, more is possible.
+
+    Reference:
+      Everett, "Generalized Lagrange Multiplier Method", 1963, and the greedy algorithm for the
+      multiple-choice knapsack problem of Sinha and Zoltners, 1979: optimal at the budgets that its
+      own steps have, where the rises do add up.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from hcjax.graph import trace
+      >>> from hcjax.transforms.sensitivity import sensitivity
+      >>> images, labels = jnp.array([[3.0, 0.0], [0.0, 1.0]]), jnp.array([0, 1])
+      >>> params = {"w": jnp.array([[1.0, 0.0], [0.0, 0.2]])}
+      >>> model = trace(lambda params, x: x @ params["w"], params, images)
+      >>> pick(sensitivity(model, images, labels, levels=(0.0, 0.5, 0.75)), accuracy=0.9)
+      {'w': 0.5}
+    """
+    budgets = {"accuracy": accuracy, "size": size, "macs": macs}
+    given = {name: budget for name, budget in budgets.items() if budget is not None}
+    if len(given) != 1 or not 0 < next(iter(given.values())) <= 1:
+        raise ConfigError(
+            f"one of accuracy, size and macs is needed, in (0, 1], got {given or 'none'}"
+        )
+    ((budget, most),) = given.items()
+    left = [CHANGES[found.against].left(level) for level in found.levels]
+    whole = [row.macs if budget == "macs" else row.size for row in found.rows]
+    steps = _path([[part * all_of_it for part in left] for all_of_it in whole],
+                  [list(itertools.accumulate(row.nll, max)) for row in found.rows])  # fmt: skip
+    if budget == "accuracy":
+        chosen = _strongest(found, steps, most)
+    else:
+        parts = [
+            sum(left[i] * w for i, w in zip(step, whole, strict=True)) / sum(whole)
+            for step in steps
+        ]
+        chosen = next((step for step, part in zip(steps, parts, strict=True) if part <= most), None)
+        if chosen is None:
+            raise ConfigError(
+                f"{budget}={most} cannot be met: at the strongest levels {parts[-1]:.4f} is left"
+            )
+    names = [row.path if found.against == "sparsity" else row.layer for row in found.rows]
+    return {re.escape(n): found.levels[i] for n, i in zip(names, chosen, strict=True)}
+
+
+def _path(costs: Sequence[Sequence[float]], harms: Sequence[Sequence[float]]) -> list[tuple]:
+    """Returns the levels of all layers after each step, as indices; costs fall, harms rise."""
+    moves = []
+    for layer, (cost, harm) in enumerate(zip(costs, harms, strict=True)):
+        at, rate = 0, 0.0
+        while at < len(cost) - 1:
+            further = range(at + 1, len(cost))
+            lowest, at = min(((harm[j] - harm[at]) / (cost[at] - cost[j]), j) for j in further)
+            rate = max(rate, lowest)  # in order, whatever rounding says
+            moves.append((rate, layer, at))
+    steps = [(0,) * len(costs)]
+    for _, layer, at in sorted(moves):
+        steps.append((*steps[-1][:layer], at, *steps[-1][layer + 1 :]))
+    return steps
+
+
+def _strongest(found: Sensitivity, steps: list[tuple], accuracy: float) -> tuple:
+    """Returns the last of the steps that has an accuracy, measured; by halving."""
+
+    def measured(step):
+        return found.measure([found.levels[i] for i in step])[0]
+
+    least = measured(steps[0])
+    if least < accuracy:
+        raise ConfigError(f"accuracy={accuracy} cannot be met: at the mildest levels it is {least}")
+    good, bad = 0, len(steps)
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        good, bad = (middle, bad) if measured(steps[middle]) >= accuracy else (good, middle)
+    return steps[good]
