@@ -113,7 +113,9 @@ def _requantize(p: dict, *values: jax.Array) -> jax.Array:
     terms, constants = [t.astype(jnp.int32) for t in values[:count]], values[count:]
     fixed = arithmetic.Fixed(constants[:count], *constants[count:], None)
     q = arithmetic.requantize(terms, bounds, fixed, p["least"], p["most"])
-    return q.astype(jnp.int8 if p["least"] >= -128 and p["most"] <= 127 else jnp.int32)
+    q = q.astype(jnp.int8 if p["least"] >= -128 and p["most"] <= 127 else jnp.int32)
+    # or XLA rounds again inside every reader: ResNet-20 takes 44 ms instead of 38 on a CPU
+    return lax.optimization_barrier(q)
 
 
 def _look_up(p: dict, q: jax.Array, table: jax.Array) -> jax.Array:

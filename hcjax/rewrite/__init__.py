@@ -5,7 +5,9 @@ equation, or a sentence that says why it does not apply. Its docstring's first l
 does. A platform without a table is left alone: nothing here helps it until a measurement says so.
 """
 
-from hcjax.rewrite import convolution, dense, depthwise, gradients, pooling, sums
+from hcjax.rewrite import convolution, dense, depthwise, gradients, integers, pooling, sums
+
+_INT8 = (integers.exact_float, integers.pixel_pairs)
 
 
 def _cpu(*kernel_gradients, sum_rules=(sums.factored,)):
@@ -17,6 +19,7 @@ def _cpu(*kernel_gradients, sum_rules=(sums.factored,)):
         "reduce_sum": sum_rules,
         "dot_general": (dense.row_times_thin,),
         "conv_general_dilated": (
+            *_INT8,
             depthwise.depthwise,
             depthwise.depthwise_kernel_gradient,
             gradients.kernel_gradient_pointwise,
@@ -37,7 +40,7 @@ RULES = {
     "cpu+fused": {
         "reduce_sum": (sums.barred,),
         "dot_general": (dense.row_times_thin,),
-        "conv_general_dilated": (depthwise.depthwise, convolution.few_pixels),
+        "conv_general_dilated": (*_INT8, depthwise.depthwise, convolution.few_pixels),
     },
     "cpu+onednn": _cpu(
         gradients.kernel_gradient_flat,
