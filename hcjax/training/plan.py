@@ -145,7 +145,7 @@ def compile_step(
     Raises:
       ConfigError: if the program does not fit in HBM.
     """
-    devices = _devices(where)
+    devices = topology_devices(where)
     per_device = per_chip * where.chips // len(devices)
     if per_device * len(devices) != per_chip * where.chips:
         raise ConfigError(
@@ -175,7 +175,7 @@ def compile_step(
     return bounds.entry(facts, held_bytes, where, per_chip=per_chip, devices=len(devices))
 
 
-def _devices(where: chips.Slice) -> list:
+def topology_devices(where: chips.Slice) -> list:
     """Returns devices that can be compiled for, though nothing can run on them."""
     libtpu.version()
     from jax.experimental import topologies

@@ -114,3 +114,11 @@ def test_a_batch_that_the_chips_do_not_divide_is_refused_before_compiling():
     label = np.zeros(100, np.int32)
     with pytest.raises(ConfigError, match="multiple of 256"):
         plan.plan(None, None, None, {"label": label}, topology="v5e:16x16")
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_an_int8_network_multiplies_int8_into_int32_on_a_tpu(compiled):
+    found = compiled[0]["integers", "v5e:2x2"]
+    assert found["layers"] == 8
+    assert found["products"] == [["s32", "s8", "s8"]] * found["layers"]

@@ -7,14 +7,17 @@ its own, because libtpu stays loaded in the process that has loaded it.
 """
 
 import json
+import re
 import sys
 
 import jax
 import numpy as np
 import optax
 
+import hcjax
 from hcjax import losses, models
-from hcjax.training import parallel, plan, step, steps
+from hcjax.graph.model import LAYERS
+from hcjax.training import chips, libtpu, parallel, plan, step, steps
 
 SHAPES = {"lenet5": (28, 28, 1), "resnet20": (32, 32, 3), "resnet_tiny": (32, 32, 3)}
 WANTED = [
@@ -74,6 +77,33 @@ def one(model: str, topology: str, sync: bool, cache: str | None) -> dict:
     }
 
 
+def integers() -> dict:
+    """Returns the types of an int8 network's products, as the TPU compiler leaves them."""
+    network = models.create("resnet_tiny", input_shape=(32, 32, 3))
+    params, state = network.init(jax.random.key(0))
+    images = np.random.default_rng(0).normal(size=(4, 32, 32, 3)).astype(np.float32)
+    model = hcjax.fold(hcjax.trace(hcjax.inference(network.apply, state), params, images[:1]))
+    small = hcjax.int8(model, hcjax.calibrate(model, images))
+    kinds = [op.kind for op in small.graph.ops]
+    with libtpu.alone(print):
+        one = jax.sharding.SingleDeviceSharding(plan.topology_devices(chips.parse("v5e:2x2"))[0])
+        shapes = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one), (small.params, images)
+        )
+        text = jax.jit(small.apply).lower(*shapes).compile().as_text()
+    types = dict(
+        re.findall(r"(%[\w.-]+) = (\w+)\[", text) + re.findall(r"([\w.-]+): (\w+)\[", text)
+    )
+    found = re.findall(r"= (\w+)\[\S+ (?:convolution|dot)\(([^)]*)\)", text)
+    return {
+        "model": "integers",
+        "plan": {"topology": "v5e:2x2"},
+        "layers": sum(kind in LAYERS for kind in kinds),
+        "products": [[result, *(types[name] for name in of.split(", "))] for result, of in found],
+    }
+
+
 if __name__ == "__main__":
+    print(json.dumps(integers()), flush=True)
     for wanted in WANTED:
         print(json.dumps(one(*wanted, sys.argv[1] if len(sys.argv) > 1 else None)), flush=True)
