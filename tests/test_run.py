@@ -88,7 +88,9 @@ def test_a_second_launch_takes_every_program_from_the_cache(launched):
     hits, misses = map(int, re.search(pattern, text).groups())
     assert misses > 5  # small ones too: each compiles in less than a second
     again = command(folder, "--workdir=again", *SEED_CNN)
-    assert tuple(map(int, re.search(pattern, again).groups())) == (hits + misses, 0)
+    found, missed = map(int, re.search(pattern, again).groups())
+    # the first launch also tried the compiler's options; the second has read the answer
+    assert missed == 0 and 5 < found <= hits + misses
 
 
 def test_the_report_has_every_key(report):
