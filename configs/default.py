@@ -34,6 +34,13 @@ def get_config() -> ConfigDict:
     # Writes a trace of that many steps, from the 11th on, to WORKDIR/profile. >= 0.
     config.profile_steps = 0
 
+    # What is done to the trained network, in this order: "distill", "prune", "trim", "shrink",
+    # "quantize"; a section each.
+    config.stages = ()
+    # The network to compress, and to be taught by: a workdir, a .hcz file or a config file, which
+    # is then trained; "" for the network that this config trains.
+    config.teacher = ""
+
     config.data = data = ConfigDict()
     data.source = "mnist"  # "mnist" (embedded), "tfds", "idx", "folder" or "npz"
     data.name = placeholder(str)  # tfds: the dataset's name, e.g. "cifar10"
@@ -146,6 +153,41 @@ def get_config() -> ConfigDict:
     train.log_every = 50  # steps between lines of metrics.jsonl
     train.checkpoint_every = placeholder(int)  # steps; None: at every validation
     train.keep = 3  # checkpoints kept
+
+    # Training after, or during, a stage: epochs (0 for none) and the peak learning rate; None for
+    # those of `train` and `optim`. The rest is as in the other sections.
+    config.distill = distill = ConfigDict()
+    distill.epochs = placeholder(float)  # of the student
+    distill.learning_rate = placeholder(float)
+    distill.weight = 0.9  # of the teacher's logits in the loss of every stage, in [0, 1]
+    distill.temperature = 4.0  # > 0
+    # The network that stage "distill" trains instead of the teacher: keys as in `model`.
+    config.student = student = ConfigDict()
+    student.name = placeholder(str)
+    student.activation = placeholder(str)
+    student.dropout = placeholder(float)
+    student.filters = placeholder(_EITHER)
+    student.hidden = placeholder(_EITHER)
+    student.width = placeholder(int)
+    config.prune = prune = ConfigDict()
+    prune.epochs = placeholder(float)
+    prune.learning_rate = placeholder(float)
+    prune.sparsity = placeholder(float)  # of all kernels together, in [0, 1)
+    prune.scope = placeholder(str)  # "global", "uniform" or "erk"
+    prune.ramp = placeholder(float)  # share of the steps until the sparsity is reached, in (0, 1]
+    config.shrink = shrink = ConfigDict()
+    shrink.epochs = placeholder(float)
+    shrink.learning_rate = placeholder(float)
+    shrink.keep = placeholder(float)  # share of the channels that stays, in (0, 1]
+    shrink.macs = placeholder(float)  # or share of the MACs, in (0, 1]
+    shrink.round_to = placeholder(int)  # channel counts are multiples of it, >= 1
+    config.quantize = quantize = ConfigDict()
+    quantize.epochs = placeholder(float)
+    quantize.learning_rate = placeholder(float)
+    quantize.bits = placeholder(_EITHER)  # 2 to 8, or of each layer: ("conv1=8", ".*=4")
+    quantize.activation_bits = placeholder(_EITHER)  # the same; None for 8
+    quantize.method = placeholder(str)  # of calibration: mse, minmax, percentile or entropy
+    quantize.images = placeholder(int)  # of the training part, to calibrate on; >= 1
 
     config.lock()  # a key that is not above is an error
     return config

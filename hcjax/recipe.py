@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import optax
 
 from hcjax import config as configs
-from hcjax import data, losses, models, optim, options, trees
+from hcjax import data, losses, models, optim, options, start
 from hcjax import workdir as workdirs
 from hcjax.errors import ConfigError
 from hcjax.training import platform
@@ -57,10 +58,15 @@ def build(reader: configs.Reader, dataset: data.Dataset | None = None) -> Recipe
     """
     for key in ("platform", "deterministic", "cache_dir"):
         reader.get(key)  # read by start_platform
+    stages, teacher = reader.get("stages"), reader.get("teacher")
+    check("teacher", teacher, stages or not teacher, "'' where config.stages is empty")
+    if not stages:  # then nothing else asks for them
+        for key in ("weight", "temperature"):
+            reader.section("distill").optional(key)
     seed, init_from = reader.get("seed"), reader.get("init_from")
     profile_steps = reader.get("profile_steps")
-    _check("seed", seed, 0 <= seed < 2**32, "in [0, 2**32)")
-    _check("profile_steps", profile_steps, profile_steps >= 0, ">= 0")
+    check("seed", seed, 0 <= seed < 2**32, "in [0, 2**32)")
+    check("profile_steps", profile_steps, profile_steps >= 0, ">= 0")
     if dataset is None:
         dataset, threads = dataset_of(reader, seed)
     else:
@@ -71,27 +77,11 @@ def build(reader: configs.Reader, dataset: data.Dataset | None = None) -> Recipe
     params, state = jax.jit(network.init)(init_key)
     notes: list[str] = []
     if init_from:
-        head = head_of(reader, dataset)
-        params, state, notes = start_from(init_from, params, state, head, dataset.class_names)
+        head = start.head_of(reader, dataset)
+        params, state, notes = start.taken_over(init_from, params, state, head, dataset.class_names)
 
     train, batch_size, steps = train_of(reader.section("train"), dataset)
-    optimizer = reader.section("optim")
-    accumulate, learning_rate = optimizer.get("accumulate_steps"), optimizer.get("learning_rate")
-    schedule = reader.section("schedule")
-    rate = optim.schedule(
-        schedule.get("name"),
-        learning_rate=learning_rate,
-        steps=max(1, steps // max(1, accumulate)),  # updates, not batches
-        **schedule.rest(),
-    )
-    tx = optim.create(
-        optimizer.get("name"),
-        learning_rate=rate,
-        accumulate_steps=accumulate,
-        clip_norm=optimizer.optional("clip_norm"),
-        freeze=optimizer.optional("freeze"),
-        **optimizer.rest(),
-    )
+    tx = optimizer_of(reader, steps)
     jax.eval_shape(tx.init, params)  # a pattern of `freeze` that matches nothing: now, not later
     loss, penalty, weights = loss_of(reader.section("loss"), dataset)
     fit = train | {
@@ -109,6 +99,34 @@ def build(reader: configs.Reader, dataset: data.Dataset | None = None) -> Recipe
     return Recipe(dataset, network, params, state, steps, fit, notes)
 
 
+def optimizer_of(
+    reader: configs.Reader, steps: int, *, learning_rate: float | None = None
+) -> optax.GradientTransformation:
+    """Returns the optimiser of the sections `optim` and `schedule`.
+
+    Args:
+      reader: the config.
+      steps: batches in all.
+      learning_rate: the peak; None for the config's.
+    """
+    optimizer, schedule = reader.section("optim"), reader.section("schedule")
+    accumulate, peak = optimizer.get("accumulate_steps"), optimizer.get("learning_rate")
+    rate = optim.schedule(
+        schedule.get("name"),
+        learning_rate=peak if learning_rate is None else learning_rate,
+        steps=max(1, steps // max(1, accumulate)),  # updates, not batches
+        **schedule.rest(),
+    )
+    return optim.create(
+        optimizer.get("name"),
+        learning_rate=rate,
+        accumulate_steps=accumulate,
+        clip_norm=optimizer.optional("clip_norm"),
+        freeze=optimizer.optional("freeze"),
+        **optimizer.rest(),
+    )
+
+
 def train_of(section: configs.Reader, dataset: data.Dataset) -> tuple[dict, int, int]:
     """Returns (keyword arguments of `fit` in the section `train`, batch size, steps in all)."""
     epochs, batch_size = section.get("epochs"), section.get("batch_size")
@@ -117,11 +135,11 @@ def train_of(section: configs.Reader, dataset: data.Dataset) -> tuple[dict, int,
     found = {k: section.optional(k) if k in _OPTIONAL else section.get(k) for k in keys}
     for key, least in COUNTS.items():
         value = batch_size if key == "batch_size" else found[key]
-        _check(f"train.{key}", value, value is None or value >= least, f">= {least}")
-    _check("train.epochs", epochs, math.isfinite(epochs) and epochs >= 0, ">= 0")
+        check(f"train.{key}", value, value is None or value >= least, f">= {least}")
+    check("train.epochs", epochs, math.isfinite(epochs) and epochs >= 0, ">= 0")
     steps = round(epochs * len(dataset.train.labels) / batch_size)
     expected = f"enough for one step of {batch_size} of {len(dataset.train.labels):,} images"
-    _check("train.epochs", epochs, steps >= 1 or epochs == 0, expected)
+    check("train.epochs", epochs, steps >= 1 or epochs == 0, expected)
     return found, batch_size, steps
 
 
@@ -129,7 +147,7 @@ def dataset_of(reader: configs.Reader, seed: int) -> tuple[data.Dataset, int]:
     """Returns (dataset, reading threads) of the section `data`."""
     section = reader.section("data")
     threads, source = section.get("threads"), section.get("source")
-    _check("data.threads", threads, threads >= 0, ">= 0")
+    check("data.threads", threads, threads >= 0, ">= 0")
     given = section.rest()
     if source == "mnist" and "path" in given:
         raise ConfigError("config.data.path has no use: source mnist is packed with hcjax")
@@ -142,9 +160,9 @@ def loss_of(section: configs.Reader, dataset: data.Dataset):
     """Returns (per-example loss, penalty of parameters or None, class weights or None)."""
     name, l1, l2, weighing = (section.get(k) for k in ("name", "l1", "l2", "class_weights"))
     loss = losses.create(name, **section.rest())
-    _check("loss.l1", l1, l1 >= 0, ">= 0")
-    _check("loss.l2", l2, l2 >= 0, ">= 0")
-    _check("loss.class_weights", weighing, weighing in ("", "balanced"), "'' or 'balanced'")
+    check("loss.l1", l1, l1 >= 0, ">= 0")
+    check("loss.l2", l2, l2 >= 0, ">= 0")
+    check("loss.class_weights", weighing, weighing in ("", "balanced"), "'' or 'balanced'")
     penalty = None
     if l1 or l2:
 
@@ -188,53 +206,11 @@ def batch_shapes(size: int, dataset: data.Dataset, *, augment: Any = None) -> di
     return batch | {"position": number}
 
 
-def head_of(reader: configs.Reader, dataset: data.Dataset) -> set[str]:
-    """Returns the paths of the arrays whose shape depends on the number of classes."""
-
-    def shapes(num_classes):
-        network = workdirs.network(reader, dataset.image_shape, num_classes)
-        params, state = jax.eval_shape(network.init, jax.random.key(0))
-        tree = {"params": params, "state": state}
-        return {path: leaf.shape for path, leaf in trees.paths(tree)}
-
-    ours, other = shapes(dataset.num_classes), shapes(dataset.num_classes + 1)
-    return {path for path in ours if ours[path] != other[path]}
-
-
-def start_from(
-    workdir: str, params: Any, state: Any, head: set[str], class_names: tuple[str, ...]
-) -> tuple[Any, Any, list[str]]:
-    """Returns (params, state, notes) with the arrays of a finished run where they fit.
+def check(key: str, value: Any, legal: bool, expected: str) -> None:
+    """Raises ConfigError unless a key's value is legal.
 
     Args:
-      workdir: of that run.
-      params, state: new ones; arrays of other shapes stay as they are here.
-      head: paths of arrays that stay, too, if the run had other classes.
-      class_names: of this run.
-
-    Raises:
-      ConfigError: if fewer than half of the arrays fit.
+      key: its full name. value: what it holds. expected: what would be legal, in words.
     """
-    source = workdirs.load(workdir)
-    theirs = dict(trees.paths({"params": source.params, "state": source.state}))
-    ours = trees.paths({"params": params, "state": state})
-    fits = [p in theirs and np.shape(theirs[p]) == leaf.shape for p, leaf in ours]
-    if sum(fits) * 2 < len(fits):
-        raise ConfigError(
-            f"init_from={workdir} is another network: only {sum(fits)} of {len(fits)} arrays have "
-            f"a counterpart of the same name and shape"
-        )
-    if source.class_names != class_names:
-        fits = [ok and path not in head for ok, (path, _) in zip(fits, ours, strict=True)]
-    notes = [f"init_from {workdir}: {sum(fits)} of {len(fits)} arrays are taken over"] + [
-        f"init_from: {path} {list(leaf.shape)} starts anew"
-        for (path, leaf), ok in zip(ours, fits, strict=True) if not ok
-    ]  # fmt: skip
-    leaves = [theirs[p] if ok else leaf for (p, leaf), ok in zip(ours, fits, strict=True)]
-    tree = jax.tree.unflatten(jax.tree.structure({"params": params, "state": state}), leaves)
-    return tree["params"], tree["state"], notes
-
-
-def _check(key: str, value: Any, legal: bool, expected: str) -> None:
     if not legal:
         raise ConfigError(f"config.{key} must be {expected}, got {value!r}")

@@ -9,17 +9,19 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
+from hcjax import cards, data, pipeline, recipe, summary
 from hcjax import config as configs
-from hcjax import data, recipe, trees
 from hcjax import workdir as workdirs
+from hcjax.artifact import unpack
 from hcjax.errors import ConfigError
-from hcjax.reports import curves, plots, report, tables, writers
+from hcjax.reports import pareto, report
 from hcjax.training import compiler, evaluate, loop, mistakes, platform, step, steps
 
 REPORTED_BYTES = 2**29  # images that the data report at the start may read: seconds, not minutes
@@ -51,9 +53,11 @@ def run(config: Any, workdir: str | Path, *, quiet: bool = False, started: float
         say(line)
     done = workdirs.finished(workdir, plain)
     if done is not None:
-        say(f"this run is finished; its report:\n{_table(done)}")
+        say(f"this run is finished; its report:\n{summary.table(done)}")
         return done
 
+    if plain["stages"]:
+        return compressed(plain, workdir, say=say, quiet=quiet, started=started)
     reader = configs.Reader(plain)
     made = recipe.build(reader)
     reader.check_unread()
@@ -86,7 +90,7 @@ def run(config: Any, workdir: str | Path, *, quiet: bool = False, started: float
     if fitted.stopped == "preempted":
         say(f"preempted: step {fitted.step} is saved; start the same command again to go on")
         return None
-    parts = start_seconds(started, marks, fitted.seconds_to_first_step)
+    parts = summary.start_seconds(started, marks, fitted.seconds_to_first_step)
     say(
         f"first step after {fitted.seconds_to_first_step:.2f} s "
         f"({', '.join(f'{name} {seconds:.2f}' for name, seconds in parts.items())}); "
@@ -100,70 +104,62 @@ def run(config: Any, workdir: str | Path, *, quiet: bool = False, started: float
         batch_size=reader.section("train").get("eval_batch_size"),
         accelerate=made.fit["accelerate"],
     )
-    result = summary(plain, fitted, scored, dataset.class_names) | {"start_seconds": parts}
+    result = summary.summarize(plain, fitted, scored, dataset.class_names) | {
+        "start_seconds": parts
+    }
     worst = mistakes.worst(scored.each)
     if jax.process_index() == 0:
-        draw(workdir, dataset, fitted.params, scored.sums["confusion"], worst)
+        summary.draw(workdir, dataset, fitted.params, scored.sums["confusion"], worst)
         report.write_json(workdir / workdirs.REPORT, result)
-    say(_table(result))
+    say(summary.table(result))
     say(f"report, curves, confusion matrix, worst mistakes and filters are in {workdir}")
     return result
 
 
-def start_seconds(started: float, marks: dict[str, float], total: float) -> dict[str, float]:
-    """Returns what the time to the first step is made of, in seconds.
+def compressed(plain: dict, workdir: Path, *, say: Callable, quiet: bool, started: float):
+    """Returns the report of a config with stages: `stages` holds a card of each network.
 
     Args:
-      started: when the process started.
-      marks: when each part ended, in order, on the same clock.
-      total: seconds to the end of the first step; the last part is what is left.
+      plain: the config, as nested dicts.
+      workdir: of the run; for which there is no report yet.
+      say: prints a line. quiet, started: as of `run`.
 
-    Example:
-      >>> start_seconds(1.0, {"imports": 3.0, "data": 3.5}, 4.0)
-      {'imports': 2.0, 'data': 0.5, 'first step': 1.5}
+    Returns:
+      dict, also in `workdir/report.json`; None if the run was preempted.
     """
-    ends = [started, *marks.values()]
-    parts = {name: end - begin for name, begin, end in zip(marks, ends, ends[1:], strict=False)}
-    return parts | {"first step": started + total - ends[-1]}
-
-
-def summary(
-    config: dict, fitted: loop.Fit, scored: evaluate.Evaluation, class_names: tuple[str, ...]
-) -> dict:
-    """Returns the report of a finished run."""
-    score = scored.summary
-    early = config["train"]["patience"] is not None  # then the best validation's parameters
-    validated = fitted.best_step if early else fitted.step
-    validation = [line for line in fitted.history if line["step"] == validated]
-    return {
-        "config": config,
-        "seed": config["seed"],
-        "test_accuracy": score["accuracy"],
-        "test_error": score["error"],
-        "test_examples": score["examples"],
-        "nll": score["nll"],
-        "ece": score["ece"],
-        "per_class": score["per_class"],
-        "confusion": scored.sums["confusion"].tolist(),
-        "class_names": list(class_names),
-        "validation": {k: v for k, v in validation[-1].items() if k != "step"}
-        if validation
-        else None,
-        "validation_accuracy": validation[-1]["accuracy"] if validation else None,
-        "parameters": trees.num_parameters(fitted.params),
-        "weight_bytes": trees.size_bytes(fitted.params),
-        "steps": fitted.step,
-        "stopped": fitted.stopped,
-        "best_step": fitted.best_step if early else None,
-        "train_seconds": fitted.train_seconds,
-        "seconds_to_first_step": fitted.seconds_to_first_step,
-        "images_per_second": fitted.images_per_second,
+    workdirs.claim(workdir, plain, command=sys.argv)
+    train = partial(run, quiet=quiet, started=started)
+    made = pipeline.compress(plain, workdir, train=train, say=say, quiet=quiet)
+    if made is None:
+        say("preempted: what was trained is saved; start the same command again to go on")
+        return None
+    found: list[cards.Scorecard] = []
+    for name, path in made.files.items():
+        blob = path.read_bytes()
+        baseline = found[0] if found else None
+        about = {"name": name, "file_bytes": len(blob), "baseline": baseline}
+        found.append(cards.scorecard(unpack(blob), made.dataset, **about))
+    last, seconds = found[-1], time.perf_counter() - started
+    result = {
+        "config": plain,
+        "seed": plain["seed"],
+        "stages": cards.as_json(found),
+        "test_accuracy": last.accuracy,
+        "test_error": last.error,
+        "test_examples": last.examples,
+        "seconds": seconds,
         "peak_memory_bytes": platform.peak_memory_bytes(),
-        "params_sha256": trees.sha256(fitted.params),
         "versions": workdirs.versions(),
         "git_commit": workdirs.git_commit(),
-        "device": f"{workdirs.device()}, {platform.threads()} threads",
+        "device": last.device,
     }
+    if jax.process_index() == 0:
+        points = [(card.name, card.file_bytes, card.error) for card in found]
+        pareto.pareto(workdir / "pareto.png", points)
+        report.write_json(workdir / workdirs.REPORT, result)
+    say(cards.table(found))
+    say(f"{seconds:,.0f} s; the networks, their report and pareto.png are in {workdir}")
+    return result
 
 
 def plan(
@@ -216,34 +212,3 @@ def plan(
     print(planning.text(found))
     print(f"in {report.write_json(workdir / 'plan.json', found)}")
     return found
-
-
-def _table(result: dict) -> str:
-    """Returns the report of a finished run for people."""
-    confusion, names = result.get("confusion"), result.get("class_names")
-    if not confusion or not names:
-        return tables.end_of_run(result)
-    return tables.end_of_run(result, confusion=np.asarray(confusion), class_names=names)
-
-
-def draw(
-    workdir: Path, dataset: data.Dataset, params: Any, confusion: np.ndarray, worst: dict
-) -> None:
-    """Writes the pictures of a finished run as PNG files into its workdir."""
-    names, test = dataset.class_names, dataset.test
-    curves.learning_curves(workdir / "curves.png", writers.read_metrics(workdir))
-    plots.confusion_matrix(workdir / "confusion.png", confusion, class_names=names)
-    plots.worst_mistakes(
-        workdir / "mistakes.png",
-        np.asarray(test.images[worst["index"]]),
-        worst["label"],
-        worst["prediction"],
-        worst["confidence"],
-        class_names=names,
-    )
-    height, width, channels = dataset.image_shape
-    pixels = height * width * channels
-    shapes = {4: lambda k: k.shape[2] == channels, 2: lambda k: k.shape[0] == pixels}
-    kernels = [np.asarray(leaf) for _, leaf in trees.paths(params) if np.ndim(leaf) in shapes]
-    if first := [k for k in kernels if shapes[k.ndim](k)]:
-        plots.filters(workdir / "filters.png", first[0], input_shape=dataset.image_shape)

@@ -47,7 +47,7 @@ def load_any(path: str | Path) -> tuple[Model, dict[str, Any]]:
             "class_names": list(found.class_names),
             "mean": found.mean.tolist(),
             "std": found.std.tolist(),
-            "data": found.config.get("data", {}),
+            "data": {k: v for k, v in found.config.get("data", {}).items() if v is not None},
             "seed": found.config.get("seed", 0),
         }
         return model.replace(about=about), about

@@ -29,7 +29,11 @@ LAYERS = (
     ("configfile",),
     ("workdir",),
     ("cards", "changes", "saved"),
+    ("start",),
     ("recipe",),
+    ("stages",),
+    ("pipeline",),
+    ("summary",),
     ("run",),
     ("score", "studies"),
     ("allocator",),
@@ -47,7 +51,8 @@ APART = {
 }
 # what may hold or read a config
 CONFIG_READERS = {
-    "cli", "config", "configfile", "recipe", "run", "score", "studies", "verify", "workdir",
+    "cli", "config", "configfile", "pipeline", "recipe", "run", "score", "start", "studies",
+    "verify", "workdir",
 }  # fmt: skip
 TOP = {
     "README.md", "benchmarks", "configs", "docs", "hcjax", "launch.py", "pyproject.toml",

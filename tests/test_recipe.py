@@ -8,7 +8,7 @@ import pytest
 
 import hcjax
 from hcjax import config as configs
-from hcjax import recipe, trees
+from hcjax import recipe, start, trees
 from hcjax.errors import ConfigError
 from hcjax.training.step import make_loss_fn
 from tests.tiny import flags, images, launch, npz, trained
@@ -144,5 +144,5 @@ def test_the_head_is_what_depends_on_the_number_of_classes():
     values = json.loads((trained() / "config.json").read_text())
     values["model"]["name"] = "resnet_tiny"
     dataset = built().dataset
-    head = recipe.head_of(configs.Reader(values), dataset)
+    head = start.head_of(configs.Reader(values), dataset)
     assert head == {"params/dense1/kernel", "params/dense1/bias"}

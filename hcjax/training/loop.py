@@ -68,6 +68,7 @@ def fit(
     penalty: Callable | None = None,
     class_weights: Any = None,
     ema_decay: float | None = None,
+    teacher: Callable | None = None,
     accelerate: bool = True,
     eval_every: int | None = None,
     eval_batch_size: int = 1000,
@@ -101,6 +102,8 @@ def fit(
       penalty: `params -> float32[]`, added to the mean loss.
       class_weights: float32[K], weight of each class in the loss.
       ema_decay: in [0, 1): evaluate, and return, a moving average of parameters and statistics.
+      teacher: `float32[N, H, W, C] -> logits` of the prepared images; the target that `loss` gets
+        is then the pair (target, teacher's logits), see `distill.taught`. None for no teacher.
       accelerate: rewrite what the platform's compiler is slow at, see `hcjax.accelerate`.
       eval_every: steps between validations; None for one epoch.
       eval_batch_size: examples per evaluation step over all devices, rounded up to their multiple.
@@ -155,6 +158,7 @@ def fit(
         penalty=penalty,
         class_weights=class_weights,
         ema_decay=ema_decay,
+        teacher=teacher,
     )
     train_step = parallel.train(train_step, accelerate=accelerate)
     identity = {
@@ -174,12 +178,7 @@ def fit(
         monitor=monitor,
         batch_size=batch_size,
         identity=identity,
-        data={
-            "class_names": data.class_names,
-            "image_shape": data.image_shape,
-            "mean": data.mean,
-            "std": data.std,
-        },
+        data={k: getattr(data, k) for k in ("class_names", "image_shape", "mean", "std")},
         restore_best=patience is not None,
     )
     with ExitStack() as stack:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import optax
 
 from hcjax.data import prepare
@@ -23,26 +24,48 @@ def make_steps(
     penalty: Callable | None = None,
     class_weights: Any = None,
     ema_decay: float | None = None,
+    teacher: Callable | None = None,
 ) -> tuple[Callable, Callable]:
     """Returns (train step, evaluation step) over all devices, pure and not yet mapped.
 
     Args:
       apply: `(params, state, images, *, train, key) -> (logits, state)`.
       mean, std: float32[C], where a pixel is 0..1. num_classes: K.
-      loss, tx, augment, penalty, class_weights, ema_decay: see `fit`.
+      loss, tx, augment, penalty, class_weights, ema_decay, teacher: see `fit`.
 
     Returns:
       What `parallel.train` and `parallel.evaluate` take; see `make_train_step` and
       `make_eval_step`.
     """
     facts = {"mean": mean, "std": std, "num_classes": num_classes}
+    ready = prepare.make_prepare(**facts)
+    prepared = prepare.make_prepare(**facts, augment=augment)
     train_step = step.make_train_step(
         step.make_loss_fn(apply, loss, penalty=penalty, class_weights=class_weights),
         tx,
-        prepare=prepare.make_prepare(**facts, augment=augment),
+        prepare=prepared if teacher is None else taught(prepared, teacher),
         ema_decay=ema_decay,
         devices=parallel.DEVICES,
     )
-    ready = prepare.make_prepare(**facts)
     eval_step = evaluate.make_eval_step(apply, prepare=ready, devices=parallel.DEVICES)
     return train_step, eval_step
+
+
+def taught(prepare: Callable, teacher: Callable) -> Callable:
+    """Returns `prepare`, after which a batch's target is the pair (target, teacher's logits).
+
+    Args:
+      prepare: `(batch, key) -> batch`, see `make_prepare`.
+      teacher: `images -> logits`, called on the prepared images.
+
+    Example:
+      >>> ready = taught(lambda batch, key: batch, lambda images: 2 * images)
+      >>> ready({"image": 1.0, "target": 3}, None)["target"]
+      (3, 2.0)
+    """
+
+    def prepared(batch: dict, key: jax.Array | None) -> dict:
+        batch = prepare(batch, key)
+        return batch | {"target": (batch["target"], teacher(batch["image"]))}
+
+    return prepared

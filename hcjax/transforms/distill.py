@@ -6,6 +6,8 @@ batch is the caller's.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -38,6 +40,38 @@ def kl(
     student, teacher = _logits(student_logits, teacher_logits, temperature)
     target = jax.nn.log_softmax(teacher / temperature)
     return temperature**2 * _divergence(target, jax.nn.log_softmax(student / temperature))
+
+
+def taught(
+    loss: Callable, *, weight: float = 0.9, temperature: float = 4.0
+) -> Callable[[jax.Array, tuple], jax.Array]:
+    """Returns the loss (1 - w) · loss(logits, target) + w · kl(logits, teacher's logits).
+
+    It is what `fit(..., teacher=)` calls with the pair (target, teacher's logits).
+
+    Args:
+      loss: `(logits float32[N, K], target) -> float32[N]`.
+      weight: w in [0, 1].
+      temperature: of `kl`.
+
+    Raises:
+      ValueError: if weight is out of range.
+
+    Example:
+      >>> zero = taught(lambda logits, target: jnp.ones(len(logits)), weight=0.25)
+      >>> s = jnp.array([[1.0, 0.0]])
+      >>> zero(s, (jnp.array([0]), s)).tolist()
+      [0.75]
+    """
+    if not 0 <= weight <= 1:
+        raise ValueError(f"weight must be in [0, 1], got {weight}")
+
+    def mixed(logits, target):
+        target, teacher = target
+        own = loss(logits, target).astype(jnp.float32)
+        return (1 - weight) * own + weight * kl(logits, teacher, temperature=temperature)
+
+    return mixed
 
 
 def decoupled(

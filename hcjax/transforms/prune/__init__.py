@@ -6,7 +6,7 @@ packed file smaller, and nothing faster.
 
 from hcjax.transforms.prune.lottery import lottery
 from hcjax.transforms.prune.masked import masked
-from hcjax.transforms.prune.masks import Block, apply, masks
+from hcjax.transforms.prune.masks import Block, apply, masks, nonzero
 from hcjax.transforms.prune.movement import movement
 from hcjax.transforms.prune.rigl import rigl
 from hcjax.transforms.prune.schedules import cubic, gradual
@@ -24,6 +24,7 @@ __all__ = [
     "masked",
     "masks",
     "movement",
+    "nonzero",
     "rigl",
     "score",
 ]

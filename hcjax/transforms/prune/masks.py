@@ -122,6 +122,27 @@ def apply(masks: Any, params: Any) -> Any:
     return jax.tree.map(lambda m, p: jnp.where(m, p, jnp.zeros((), p.dtype)), masks, params)
 
 
+def nonzero(params: Any, *, select: trees.Select | str | Sequence[str] = trees.kernels) -> Any:
+    """Returns the masks that parameters have already: which weights are not exactly zero.
+
+    Args:
+      params: pytree of arrays.
+      select: as of `masks`; leaves that are not selected get the scalar True.
+
+    Returns:
+      Pytree of the structure of `params`, as from `masks`.
+
+    Example:
+      >>> nonzero({"w": jnp.array([[0.0, 2.0]]), "b": jnp.zeros(1)})["w"].tolist()
+      [[False, True]]
+    """
+    named, chosen = trees.paths(params), selected(params, select)
+    leaves = [
+        leaf != 0 if use else np.bool_(True) for (_, leaf), use in zip(named, chosen, strict=True)
+    ]
+    return jax.tree.unflatten(jax.tree.structure(params), leaves)
+
+
 def selected(params: Any, select: trees.Select | str | Sequence[str]) -> list[bool]:
     """Returns which leaves are pruned, in `jax.tree.leaves`' order; `select` as of `masks`."""
     pick = trees.mask if callable(select) else trees.select

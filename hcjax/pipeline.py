@@ -1,0 +1,194 @@
+"""From a trained network to a smaller one: the stages of a config, each kept as a `.hcz` file.
+
+In: a config with stages, and a folder. Out: a file for each network that the stages make. What a
+file holds already is not made again, so a pipeline that was cut goes on, bit for bit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import zlib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from hcjax import config as configs
+from hcjax import configfile, data, models, options, recipe
+from hcjax import workdir as workdirs
+from hcjax.artifact import pack, unpack
+from hcjax.errors import ConfigError
+from hcjax.graph import Model, fold, trace
+from hcjax.graph.model import free
+from hcjax.models import inference
+from hcjax.reports import report
+from hcjax.saved import load_any
+from hcjax.stages import STAGES, Work
+from hcjax.training import loop
+from hcjax.transforms import distill, prune
+
+# of a config that only stages read
+_SECTIONS = ("distill", "student", "prune", "shrink", "quantize")
+
+
+class Compressed(NamedTuple):
+    """What `compress` returns.
+
+    files: name -> path of every network, in order, the one that the stages begin with first.
+    dataset: normalised as that network has learned it.
+    """
+
+    files: dict[str, Path]
+    dataset: data.Dataset
+
+
+class Preempted(Exception):
+    """Says that the process was asked to stop, after what it was training was saved."""
+
+
+def compress(
+    config: dict, workdir: Path, *, train: Callable, say: Callable = print, quiet: bool = False
+) -> Compressed | None:
+    """Returns the networks that the stages of a config make, as files.
+
+    Args:
+      config: as nested dicts, with stages.
+      workdir: of the pipeline.
+      train: `(config, workdir) -> report` of a run without stages; None if it was preempted.
+      say: prints a line. quiet: show no progress of trainings.
+
+    Returns:
+      Compressed; None if a training was preempted and saved: call again to go on.
+    """
+    reader = configs.Reader(config)
+    made = recipe.build(reader)
+    weighing, stages = _distillation(reader), _stages(reader)
+    student = _student(reader, made.dataset)
+    if student is None and "distill" in config["stages"]:
+        raise ConfigError("stage 'distill' needs config.student.name, the network to be taught")
+    reader.check_unread()
+    try:
+        start = _start(config, workdir, train)
+        given = {k: np.float32(start.about[k]) for k in ("mean", "std") if k in start.about}
+        dataset = dataclasses.replace(made.dataset, **given)
+        work = _work(config, made, dataset, start, student, weighing, workdir, quiet)
+        files: dict[str, Path] = {}
+
+        def kept(name, make):
+            path = files[name] = workdir / f"{len(files)}-{name}.hcz"
+            if not path.exists():
+                report.write_bytes(path, pack(make().replace(about=start.about)))
+            say(f"{name}: {path.stat().st_size:,} bytes in {path}")
+            return unpack(path.read_bytes())
+
+        model = kept("float", lambda: start)
+        for stage, given in stages:
+            for name, make in stage(model, work, **given):
+                following = kept(free(name, files), make)
+            model = following
+    except Preempted:
+        return None
+    return Compressed(files, dataset)
+
+
+def _work(config, made, dataset, start, student, weighing, workdir, quiet) -> Work:
+    """Returns what the stages share."""
+    batch_size = made.fit["batch_size"]
+    weight, temperature = weighing
+    fit = made.fit | {"patience": None, "quiet": quiet}
+    if weight:
+        fit["loss"] = distill.taught(fit["loss"], weight=weight, temperature=temperature)
+        fit["teacher"] = partial(start.apply, start.params)
+
+    def steps(epochs):
+        return round(epochs * len(dataset.train.labels) / batch_size)
+
+    def fitted(name, apply, params, *, epochs, learning_rate, tail=(), state=None):
+        count = made.steps if epochs is None else steps(epochs)
+        tx = recipe.optimizer_of(configs.Reader(config), count, learning_rate=learning_rate)
+        done = loop.fit(
+            apply,
+            params,
+            dataset,
+            state=state,
+            steps=count,
+            workdir=workdir / name,
+            **fit | {"tx": optax.chain(tx, *tail), "key": _key(fit["key"], name)},
+        )
+        if done.stopped == "preempted":
+            raise Preempted
+        return done
+
+    def tune(model, name, *, epochs, learning_rate=None, tail=None):
+        tail = prune.masked(prune.nonzero(model.params)) if tail is None else tail
+        options = {"epochs": epochs, "learning_rate": learning_rate, "tail": (tail,)}
+        done = fitted(name, model.apply, model.params, **options)
+        return model.replace(params=done.params)
+
+    def learn(*, epochs, learning_rate):
+        params, state = jax.jit(student.init)(_key(fit["key"], "student parameters"))
+        options = {"epochs": epochs, "learning_rate": learning_rate, "state": state}
+        done = fitted("student", student.apply, params, **options)
+        images = np.zeros((1, *dataset.image_shape), np.float32)
+        return fold(trace(inference(student.apply, done.state), done.params, images))
+
+    return Work(dataset, steps, tune, learn)
+
+
+def _distillation(reader: configs.Reader) -> tuple[float, float]:
+    """Returns (weight of the teacher in the loss, temperature) of the section `distill`."""
+    section = reader.section("distill")
+    weight, temperature = section.get("weight"), section.get("temperature")
+    recipe.check("distill.weight", weight, 0 <= weight <= 1, "in [0, 1]")
+    recipe.check("distill.temperature", temperature, temperature > 0, "> 0")
+    return weight, temperature
+
+
+def _stages(reader: configs.Reader) -> list[tuple[Callable, dict]]:
+    """Returns (function, options) of each stage: what of its section was not read before."""
+    found, names = [], reader.get("stages")
+    for name in names:
+        function = options.choose("stage", STAGES, name)
+        recipe.check("stages", names, names.count(name) == 1, "a list of different stages")
+        given = reader.section(name).rest() if name in _SECTIONS else {}
+        options.check(f"stage '{name}'", function, given)
+        epochs = given.get("epochs", 0)
+        recipe.check(f"{name}.epochs", epochs, math.isfinite(epochs) and epochs >= 0, ">= 0")
+        found.append((function, given))
+    return found
+
+
+def _student(reader: configs.Reader, dataset: data.Dataset) -> models.Network | None:
+    """Returns the network that stage `distill` trains; None if the config names none."""
+    given = reader.section("student").rest()
+    if not given:
+        return None
+    shared = {k: reader.section("model").get(k) for k in ("dtype", "sync_batchnorm")}
+    return workdirs.network({"model": shared | given}, dataset.image_shape, dataset.num_classes)
+
+
+def _without_stages(config: dict) -> dict:
+    """Returns the config of the training that comes before the stages."""
+    emptied = {name: dict.fromkeys(config[name]) for name in _SECTIONS}
+    return config | emptied | {"stages": [], "teacher": ""}
+
+
+def _start(config: dict, workdir: Path, train: Callable) -> Model:
+    """Returns the folded network that a pipeline starts from, trained where it must be."""
+    teacher = config["teacher"]
+    if teacher and not teacher.endswith(".py"):
+        return load_any(teacher)[0]
+    own = configs.to_dict(configfile.load(teacher)) if teacher else config
+    if train(_without_stages(own), workdir / "train") is None:
+        raise Preempted
+    return load_any(workdir / "train")[0]
+
+
+def _key(key: jax.Array, name: str) -> jax.Array:
+    """Returns a key of its own for each training of a pipeline."""
+    return jax.random.fold_in(key, zlib.crc32(name.encode()))
