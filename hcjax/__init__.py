@@ -6,11 +6,12 @@ In reading order: `data` gives a Dataset, `models` a network as two pure functio
 `tune` in the way that is fastest here. `trace` reads any network as a Model; `fold` takes its
 BatchNorm away, `cost` counts what it computes, `calibrate` sees how large its values get,
 `fake_quantize` trains it as the integers that `int8` makes of it. `prune` makes masks over
-parameters; `sensitivity` says what each layer can stand, and `pick` how far to go in each;
-`distill` holds the losses between a student and its teacher; `pack` and `unpack` make one file of
-it all. `cards` says what a model is worth and costs, `changes` what it answers otherwise than
-another, `error_analysis` which of its layers hurt; `load_any` reads a workdir or a packed file as a
-Model.
+parameters; `sensitivity` says what each layer can stand, and `pick` how far to go in each. `shrink`
+takes whole channels out of a network, `trim` those that masks have emptied, `cut` does the same to
+any tree that follows its parameters. `distill` holds the losses between a student and its teacher;
+`pack` and `unpack` make one file of it all. `cards` says what a model is worth and costs, `changes`
+what it answers otherwise than another, `error_analysis` which of its layers hurt; `load_any` reads
+a workdir or a packed file as a Model.
 
 Letters, in every docstring: N batch, H W C image height, width and channels (NHWC), K classes,
 D devices, I O input and output channels of a kernel (HWIO). Shapes are written `dtype[N, K]`.
@@ -39,8 +40,11 @@ from hcjax.training.evaluate import evaluate
 from hcjax.training.loop import fit
 from hcjax.training.step import init_state, make_loss_fn, make_train_step
 from hcjax.transforms import distill, prune
+from hcjax.transforms.cut import cut
 from hcjax.transforms.pick import pick
 from hcjax.transforms.sensitivity import sensitivity
+from hcjax.transforms.shrink import shrink
+from hcjax.transforms.trim import trim
 from hcjax.version import VERSION
 from hcjax.workdir import load
 
@@ -53,6 +57,7 @@ __all__ = [
     "cards",
     "changes",
     "cost",
+    "cut",
     "data",
     "distill",
     "error_analysis",
@@ -78,8 +83,10 @@ __all__ = [
     "pick",
     "prune",
     "sensitivity",
+    "shrink",
     "trace",
     "trees",
+    "trim",
     "tune",
     "unpack",
 ]

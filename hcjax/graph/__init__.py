@@ -1,6 +1,7 @@
 """One network, one graph, many readings: `trace` reads it, the others are readings of it."""
 
 from hcjax.graph.analysis import error_analysis
+from hcjax.graph.channels import Channels, channels
 from hcjax.graph.cost import Cost, cost
 from hcjax.graph.fake import fake_quantize
 from hcjax.graph.fold import fold
@@ -10,12 +11,14 @@ from hcjax.graph.observe import Ranges, calibrate
 from hcjax.graph.trace import trace
 
 __all__ = [
+    "Channels",
     "Cost",
     "Graph",
     "Model",
     "Op",
     "Ranges",
     "calibrate",
+    "channels",
     "cost",
     "error_analysis",
     "fake_quantize",

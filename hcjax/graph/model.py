@@ -60,11 +60,24 @@ class Op(NamedTuple):
         return at_batch(self.shape, batch)
 
 
+class Cut(NamedTuple):
+    """What was cut from an array: along `axis`, of `size` before, the indices `kept` are left.
+
+    path: of the array among those that the model was traced with.
+    """
+
+    path: str
+    axis: int
+    kept: tuple[int, ...]
+    size: int
+
+
 class Graph(NamedTuple):
     """Ops in order, and what their numbers mean.
 
     images: number of the input. logits: of the output. params: path of each parameter -> its
-    number. constants: number -> array, for all that is neither.
+    number. constants: number -> array, for all that is neither. frozen: (path, number) of those
+    constants that were leaves of the params that were traced.
     """
 
     ops: tuple[Op, ...]
@@ -72,6 +85,7 @@ class Graph(NamedTuple):
     logits: int
     params: dict[str, int]
     constants: dict[int, Any]
+    frozen: tuple[tuple[str, int], ...] = ()
 
 
 class Model(NamedTuple):
@@ -84,7 +98,7 @@ class Model(NamedTuple):
     or as the network has it. image_dtype: theirs. floats: ops of a quantized network that stayed in
     float, with shapes and source line; where it is empty, all of it is integers. about: what
     belongs to the network besides, e.g. class names and how images are normalised, as JSON would
-    hold it.
+    hold it. cut: what `shrink` and `trim` have cut from its arrays so far, the oldest first.
     """
 
     graph: Graph
@@ -96,6 +110,7 @@ class Model(NamedTuple):
     plain: tuple[str, ...] = ()
     floats: tuple[str, ...] = ()
     about: Any = None
+    cut: tuple[Cut, ...] = ()
 
     def apply(self, params: Any, images: jax.Array) -> jax.Array:
         """Returns the logits of a batch of images, of any size; differentiable, jittable."""
@@ -150,6 +165,11 @@ def bound(eqn: walker.Eqn, params: dict) -> Callable[..., list]:
         return walker.bind(eqn, [_array(x) for x in inputs], at_batch(params, batch))
 
     return compute
+
+
+def plain(sizes: Sequence[Size]) -> tuple[Size | int, ...]:
+    """Returns a shape as an equation's parameters hold it: a `Size` only if it is the batch's."""
+    return tuple(size if size.q else size.r for size in sizes)
 
 
 def at_batch(value: Any, batch: int) -> Any:

@@ -9,7 +9,9 @@ import jax
 import numpy as np
 
 from hcjax import jaxpr as walker
-from hcjax.graph.model import LAYERS, Op, Size, bound
+from hcjax.graph.gathers import as_slice
+from hcjax.graph.model import LAYERS, Op, Size, bound, plain
+from hcjax.graph.ops import defined
 
 _INLINED = ("jit", "pjit", "closed_call", "remat2", "checkpoint")
 _CUSTOM = ("custom_jvp_call", "custom_vjp_call")
@@ -78,21 +80,62 @@ class Reader:
         kind = kept or name
         compute = (lambda batch, x: [_KEPT[kept](x)]) if kept else bound(eqn, params)
         shape = tuple(map(self.size, aval.shape))
-        macs = self._macs(eqn)
-        self.ops.append(
-            Op(
-                kind,
-                tuple(inputs),
-                tuple(outputs),
-                shape,
-                aval.dtype,
-                source,
-                compute,
-                params,
-                macs,
-            )
-        )
+        numbers = (tuple(inputs), tuple(outputs))
+        op = Op(kind, *numbers, shape, aval.dtype, source, compute, params, self._macs(eqn))
+        if name == "split":
+            return self._parts(op)
+        if name == "gather" and (
+            found := self._slice(op, tuple(map(self.size, eqn.invars[0].aval.shape)))
+        ):
+            return found
+        self.ops.append(op)
         return outputs
+
+    def _emit(self, kind: str, number: int, shape: tuple[Size, ...], of: Op, params: dict) -> int:
+        """Adds an op of one operand in place of a part of another."""
+        output = self.number()
+        new = Op(kind, (number,), (output,), shape, of.dtype, of.source, None, params)
+        self.ops.append(defined(new))
+        return output
+
+    def _parts(self, op: Op) -> list[int]:
+        """Returns the numbers of the parts of a split, each an op of one result."""
+        along, start, found = op.params["axis"], 0, []
+        for size in op.params["sizes"]:
+            shape = tuple(Size(0, size) if a == along else n for a, n in enumerate(op.shape))
+            starts = [start if a == along else 0 for a in range(len(shape))]
+            limits = list(plain(shape))
+            limits[along] = start + size
+            about = {"start_indices": tuple(starts), "limit_indices": tuple(limits)}
+            found.append(self._emit("slice", op.inputs[0], shape, op, about | {"strides": None}))
+            start += size
+        return found
+
+    def _slice(self, op: Op, sizes: tuple[Size, ...]) -> list[int] | None:
+        """Returns the number of what a gather takes, as a slice; None if it is none."""
+        index = self._constant(op.inputs[1])
+        params = None if index is None else as_slice(op.params, index, plain(sizes))
+        if params is None:
+            return None
+        ends = zip(*params.values(), strict=True)
+        taken = tuple(
+            Size(0, -(-(limit - start) // stride)) if isinstance(limit, int) else limit
+            for start, limit, stride in ends
+        )
+        found = self._emit("slice", op.inputs[0], taken, op, params)
+        if taken != op.shape:
+            found = self._emit("reshape", found, op.shape, op, {"new_sizes": plain(op.shape)})
+        return [found]
+
+    def _constant(self, number: int) -> np.ndarray | None:
+        """Returns what a number is, if neither parameters nor images are behind it."""
+        if number in self.constants:
+            return np.asarray(self.constants[number])
+        made = next((op for op in self.ops if number in op.outputs), None)
+        inputs = [None] if made is None else [self._constant(i) for i in made.inputs]
+        if any(value is None for value in inputs):
+            return None
+        return np.asarray(made.run(1, *inputs)[made.outputs.index(number)])
 
     def _macs(self, eqn: walker.Eqn) -> int:
         """Returns the products that an equation adds up, for one image."""

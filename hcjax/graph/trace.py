@@ -87,6 +87,7 @@ def trace(apply: Callable, params: Any, images: Any, *, frozen: str = "") -> Mod
     ops = reaching(reader.ops, outputs[0])
     used = {i for op in ops for i in op.inputs} | {outputs[0]}
     trained, constants, dropped = {}, {k: v for k, v in reader.constants.items() if k in used}, []
+    held = []
     for (path, leaf), number in zip(named, numbers, strict=True):
         if number not in used:
             dropped.append(path)
@@ -94,6 +95,7 @@ def trace(apply: Callable, params: Any, images: Any, *, frozen: str = "") -> Mod
             trained[path] = (number, leaf)
         else:
             constants[number] = leaf
+            held.append((path, number))
     _check_inference(ops, reader, images_number)
     return Model(
         Graph(
@@ -102,6 +104,7 @@ def trace(apply: Callable, params: Any, images: Any, *, frozen: str = "") -> Mod
             outputs[0],
             {p: n for p, (n, _) in trained.items()},
             constants,
+            tuple(held),
         ),
         {path: leaf for path, (_, leaf) in trained.items()},
         tuple(sorted(trained)),

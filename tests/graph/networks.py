@@ -88,7 +88,10 @@ def haiku(make):
         hk.transform_with_state(lambda x, train: make()(x, is_training=train))
     )
     x = jnp.ones((1, 32, 32, 3))
-    params, state = net.init(jax.random.key(0), x, True)
+    params, state = jax.eval_shape(lambda key: net.init(key, x, True), jax.random.key(0))
+    rng = np.random.default_rng(0)  # drawn here, for haiku would compile each layer's
+    params = jax.tree.map(lambda s: jnp.asarray(rng.normal(size=s.shape) / 10, s.dtype), params)
+    state = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), state)
     apply = lambda p, x: net.apply(p["params"], p["state"], x, False)[0]
     return apply, randomized({"params": params, "state": state}), x
 

@@ -163,3 +163,40 @@ def test_cost_divides_by_groups():
         return y.mean((1, 2))
 
     assert cost(trace(apply, k, x)).macs == 3 * 3 * 6 * 9 * 2
+
+
+@pytest.mark.parametrize(
+    "index, kinds",
+    [
+        ((..., slice(2, 7)), ["slice"]),
+        ((slice(None), slice(None, None, 2), slice(1, None, 2)), ["slice"]),
+        ((slice(None), slice(None, None, 2), slice(1, 3), slice(None, None, -1)), ["slice", "rev"]),
+        ((slice(None), 0), ["slice", "reshape"]),
+        ((..., slice(None, None, 3), -1), ["slice", "reshape"]),
+        ((slice(None), slice(1, None), slice(None, -1)), ["slice"]),
+        ((slice(None), np.array([1, 3])), ["slice"]),
+        ((slice(None), np.array([1, 2, 5])), ["gather"]),
+    ],
+)
+def test_indexing_is_a_slice(index, kinds):
+    x = jax.random.normal(jax.random.key(0), (3, 6, 6, 8))
+
+    def apply(p, x):
+        return x[index].reshape(x.shape[0], -1) * p
+
+    model = trace(apply, jnp.float32(2.0), x)
+    found = [op.kind for op in model.graph.ops if op.kind in ("slice", "reshape", "rev", "gather")]
+    assert found == [*kinds, "reshape"]
+    np.testing.assert_array_equal(model.apply(model.params, x), apply(2.0, x))
+
+
+def test_a_split_is_slices():
+    x = jax.random.normal(jax.random.key(0), (3, 6, 8))
+
+    def apply(p, x):
+        a, b, c = jnp.split(x, [2, 5], axis=-1)
+        return jnp.concatenate([c, a, b], -1).reshape(x.shape[0], -1) * p
+
+    model = trace(apply, jnp.float32(2.0), x)
+    assert [op.kind for op in model.graph.ops][:3] == ["slice"] * 3
+    np.testing.assert_array_equal(model.apply(model.params, x), apply(2.0, x))

@@ -1,0 +1,202 @@
+"""shrink and cut: smaller networks that are what they should be, and trees that follow them."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import hcjax
+from hcjax.graph import channels
+from tests.graph.cutting import check_cut, logits, traced
+from tests.graph.networks import randomized
+
+SHRUNK = ("linen", "nnx", "haiku mobilenet", "dense", "lenet5", "resnet20", "nin_tiny", "fast_cnn")
+
+
+def widths(model):
+    return [len(g.channels) for g in channels(model).groups]
+
+
+@pytest.mark.parametrize("name", SHRUNK)
+def test_half_the_channels_are_gone_and_the_rest_computes_the_same(name):
+    model, images = traced(name)
+    small = hcjax.shrink(model, keep=0.5)
+    total, left = sum(widths(model)), sum(widths(small))
+    assert total / 2 <= left <= total / 2 + len(widths(model))
+    assert hcjax.cost(small).macs < 0.8 * hcjax.cost(model).macs
+    assert hcjax.cost(small).parameters < 0.8 * hcjax.cost(model).parameters
+    check_cut(model, small, images[:3])
+
+
+def test_counts_are_exact_where_no_group_reaches_its_least():
+    model, _ = traced("lenet5", True)
+    assert sum(widths(hcjax.shrink(model, keep=0.5, scope="uniform"))) == 570 / 2
+    assert widths(hcjax.shrink(model, keep=0.5, scope="uniform")) == [10, 25, 250]
+    assert sum(widths(hcjax.shrink(model, keep=0.3))) == 171
+    assert widths(hcjax.shrink(model, keep=1.0)) == [20, 50, 500]
+
+
+def test_the_lowest_scores_go_first():
+    model, _ = traced("lenet5", True)
+    bias = jnp.arange(50.0)[::-1]
+    scores = jax.tree.map(jnp.zeros_like, model.params) | {"conv2/bias": bias}
+    small = hcjax.shrink(model, keep=0.5, scores=scores, scope="uniform")
+    kept = {(c.path, c.axis): c.kept for c in small.cut}
+    assert kept["conv2/kernel", 3] == tuple(range(25))
+    assert kept["dense1/kernel", 0][:26] == (*range(25), 50)
+    weights = np.asarray(model.params["conv1/kernel"]) ** 2
+    expected = weights.sum((0, 1, 2)) + np.asarray(model.params["conv1/bias"]) ** 2
+    expected += (np.asarray(model.params["conv2/kernel"]) ** 2).sum((0, 1, 3))
+    plain = hcjax.shrink(model, keep=0.5, scope="uniform")
+    kept = {(c.path, c.axis): c.kept for c in plain.cut}
+    assert kept["conv1/kernel", 3] == tuple(sorted(np.argsort(expected)[10:].tolist()))
+
+
+def test_no_layer_is_emptied():
+    model, images = traced("lenet5", True)
+    zeros = model.params | {"conv1/kernel": jnp.zeros((5, 5, 1, 20)), "conv1/bias": jnp.zeros(20)}
+    small = hcjax.shrink(model.replace(params=zeros), keep=0.01)
+    assert min(widths(small)) == 1 and sum(widths(small)) == 6
+    assert widths(hcjax.shrink(model, keep=0.01, least=3)) == [3, 3, 3]
+    assert logits(small, small.params, images).shape == (5, 10)
+
+
+@pytest.mark.parametrize("scope", ["global", "uniform"])
+def test_what_a_group_keeps_is_a_multiple_of_round_to_or_all(scope):
+    model, images = traced("resnet20", True)
+    small = hcjax.shrink(model, keep=0.6, round_to=8, scope=scope)
+    assert {w % 8 for w in widths(small)} == {0} and min(widths(small)) == 8
+    assert 0.6 <= sum(widths(small)) / sum(widths(model)) < 0.62
+    check_cut(model, small, images[:2])
+    lenet = traced("lenet5", True)[0]
+    assert widths(hcjax.shrink(lenet, keep=0.1, round_to=16, scope=scope)) == [16, 16, 32]
+    assert widths(hcjax.shrink(lenet, keep=0.1, round_to=32, scope=scope)) == [20, 32, 32]
+
+
+@pytest.mark.parametrize("scope", ["global", "uniform"])
+@pytest.mark.parametrize("macs", [0.5, 0.2])
+def test_a_fraction_of_the_macs_is_met_and_not_passed(macs, scope):
+    for name, near in (("resnet20", 0.005), ("haiku mobilenet", 0.02), ("lenet5", 0.005)):
+        model, images = traced(name, True)
+        small = hcjax.shrink(model, macs=macs, scope=scope)
+        part = hcjax.cost(small).macs / hcjax.cost(model).macs
+        assert macs - near < part <= macs
+    check_cut(model, small, images)
+
+
+def test_select_says_whose_outputs_are_cut():
+    model, _ = traced("resnet20", True)
+    small = hcjax.shrink(model, keep=0.5, select="stage[12].*/conv1/kernel")
+    made = {c.path for c in small.cut if c.axis == 3}
+    assert made == {f"stage{s}_block{b}/conv1/kernel" for s in (1, 2) for b in (1, 2, 3)}
+    one = hcjax.shrink(model, keep=0.5, select=lambda path, leaf: "block2/conv1" in path)
+    assert {c.path.split("/")[0] for c in one.cut} == {f"stage{s}_block2" for s in (1, 2, 3)}
+
+
+def test_a_shrunk_network_goes_on_to_integers_and_a_file():
+    model, images = traced("resnet_tiny")
+    small = hcjax.fold(hcjax.shrink(model, macs=0.5))
+    expected = logits(small, small.params, images)
+    fake = hcjax.fake_quantize(small, hcjax.calibrate(small, images, method="minmax"))
+    whole = hcjax.int8(fake)
+    got = logits(whole, whole.params, images)
+    np.testing.assert_array_equal(got, logits(fake, fake.params, images))
+    assert np.abs(got - expected).max() < 0.03 * np.abs(expected).max() and whole.floats == ()
+    same = hcjax.unpack(hcjax.pack(whole))
+    np.testing.assert_array_equal(got, logits(same, same.params, images))
+    again = hcjax.shrink(hcjax.unpack(hcjax.pack(small)), keep=0.5)
+    assert hcjax.cost(again).macs < hcjax.cost(small).macs / 2
+    gradients = jax.grad(lambda p: (small.apply(p, images) ** 2).sum())(small.params)
+    assert all(np.abs(g).max() > 0 for g in jax.tree.leaves(gradients))
+
+
+class Narrow(nn.Module):
+    widths: tuple[int, int] = (8, 6)
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        for width in self.widths:
+            x = nn.Conv(width, (3, 3), strides=2)(x)
+            x = nn.relu(nn.BatchNorm(use_running_average=not train)(x))
+        return nn.Dense(10)(x.reshape(x.shape[0], -1))
+
+
+def test_optimiser_state_and_the_users_own_network_are_cut_alike():
+    net, images = Narrow(), jax.random.normal(jax.random.key(0), (4, 8, 8, 3))
+    variables = randomized(jax.jit(net.init)(jax.random.key(0), images))
+    tx = optax.adam(1e-2)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def step(net, variables, state):
+        def loss(params):
+            out, new = net.apply(
+                variables | {"params": params}, images, True, mutable="batch_stats"
+            )
+            return (out**2).mean(), new
+
+        gradients, new = jax.grad(loss, has_aux=True)(variables["params"])
+        updates, state = tx.update(gradients, state)
+        return {"params": optax.apply_updates(variables["params"], updates), **new}, state
+
+    variables, state = step(net, variables, tx.init(variables["params"]))
+    model = hcjax.trace(net.apply, variables, images, frozen="batch_stats/.*")
+    small = hcjax.shrink(model, keep=0.5, scope="uniform")
+    narrow = Narrow((4, 3))
+    cut = hcjax.cut(variables, small.cut)
+    cut_state = hcjax.cut(state, small.cut, root="params")
+    expected = logits(small, small.params, images)
+    np.testing.assert_allclose(jax.jit(narrow.apply)(cut, images), expected, atol=1e-5)
+    moment = state[0].mu["Conv_1"]["kernel"]
+    kept = {(c.path, c.axis): c.kept for c in small.cut}
+    rows, columns = (kept["params/Conv_1/kernel", a] for a in (2, 3))
+    expected = np.asarray(moment)[:, :, rows][..., columns]
+    np.testing.assert_array_equal(cut_state[0].mu["Conv_1"]["kernel"], expected)
+    assert cut_state[0].count == 1
+    again, after = step(narrow, cut, cut_state)
+    assert after[0].count == 2
+    shapes = jax.tree.map(jnp.shape, jax.eval_shape(narrow.init, jax.random.key(0), images))
+    assert jax.tree.map(jnp.shape, again) == shapes
+
+
+def test_cuts_follow_one_another():
+    model, images = traced("lenet5")
+    once = hcjax.shrink(model, keep=0.5)
+    twice = hcjax.shrink(once, keep=0.5)
+    for cuts, start in ((twice.cut, model), (twice.cut[len(once.cut) :], once)):
+        cut = hcjax.cut(start.params, cuts)
+        assert all((cut[path] == twice.params[path]).all() for path in cut)
+    check_cut(once, twice.replace(cut=twice.cut[len(once.cut) :]), images)
+
+
+def test_bad_calls_say_what_is_wrong():
+    model, _ = traced("lenet5", True)
+    for call, message in (
+        ({}, "give one of keep and macs, got keep=None, macs=None"),
+        ({"keep": 0.5, "macs": 0.5}, "give one of keep and macs"),
+        ({"keep": 0.0}, r"keep must be a fraction in \(0, 1\], got 0.0"),
+        ({"macs": 1.5}, r"macs must be a fraction in \(0, 1\], got 1.5"),
+        ({"keep": 0.5, "round_to": 0}, "round_to must be a whole number >= 1, got 0"),
+        ({"keep": 0.5, "least": 0}, "least must be a whole number >= 1, got 0"),
+        ({"keep": 0.5, "scope": "erk"}, "scope must be one of global, uniform, got 'erk'"),
+        ({"macs": 0.001}, r"macs=0.001 cannot be reached: 0.0\d+ is what is left"),
+        ({"keep": 0.5, "select": "dense2/kernel"}, "nothing that may be cut: .*the logits'"),
+        ({"keep": 0.5, "select": "conv9/.*"}, "'conv9/.*' matches no parameter"),
+    ):
+        with pytest.raises(hcjax.errors.ConfigError, match=message):
+            hcjax.shrink(model, **call)
+    scores = model.params | {"conv1/bias": jnp.ones(3)}
+    with pytest.raises(ValueError, match=r"scores of conv1/bias must be \(20,\), got \(3,\)"):
+        hcjax.shrink(model, keep=0.5, scores=scores)
+    with pytest.raises(ValueError, match="scores of conv1/bias are not finite"):
+        hcjax.shrink(model, keep=0.5, scores=model.params | {"conv1/bias": jnp.full(20, jnp.nan)})
+    with pytest.raises(ValueError, match="params must have the structure"):
+        hcjax.shrink(model, keep=0.5, scores={})
+    small = hcjax.shrink(model, keep=0.5)
+    with pytest.raises(ValueError, match=r"no leaf follows a cut: .*conv1/bias.*give root="):
+        hcjax.cut({"a": jnp.ones(3)}, small.cut)
+    with pytest.raises(ValueError, match=r"had 20 indices on axis 0 before it was cut"):
+        hcjax.cut(small.params, small.cut)
