@@ -16,6 +16,8 @@ from hcjax import data
 from hcjax.errors import ConfigError
 from hcjax.graph import Model, calibrate, fake_quantize, int8
 from hcjax.transforms import prune
+from hcjax.transforms.shrink import shrink
+from hcjax.transforms.trim import trim
 
 Made = list[tuple[str, Callable[[], Model]]]
 
@@ -67,6 +69,35 @@ def pruned(
     return [("pruned", partial(work.tune, model, "pruned", **options))]
 
 
+def trimmed(model: Model, work: Work) -> Made:
+    """Returns the network without the channels that pruning has emptied."""
+    del work
+    return [("trimmed", lambda: trim(model))]
+
+
+def shrunk(
+    model: Model,
+    work: Work,
+    *,
+    keep: float | None = None,
+    macs: float | None = None,
+    round_to: int = 1,
+    epochs: float = 0.0,
+    learning_rate: float | None = None,
+) -> Made:
+    """Returns the network with whole channels gone; and, with epochs, trained after that."""
+
+    def small():
+        return shrink(model, keep=keep, macs=macs, round_to=round_to)
+
+    def tuned():
+        options = {"epochs": epochs, "learning_rate": learning_rate}
+        return work.tune(small(), "shrunk-trained", **options)
+
+    made = [("shrunk", small)]
+    return [*made, ("shrunk-trained", tuned)] if epochs else made
+
+
 def quantized(
     model: Model,
     work: Work,
@@ -97,6 +128,8 @@ def quantized(
 STAGES: dict[str, Callable[..., Made]] = {
     "distill": taught,
     "prune": pruned,
+    "trim": trimmed,
+    "shrink": shrunk,
     "quantize": quantized,
 }
 

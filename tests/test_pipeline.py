@@ -12,7 +12,7 @@ from hcjax.graph.qtensor import QTensor
 from tests.tiny import ROOT, flags, launch, npz, trained
 
 STAGES = {
-    "stages": "('prune','quantize')",
+    "stages": "('prune','trim','quantize')",
     "prune.sparsity": 0.75,
     "prune.epochs": 1,
     "quantize.epochs": 1,
@@ -49,9 +49,9 @@ def kernels(blob):
 def test_every_stage_is_a_file_that_says_what_belongs_to_it(made):
     files = networks(made[1])
     assert list(files) == [
-        "0-float.hcz", "1-pruned.hcz", "2-quantized.hcz", "3-quantized-trained.hcz",
+        "0-float.hcz", "1-pruned.hcz", "2-trimmed.hcz", "3-quantized.hcz", "4-quantized-trained.hcz",
     ]  # fmt: skip
-    about = hcjax.unpack(files["3-quantized-trained.hcz"]).about
+    about = hcjax.unpack(files["4-quantized-trained.hcz"]).about
     assert about["class_names"] == ["ant", "bee", "cat"]
     assert about["data"]["source"] == "npz"
     assert len(about["mean"]) == len(about["std"]) == 1
@@ -59,11 +59,11 @@ def test_every_stage_is_a_file_that_says_what_belongs_to_it(made):
 
 def test_zeros_stay_zero_through_all_stages(made):
     files = list(networks(made[1]).values())
-    whole, *pruned = [sum((k != 0).sum() for k in kernels(blob).values()) for blob in files]
+    whole, pruned, *_ = [sum((k != 0).sum() for k in kernels(blob).values()) for blob in files]
     size = sum(k.size for k in kernels(files[0]).values())
     assert whole == size
-    assert pruned[0] == size - int(0.75 * size + 0.5)
-    before, after = kernels(files[1]), kernels(files[3])
+    assert pruned == size - int(0.75 * size + 0.5)
+    before, after = kernels(files[2]), kernels(files[4])
     assert before.keys() == after.keys()
     assert not any(after[path][kernel == 0].any() for path, kernel in before.items())
 
@@ -71,7 +71,7 @@ def test_zeros_stay_zero_through_all_stages(made):
 def test_the_last_stage_is_of_integers_and_was_trained(made):
     files = networks(made[1])
     before, after = (
-        kernels(files[f"{name}.hcz"]) for name in ("2-quantized", "3-quantized-trained")
+        kernels(files[f"{name}.hcz"]) for name in ("3-quantized", "4-quantized-trained")
     )
     assert all(k.dtype == np.int8 and np.abs(k).max() <= 15 for k in after.values())
     assert any((after[path] != k).any() for path, k in before.items())
@@ -80,7 +80,7 @@ def test_the_last_stage_is_of_integers_and_was_trained(made):
 def test_a_pipeline_that_was_cut_goes_on_to_the_same_bits(made, tmp_path):
     arguments, workdir = made
     files = networks(workdir)
-    for name in ("2-quantized.hcz", "3-quantized-trained.hcz"):
+    for name in ("3-quantized.hcz", "4-quantized-trained.hcz"):
         (workdir / name).unlink()
     (workdir / "report.json").unlink()
     assert launch(*arguments) == 0
@@ -129,7 +129,8 @@ def test_the_teacher_counts_in_the_loss(tmp_path):
     [
         ({"stages": "('prun',)"}, "unknown stage 'prun'; did you mean 'prune'?"),
         ({"stages": "('quantize',)"}, "config.prune"),
-        ({"stages": "('distill','prune','quantize')"}, "config.student.name"),
+        ({"stages": "('prune','prune')"}, "a list of different stages"),
+        ({"stages": "('distill','prune','trim','quantize')"}, "config.student.name"),
         ({"quantize.bits": "('conv1:8',)"}, "PATTERN=NUMBER"),
         ({"prune.sparsity": 1.5}, "sparsity must be in [0, 1]"),
         ({"distill.weight": 2.0}, "config.distill.weight must be in [0, 1]"),
@@ -147,7 +148,7 @@ def test_bad_configs_are_named(changes, message, tmp_path, capsys):
 def test_the_report_lists_the_stages(made):
     report = json.loads((made[1] / "report.json").read_text())
     assert [stage["name"] for stage in report["stages"]] == [
-        "float", "pruned", "quantized", "quantized-trained",
+        "float", "pruned", "trimmed", "quantized", "quantized-trained",
     ]  # fmt: skip
     sizes = [len(blob) for blob in networks(made[1]).values()]
     assert [stage["file_bytes"] for stage in report["stages"]] == sizes
