@@ -28,9 +28,11 @@ from hcjax.graph import (
     calibrate,
     cost,
     error_analysis,
+    factorize,
     fake_quantize,
     fold,
     int8,
+    ranks,
     trace,
 )
 from hcjax.models import inference
@@ -64,6 +66,7 @@ __all__ = [
     "errors",
     "evaluate",
     "explain",
+    "factorize",
     "fake_quantize",
     "fit",
     "fold",
@@ -82,6 +85,7 @@ __all__ = [
     "pack",
     "pick",
     "prune",
+    "ranks",
     "sensitivity",
     "shrink",
     "trace",

@@ -3,16 +3,19 @@
 from hcjax.graph.analysis import error_analysis
 from hcjax.graph.channels import Channels, channels
 from hcjax.graph.cost import Cost, cost
+from hcjax.graph.factorize import factorize
 from hcjax.graph.fake import fake_quantize
 from hcjax.graph.fold import fold
 from hcjax.graph.integer import int8
 from hcjax.graph.model import Graph, Model, Op, run
 from hcjax.graph.observe import Ranges, calibrate
+from hcjax.graph.ranks import Factors, ranks
 from hcjax.graph.trace import trace
 
 __all__ = [
     "Channels",
     "Cost",
+    "Factors",
     "Graph",
     "Model",
     "Op",
@@ -21,9 +24,11 @@ __all__ = [
     "channels",
     "cost",
     "error_analysis",
+    "factorize",
     "fake_quantize",
     "fold",
     "int8",
+    "ranks",
     "run",
     "trace",
 ]

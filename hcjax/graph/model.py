@@ -203,6 +203,11 @@ def layer_of(path: str) -> str:
     return "/".join(parts[:-1] or parts)
 
 
+def is_quantized(model: Model) -> bool:
+    """Returns whether a model is from `fake_quantize` or `int8`: it rounds somewhere."""
+    return any(op.kind in ("step", "quantize") for op in model.graph.ops)
+
+
 def free(wanted: str, taken: Container[str]) -> str:
     """Returns a name that is not taken: the wanted one, or that with a number.
 

@@ -3,6 +3,8 @@
 Random, because some libraries start a last layer at zero, which would make every check vacuous.
 """
 
+from functools import lru_cache
+
 import equinox as eqx
 import haiku as hk
 import jax
@@ -157,3 +159,16 @@ FROZEN = {
     "haiku resnet": "state/.*",
     "haiku mobilenet": "state/.*",
 }
+
+
+@lru_cache
+def folded(name):
+    """Returns a folded network and 8 random images for it."""
+    apply, params, image = NETWORKS[name]()
+    images = jax.random.normal(jax.random.key(1), (8, *image.shape[1:]))
+    return hcjax.fold(hcjax.trace(apply, params, image, frozen=FROZEN.get(name, ""))), images
+
+
+def logits(model, images):
+    """Returns a model's logits, compiled."""
+    return np.asarray(jax.jit(model.apply)(model.params, images))
