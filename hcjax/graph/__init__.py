@@ -3,6 +3,7 @@
 from hcjax.graph.analysis import error_analysis
 from hcjax.graph.channels import Channels, channels
 from hcjax.graph.cost import Cost, cost
+from hcjax.graph.equalize import equalize
 from hcjax.graph.factorize import factorize
 from hcjax.graph.fake import fake_quantize
 from hcjax.graph.fold import fold
@@ -23,6 +24,7 @@ __all__ = [
     "calibrate",
     "channels",
     "cost",
+    "equalize",
     "error_analysis",
     "factorize",
     "fake_quantize",

@@ -108,6 +108,8 @@ def multipliers(
     top = reach[0]
     for other in reach[1:]:
         top = jnp.maximum(top, other)
+    if all(jnp.ndim(r) == 0 for r in ratios):
+        top = jnp.max(top)  # one multiplier and one shift for all channels, whatever their offsets
     room = _ROOM - top - (len(reach) - 1).bit_length()
     shift = jnp.clip(room, 1, _FINEST)
     whole = tuple(

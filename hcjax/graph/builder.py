@@ -73,15 +73,18 @@ class Cone(NamedTuple):
 class Builder:
     """The graph in the making: its ops, and the forms of the original graph's numbers."""
 
-    def __init__(self, model: Model, ranges: Ranges, bits: Bits, activation_bits: Bits):
+    def __init__(
+        self,
+        model: Model,
+        ranges: Ranges,
+        bits: Bits,
+        activation_bits: Bits,
+        granularity: str = "channel",
+    ):
         self.original, values, stretched = values_of.evaluate(model)
         self.original = [op for op in self.original if op.output not in stretched]
-        self.model, self.ranges, self.bits, self.activation_bits = (
-            model,
-            ranges,
-            bits,
-            activation_bits,
-        )
+        self.model, self.ranges, self.granularity = model, ranges, granularity
+        self.bits, self.activation_bits = bits, activation_bits
         self.known = values | stretched
         self.readers: dict[int, list[Op]] = {}
         for op in self.original:
@@ -171,6 +174,11 @@ class Builder:
             self._operands[number] = new
         return self._operands[number]
 
+    def along(self, axis: int, ndim: int) -> list[int]:
+        """Returns the shape of a kernel's steps beside an array with its channels on an axis."""
+        whole = self.granularity == "tensor"
+        return [] if whole else [-1 if a == axis else 1 for a in range(ndim)]
+
     def kernel(self, op: Op, number: int) -> tuple[int, int, int, str]:
         """Returns (rounded kernel, its steps, the greatest integer, the layer's name)."""
         axis = layers.kernel_axis(op, self.known)
@@ -179,15 +187,15 @@ class Builder:
         if (number, axis) not in self._kernels:
             most = arithmetic.limits(_bits(self.bits, name), signed=True)[1]
             value = jnp.asarray(self.known[number], jnp.float32)
-            others = tuple(a for a in range(value.ndim) if a != axis)
+            along = self.along(axis, value.ndim)
+            others = tuple(a for a in range(value.ndim) if not along or a != axis)
             width = jnp.abs(value).max(others)
             # an empty channel takes the widest's: any would do, and a tiny one reaches far
             width = jnp.where(width > 0, width, width.max()) + (width.max() == 0)
             path = self._paths.get(number) or f"{name}/kernel"
             kernel = self.operand(number, path)
             steps = self.parameter(f"{name}/kernel_step", width / most)
-            along = [-1 if a == axis else 1 for a in range(value.ndim)]
-            count = value.size // value.shape[axis]
+            count = value.size // max(width.size, 1)
             steps = self.emit("step", (steps,), lambda batch, s: arithmetic.learned(s, count, most))
 
             def rounded(batch, w, s):
@@ -196,7 +204,8 @@ class Builder:
                 return arithmetic.through(arithmetic.quantize(w, s, -most, most), smooth)
 
             bits = _bits(self.bits, name)
-            whole = self.emit("quantize_kernel", (kernel, steps), rounded, bits=bits, axis=axis)
+            about = {"bits": bits, "axis": axis if along else None, "channels": axis}
+            whole = self.emit("quantize_kernel", (kernel, steps), rounded, **about)
             self._kernels[number, axis] = (whole, steps, most, name)
         return self._kernels[number, axis]
 
@@ -215,7 +224,7 @@ class Builder:
             if wide:
                 value, least, most = value * most / 32767, -32767, 32767
             step = self.parameter(f"{label}/step", jnp.float32(value))
-            count = int(np.prod([s.r for s in self.shape[end][1:]], dtype=np.int64))
+            count = int(np.prod([sum(size) for size in self.shape[end]], dtype=np.int64))
             step = self.emit("step", (step,), lambda batch, s: arithmetic.learned(s, count, most))
             self._steps[end] = Narrow(0, step, least, most)
         return self._steps[end]

@@ -14,13 +14,18 @@ from hcjax.graph.placing import place
 
 
 def fake_quantize(
-    model: Model, ranges: Ranges, *, bits: Bits = 8, activation_bits: Bits | None = None
+    model: Model,
+    ranges: Ranges,
+    *,
+    bits: Bits = 8,
+    activation_bits: Bits | None = None,
+    granularity: str = "channel",
 ) -> Model:
     """Returns the network rounded where and as its int8 form rounds; trainable like any other.
 
-    Its logits are those of `int8` of it, bit for bit. Kernels are rounded to symmetric integers per
-    output channel, activations to integers with one step each. Gradients pass rounding unchanged
-    and clipping where nothing was clipped (straight-through); step sizes are parameters.
+    Its logits are those of `int8` of it, bit for bit. Kernels are rounded to symmetric integers,
+    activations to integers with one step each. Gradients pass rounding unchanged and clipping where
+    nothing was clipped (straight-through); step sizes are parameters.
 
     Args:
       model: from `trace`, best through `fold`.
@@ -28,13 +33,16 @@ def fake_quantize(
       bits: of kernels, 2 to 8; or regular expression of a layer's whole name -> bits, 8 elsewhere.
       activation_bits: of activations likewise, by the layer that they come from; "images" is the
         input. None: as `bits`.
+      granularity: "channel": a kernel has a step for each of its output channels; "tensor": one for
+        all, fewer numbers to store, and fewer levels for channels that are small (`equalize`).
 
     Returns:
-      Model with the params it had, `LAYER/kernel_step` float32[C] of each kernel and `NAME/step`
-      float32[]. What stays in float is listed in `floats`.
+      Model with the params it had, `LAYER/kernel_step` float32[C] or float32[] of each kernel and
+      `NAME/step` float32[]. What stays in float is listed in `floats`.
 
     Raises:
-      ValueError: if the ranges are another model's, or an accumulator could pass 30 bits.
+      ValueError: if the ranges are another model's, the granularity is unknown, or an accumulator
+        could pass 30 bits.
 
     Reference:
       Esser et al., "Learned Step Size Quantization", 2020, arXiv:1902.08153; the scale of step
@@ -51,16 +59,25 @@ def fake_quantize(
       >>> fake.apply(fake.params, images).round(1).tolist()
       [[-1.5]]
     """
-    return build(model, ranges, bits=bits, activation_bits=activation_bits)[0]
+    options = {"bits": bits, "activation_bits": activation_bits, "granularity": granularity}
+    return build(model, ranges, **options)[0]
 
 
 def build(
-    model: Model, ranges: Ranges, *, bits: Bits = 8, activation_bits: Bits | None = None
+    model: Model,
+    ranges: Ranges,
+    *,
+    bits: Bits = 8,
+    activation_bits: Bits | None = None,
+    granularity: str = "channel",
 ) -> tuple[Model, Builder]:
     """Returns what `fake_quantize` does, and what it was built by: where each value is found."""
     if ranges.graph is not model.graph:
         raise ValueError("the ranges are those of another model: calibrate the one to be quantized")
-    builder = Builder(model, ranges, bits, bits if activation_bits is None else activation_bits)
+    if granularity not in ("channel", "tensor"):
+        raise ValueError(f"granularity must be channel or tensor, got {granularity!r}")
+    activation_bits = bits if activation_bits is None else activation_bits
+    builder = Builder(model, ranges, bits, activation_bits, granularity)
     for op in builder.original:
         place(builder, op)
     logits = forms.logits(builder)

@@ -73,8 +73,8 @@ def leave(b: Builder, op: Op) -> None:
         elif np.ndim(b.known[i]) > 1 and op.kind in LAYERS and layers.axis(op, b.known) is not None:
             whole, steps, _, _ = b.kernel(op, i)
             axis, ndim = layers.kernel_axis(op, b.known), np.ndim(b.known[i])
-            run = partial(_spread, [-1 if a == axis else 1 for a in range(ndim)])
-            inputs.append(b.emit("dequantize_kernel", (whole, steps), run, axis=axis))
+            run = partial(_spread, b.along(axis, ndim))
+            inputs.append(b.emit("dequantize_kernel", (whole, steps), run))
         else:
             inputs.append(b.operand(i, f"{op.kind}/value"))
     dtypes = [b.dtype.get(i) if i not in b.known else b.known[i].dtype for i in op.inputs]

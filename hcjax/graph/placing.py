@@ -39,19 +39,21 @@ def _layer(b: Builder, op: Op) -> bool:
     numbers = (q.number, kernel) if side == 0 else (kernel, q.number)
     shapes = [tuple(s.q + s.r for s in b.shape[inside[0]]), b.known[op.inputs[1 - side]].shape]
     count = layers.products(op, shapes if side == 0 else shapes[::-1])
-    about = {"of": op.output, "macs": op.macs, "source": op.source, **op.params}
-    term = _product(b, op, numbers, count * max(-q.least, q.most) * most, about)
-    along = [-1 if a == axis else 1 for a in range(len(op.shape))]
+    beside = b.along(axis, len(op.shape))
     scale = b.emit(
         "scale",
         (q.step, steps),
-        lambda batch, s, w: s * w.reshape(along),
-        shape=tuple(Size(0, op.shape[axis].r if n < 0 else 1) for n in along),
+        lambda batch, s, w: s * w.reshape(beside),
+        shape=tuple(Size(0, op.shape[axis].r if n < 0 else 1) for n in beside),
     )
-    offset = None
+    bias = offset = None
     if len(op.inputs) == 3:
         bias = b.operand(op.inputs[2], f"{name}/bias")
+        along = [-1 if a == axis else 1 for a in range(len(op.shape))]
         offset = b.emit("offset", (bias,), lambda batch, t: t.astype(jnp.float32).reshape(along))
+    about = {"of": op.output, "macs": op.macs, "source": op.source, **op.params}
+    about["layer"] = (op.output, name, axis, scale, offset, bias)  # what `correction` reads it by
+    term = _product(b, op, numbers, count * max(-q.least, q.most) * most, about)
     b.label[op.output] = name
     b.wide[op.output] = Wide((term(scale),), offset)
     return True

@@ -60,7 +60,7 @@ class Program:
             scale = jnp.asarray(self.values[made.inputs[1]], jnp.float32)
             q = QTensor(values, scale, None, made.params["bits"], made.params["axis"])
             reach = np.abs(np.asarray(values, np.int64)).sum(
-                tuple(a for a in range(values.ndim) if a != q.axis)
+                tuple(a for a in range(values.ndim) if a != made.params["channels"])
             )
             if reach.size and int(reach.max()) * 128 > _MOST:
                 raise ValueError(f"{path}: sums of up to {int(reach.max()) * 128:,} pass int32")

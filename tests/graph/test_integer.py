@@ -63,6 +63,49 @@ def test_fewer_bits_are_the_same_in_both_forms(bits, activation_bits):
     check(small.params["conv1/kernel"])
 
 
+SLOW = [pytest.param(n, marks=pytest.mark.slow) for n in ("haiku mobilenet", "resnet_tiny")]
+
+
+@pytest.mark.parametrize("name", ["lenet5", "linen", "dense", *SLOW])
+def test_one_step_for_a_whole_kernel_is_the_same_in_both_forms(name):
+    model, images = folded(name, 8)
+    ranges = hcjax.calibrate(model, images, method="minmax")
+    fake = hcjax.fake_quantize(model, ranges, granularity="tensor")
+    small = hcjax.int8(fake)
+    got, expected = logits(small, images), logits(model, images)
+    np.testing.assert_array_equal(got, logits(fake, images))
+    np.testing.assert_array_equal(got, reference.logits(small, images))
+    assert np.abs(got - expected).max() < 0.1 * np.ptp(expected) and np.unique(got).size > 10
+    kernels = {p: q for p, q in small.params.items() if isinstance(q, QTensor)}
+    assert len(kernels) > 1
+    for path, q in kernels.items():
+        check(q)
+        assert q.axis is None and q.scale.shape == () and fake.params[path].shape == q.shape
+        assert int(np.abs(q.values).max()) == 127
+    steps = [p for p in fake.params if p.endswith("kernel_step")]
+    assert len(steps) == len(kernels) and all(fake.params[p].shape == () for p in steps)
+    if name == "lenet5":  # of which every rounding is one of a layer with a bias
+        for path, leaf in small.params.items():
+            if path.endswith(("multiplier", "shift", "scale")):
+                assert leaf.shape == (), path
+        assert small.params["conv2/offset"].shape == (1, 1, 1, 50)
+    same = hcjax.int8(model, ranges, granularity="tensor")
+    jax.tree.map(np.testing.assert_array_equal, same.params, small.params)
+    blob = hcjax.pack(small)
+    assert len(blob) < len(hcjax.pack(hcjax.int8(model, ranges)))
+    np.testing.assert_array_equal(logits(hcjax.unpack(blob), images), got)
+
+
+def test_a_step_of_a_whole_kernel_trains():
+    model, images = folded("lenet5", 4)
+    fake = hcjax.fake_quantize(model, hcjax.calibrate(model, images), granularity="tensor", bits=4)
+    expected = logits(model, images)
+    gradient = jax.grad(lambda p: ((fake.apply(p, images) - expected) ** 2).sum())(fake.params)
+    assert gradient["dense1/kernel_step"].shape == ()
+    assert abs(float(gradient["dense1/kernel_step"])) > 0
+    assert np.abs(gradient["dense1/kernel"]).max() > 0
+
+
 def test_straight_through_gradients_are_about_those_of_the_float_network():
     model, images = folded("resnet_tiny")
     labels = jnp.arange(len(images)) % 10
@@ -199,6 +242,8 @@ def test_bad_calls_say_what_is_wrong():
         hcjax.calibrate(model, images, percentile=0)
     with pytest.raises(ValueError, match="an image is not finite"):
         hcjax.calibrate(model, images * jnp.inf)
+    with pytest.raises(ValueError, match="granularity must be channel or tensor, got 'layer'"):
+        hcjax.fake_quantize(model, ranges, granularity="layer")
     with pytest.raises(ValueError, match="bits must be 2 to 8, got 9"):
         hcjax.fake_quantize(model, ranges, bits=9)
     wide = hcjax.trace(
