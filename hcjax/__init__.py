@@ -26,6 +26,7 @@ from hcjax.changes import changes
 from hcjax.graph import (
     Model,
     calibrate,
+    correct_bias,
     cost,
     equalize,
     error_analysis,
@@ -33,6 +34,7 @@ from hcjax.graph import (
     fake_quantize,
     fold,
     int8,
+    mean_errors,
     ranks,
     trace,
 )
@@ -59,6 +61,7 @@ __all__ = [
     "calibrate",
     "cards",
     "changes",
+    "correct_bias",
     "cost",
     "cut",
     "data",
@@ -81,6 +84,7 @@ __all__ = [
     "losses",
     "make_loss_fn",
     "make_train_step",
+    "mean_errors",
     "metrics",
     "models",
     "optim",

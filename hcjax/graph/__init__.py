@@ -2,6 +2,7 @@
 
 from hcjax.graph.analysis import error_analysis
 from hcjax.graph.channels import Channels, channels
+from hcjax.graph.correction import correct_bias, mean_errors
 from hcjax.graph.cost import Cost, cost
 from hcjax.graph.equalize import equalize
 from hcjax.graph.factorize import factorize
@@ -23,6 +24,7 @@ __all__ = [
     "Ranges",
     "calibrate",
     "channels",
+    "correct_bias",
     "cost",
     "equalize",
     "error_analysis",
@@ -30,6 +32,7 @@ __all__ = [
     "fake_quantize",
     "fold",
     "int8",
+    "mean_errors",
     "ranks",
     "run",
     "trace",
