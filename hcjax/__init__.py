@@ -48,6 +48,7 @@ from hcjax.transforms import distill, prune
 from hcjax.transforms.cut import cut
 from hcjax.transforms.pick import pick
 from hcjax.transforms.sensitivity import sensitivity
+from hcjax.transforms.share import Shared, share
 from hcjax.transforms.shrink import shrink
 from hcjax.transforms.trim import trim
 from hcjax.version import VERSION
@@ -57,6 +58,7 @@ __version__ = VERSION
 
 __all__ = [
     "Model",
+    "Shared",
     "accelerate",
     "calibrate",
     "cards",
@@ -93,6 +95,7 @@ __all__ = [
     "prune",
     "ranks",
     "sensitivity",
+    "share",
     "shrink",
     "trace",
     "trees",

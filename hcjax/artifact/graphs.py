@@ -16,7 +16,7 @@ from hcjax.errors import ArtifactError
 from hcjax.graph import values as values_of
 from hcjax.graph.layers import products
 from hcjax.graph.model import LAYERS, Graph, Model, Op, Size, free
-from hcjax.graph.ops import OPS, defined
+from hcjax.graph.ops import OPS, STORED, defined
 
 _MOST_OPS = 100_000
 _MOST_NUMBERS = 2**28  # of one op's result, for three images
@@ -40,7 +40,7 @@ def written(model: Model) -> Written:
     """
     if any(op.kind == "step" for op in model.graph.ops):
         raise TypeError("a fake-quantized model is for training: pack int8(model)")
-    ops, values, _ = values_of.evaluate(model)
+    ops, values, _ = values_of.evaluate(model, kept=STORED)
     paths = {number: path for path, number in model.graph.params.items()}
     trained = values_of.trained(model)
     numbers = {model.graph.images: 0}

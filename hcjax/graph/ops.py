@@ -129,6 +129,24 @@ def _dequantize(p: dict, acc: jax.Array, scale: jax.Array, *offset: jax.Array) -
     return whole.astype(jnp.float32) * scale.reshape(along)
 
 
+def spread(codebook: jax.Array, indices: jax.Array, below: int) -> jax.Array:
+    """Returns the array whose numbers stand in a codebook.
+
+    Args:
+      codebook: float[K], ascending where nobody has trained it.
+      indices: int[...], -below to K - below: 0 is the number 0, exactly; -1 the last of the first
+        `below` in the codebook, 1 the one behind it.
+      below: how many of the codebook have negative indices.
+
+    Example:
+      >>> spread(jnp.array([-2.0, 1.0, 3.0]), jnp.array([[-1, 0], [1, 2]]), 1).tolist()
+      [[-2.0, 0.0], [1.0, 3.0]]
+    """
+    zero = jnp.zeros(1, codebook.dtype)
+    table = jnp.concatenate([codebook[:below], zero, codebook[below:]])
+    return table[indices.astype(jnp.int32) + below]
+
+
 def _broadcast(p: dict, x: jax.Array) -> jax.Array:
     return lax.broadcast_in_dim(x, p["shape"], p["broadcast_dimensions"])
 
@@ -148,6 +166,8 @@ _ELEMENTWISE = (
     "max", "min", "ne", "neg", "pow", "rsqrt", "sign", "sin", "sqrt", "square", "sub", "tan",
     "tanh",
 )  # fmt: skip
+# small arrays made large: not evaluated where size is what matters
+STORED = ("dequantize_kernel", "spread")
 OPS: dict[str, Kind] = {
     "conv_general_dilated": Kind(
         _conv,
@@ -168,6 +188,7 @@ OPS: dict[str, Kind] = {
     "look_up": Kind(_look_up, ("axis",)),
     "dequantize": Kind(_dequantize, ("axis",)),
     "dequantize_kernel": Kind(lambda p, q: dequantize(q)),
+    "spread": Kind(lambda p, codebook, indices: spread(codebook, indices, p["below"]), ("below",)),
     "mul": Kind(lambda p, x, y: _wider(x) * _wider(y)),
     "relu": Kind(lambda p, x: jax.nn.relu(x)),
     "relu6": Kind(lambda p, x: jax.nn.relu6(x)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any
 
 import jax
@@ -9,18 +10,21 @@ import jax
 from hcjax.graph.model import Model, Op
 
 
-def evaluate(model: Model) -> tuple[list[Op], dict[int, Any], dict[int, Any]]:
+def evaluate(
+    model: Model, *, kept: Container[str] = ()
+) -> tuple[list[Op], dict[int, Any], dict[int, Any]]:
     """Returns the ops that need a batch, and the values of all numbers that do not.
 
     The third is the values, for a batch of one, of numbers that have a batch axis but do not depend
     on the images: a bias that was broadcast to the whole activation. Their ops are among the first.
+    kept: kinds of op that are not evaluated, whatever they read.
     """
     leaves = model.leaves(model.params)
     given = dict(model.graph.constants)
     given |= {number: leaves[path] for path, number in model.graph.params.items()}
     known, stretched, ops, alone = set(given), set(), [], []
     for op in model.graph.ops:
-        if not known.issuperset(op.inputs):
+        if op.kind in kept or not known.issuperset(op.inputs):
             ops.append(op)
             continue
         alone.append(op)

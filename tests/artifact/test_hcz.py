@@ -146,7 +146,8 @@ def tiny():
         return jax.nn.relu(x.reshape(x.shape[0], -1) @ p["w"] + p["b"]) @ p["w"].T
 
     model = hcjax.trace(apply, params, images)
-    return model, hcjax.int8(model, hcjax.calibrate(model, images))
+    shared = hcjax.share(model, clusters=3)
+    return model, hcjax.int8(model, hcjax.calibrate(model, images)), shared
 
 
 def survives(data):
