@@ -5,8 +5,10 @@ In reading order: `data` gives a Dataset, `models` a network as two pure functio
 `accelerate` makes any function fast, `explain` says how, `jit` compiles it with better kernels and
 `tune` in the way that is fastest here. `trace` reads any network as a Model; `fold` takes its
 BatchNorm away, `cost` counts what it computes, `calibrate` sees how large its values get,
-`fake_quantize` trains it as the integers that `int8` makes of it. `prune` makes masks over
-parameters; `sensitivity` says what each layer can stand, and `pick` how far to go in each. `shrink`
+`fake_quantize` trains it as the integers that `int8` makes of it; `equalize`, `adaround` and
+`correct_bias` make better ones of them without training. `factorize` makes thinner layers, `ranks`
+says which, `share` leaves kernels a few different numbers. `prune` makes masks over parameters;
+`sensitivity` says what each layer can stand, and `pick` how far to go in each. `shrink`
 takes whole channels out of a network, `trim` those that masks have emptied, `cut` does the same to
 any tree that follows its parameters. `distill` holds the losses between a student and its teacher;
 `pack` and `unpack` make one file of it all. `cards` says what a model is worth and costs, `changes`
@@ -25,6 +27,7 @@ from hcjax.artifact import pack, unpack
 from hcjax.changes import changes
 from hcjax.graph import (
     Model,
+    adaround,
     calibrate,
     correct_bias,
     cost,
@@ -60,6 +63,7 @@ __all__ = [
     "Model",
     "Shared",
     "accelerate",
+    "adaround",
     "calibrate",
     "cards",
     "changes",

@@ -1,5 +1,6 @@
 """One network, one graph, many readings: `trace` reads it, the others are readings of it."""
 
+from hcjax.graph.adaround import adaround
 from hcjax.graph.analysis import error_analysis
 from hcjax.graph.channels import Channels, channels
 from hcjax.graph.correction import correct_bias, mean_errors
@@ -22,6 +23,7 @@ __all__ = [
     "Model",
     "Op",
     "Ranges",
+    "adaround",
     "calibrate",
     "channels",
     "correct_bias",
