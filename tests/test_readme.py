@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+import hcjax
+
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
 
@@ -34,6 +36,16 @@ def test_the_notebook_trains_lenet_twice(capsys):
     text = capsys.readouterr().out
     assert "of 10,000 test examples otherwise than float" in text and "SQNR (dB)" in text
     assert names["second"].macs == 2_293_000 and names["second"].nonzeros > 400_000
+    before = names["model"].apply(names["model"].params, names["images"])
+    exec(compile(blocks("python")[6], "README.md", "exec"), names)
+    *_, error, size = capsys.readouterr().out.split()
+    assert float(error) < 0.05 and 100_000 < int(size) < 431_080 / 2 + 4096
+    whole, thin = (hcjax.cost(names[name]).macs for name in ("model", "thin"))
+    assert 0.4 * whole < thin <= 0.5 * whole
+    distance = lambda name: abs(
+        names[name].apply(names[name].params, names["images"]) - before
+    ).max()
+    assert distance("fine") < distance("rough")
 
 
 def test_the_first_two_commands_are_one_line_each_and_make_their_own_environment():
