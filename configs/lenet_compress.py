@@ -21,6 +21,7 @@ def get_config():
     config.prune.ramp = 0.6
     config.quantize.bits = 5
     config.quantize.activation_bits = 8
+    config.quantize.granularity = "tensor"
     config.quantize.epochs = 5.0
     config.quantize.learning_rate = 5e-4
     return config

@@ -49,8 +49,12 @@ def kernels(blob):
 def test_every_stage_is_a_file_that_says_what_belongs_to_it(made):
     files = networks(made[1])
     assert list(files) == [
-        "0-float.hcz", "1-pruned.hcz", "2-trimmed.hcz", "3-quantized.hcz", "4-quantized-trained.hcz",
-    ]  # fmt: skip
+        "0-float.hcz",
+        "1-pruned.hcz",
+        "2-trimmed.hcz",
+        "3-quantized.hcz",
+        "4-quantized-trained.hcz",
+    ]
     about = hcjax.unpack(files["4-quantized-trained.hcz"]).about
     assert about["class_names"] == ["ant", "bee", "cat"]
     assert about["data"]["source"] == "npz"

@@ -46,6 +46,14 @@ def test_the_notebook_trains_lenet_twice(capsys):
         names[name].apply(names[name].params, names["images"]) - before
     ).max()
     assert distance("fine") < distance("rough")
+    exec(compile(blocks("python")[7], "README.md", "exec"), names)
+    assert "2,293,000" in capsys.readouterr().out
+    kept = sum(int(m.sum()) for m in names["masks"].values() if m.ndim > 1)
+    assert kept == 430_500 - int(0.9 * 430_500 + 0.5)
+    assert hcjax.cost(names["small"]).macs < 0.5 * whole
+    assert names["logits"].shape == (128, 10) and (names["loss"] == 0).all()
+    back = hcjax.unpack(names["blob"])
+    assert (back.apply(back.params, names["images"]) == names["logits"]).all()
 
 
 def test_the_first_two_commands_are_one_line_each_and_make_their_own_environment():
