@@ -198,8 +198,10 @@ def table(cards: Sequence[Scorecard | Mapping], *, what: str = "stage") -> str:
         "file bytes": lambda r: f"{r['file_bytes']:,}",
         "ratio": lambda r: f"{r['ratio']:,.1f}×",
         "MACs": lambda r: f"{r['macs']:,}",
-        "CPU latency" if on_cpu else "latency": lambda r: _milliseconds(r["latency_seconds"]),
-        "images/s": lambda r: r["images_per_second"],
+        "CPU latency" if on_cpu else "latency": lambda r: _written(
+            r["latency_seconds"], "{:.3g} ms", 1e3
+        ),
+        "images/s": lambda r: _written(r["images_per_second"], "{:,.0f}"),
     }
     cells = {head: [cell(row) for row in rows] for head, cell in columns.items()}
     kept = {head: column for head, column in cells.items() if any(c is not None for c in column)}
@@ -213,8 +215,8 @@ def _difference(row: Mapping) -> str | None:
     return f"{100 * d:+.2f} %" if error is None else f"{100 * d:+.2f} ± {100 * error:.2f} %"
 
 
-def _milliseconds(seconds: float | None) -> str | None:
-    return None if seconds is None else f"{1e3 * seconds:.3g} ms"
+def _written(number: float | None, form: str, unit: float = 1) -> str | None:
+    return None if number is None else form.format(unit * number)
 
 
 def _check(model: Model, apply: Any, dataset: Dataset) -> None:

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 import hcjax
-from hcjax import saved
+from hcjax import saved, workdir
 from hcjax.errors import ArtifactError, CheckpointError, DataError
 from tests.digits import about, models, normalised
+from tests.graph.networks import randomized
 from tests.tiny import CLASSES, images, trained
 
 
@@ -26,6 +27,21 @@ def test_a_workdir_is_its_trained_network_with_all_that_is_known_of_it():
     logits = model.apply(model.params, (x.astype(np.float32) / 255 - mean) / std)
     np.testing.assert_allclose(logits, reference(x), rtol=1e-5, atol=1e-5)  # sums in another order
     assert hcjax.unpack(hcjax.pack(model)).about == found
+
+
+def test_the_batchnorm_of_a_workdir_is_folded(monkeypatch):
+    network = hcjax.models.create("resnet_tiny", input_shape=(8, 8, 1))
+    params, state = randomized(network.init(jax.random.key(0)))
+    one = np.ones(1, np.float32)
+    names = tuple("0123456789")
+    found = workdir.Trained(network.apply, params, state, names, (8, 8, 1), one, one, 4, {})
+    monkeypatch.setattr(saved.workdirs, "load", lambda path: found)
+    model, said = saved.load_any(Path(__file__).parent)
+    x = np.random.default_rng(0).normal(size=(3, 8, 8, 1)).astype(np.float32)
+    expected = network.apply(params, state, x, train=False)[0]
+    np.testing.assert_allclose(model.apply(model.params, x), expected, rtol=1e-3, atol=1e-3)
+    assert all(path.rsplit("/")[-1] in ("kernel", "bias") for path in model.params)
+    assert (said["data"], said["seed"]) == ({}, 0)
 
 
 def test_a_file_is_its_network_bit_for_bit(tmp_path):
