@@ -36,8 +36,13 @@ def test_the_notebook_trains_lenet_twice(capsys):
     text = capsys.readouterr().out
     assert "of 10,000 test examples otherwise than float" in text and "SQNR (dB)" in text
     assert names["second"].macs == 2_293_000 and names["second"].nonzeros > 400_000
-    before = names["model"].apply(names["model"].params, names["images"])
     exec(compile(blocks("python")[6], "README.md", "exec"), names)
+    text = capsys.readouterr().out.split()
+    assert text[0] == "accuracy" and int(text[-1]) == 43_050  # of 430,500 weights in kernels
+    pruned = sum(int((~mask).sum()) for mask in names["masks"].values())
+    assert 0.9 * 430_500 <= pruned < 430_500
+    before = names["model"].apply(names["model"].params, names["images"])
+    exec(compile(blocks("python")[7], "README.md", "exec"), names)
     *_, error, size = capsys.readouterr().out.split()
     assert float(error) < 0.05 and 100_000 < int(size) < 431_080 / 2 + 4096
     whole, thin = (hcjax.cost(names[name]).macs for name in ("model", "thin"))
@@ -46,7 +51,7 @@ def test_the_notebook_trains_lenet_twice(capsys):
         names[name].apply(names[name].params, names["images"]) - before
     ).max()
     assert distance("fine") < distance("rough")
-    exec(compile(blocks("python")[7], "README.md", "exec"), names)
+    exec(compile(blocks("python")[8], "README.md", "exec"), names)
     assert "2,293,000" in capsys.readouterr().out
     kept = sum(int(m.sum()) for m in names["masks"].values() if m.ndim > 1)
     assert kept == 430_500 - int(0.9 * 430_500 + 0.5)

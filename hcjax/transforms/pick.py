@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from hcjax.errors import ConfigError
-from hcjax.transforms.changes import CHANGES
+from hcjax.transforms.levels import CHANGES
 from hcjax.transforms.sensitivity import Sensitivity
 
 

@@ -21,7 +21,7 @@ from hcjax.graph import layers, qtensor
 from hcjax.graph import values as values_of
 from hcjax.graph.cost import aligned
 from hcjax.graph.model import LAYERS, Model, layer_of
-from hcjax.transforms.changes import CHANGES, Change
+from hcjax.transforms.levels import CHANGES, Change
 
 
 class Row(NamedTuple):

@@ -1,4 +1,4 @@
-"""What can be done to a kernel by degrees, for `sensitivity`: a change is a function and a line."""
+"""Levels of what can be done to a kernel, for `sensitivity`: a change is a function and a line."""
 
 from __future__ import annotations
 
