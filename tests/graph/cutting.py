@@ -35,10 +35,10 @@ def grouped(p, x):
 
 @written({"a": (1, 1, 3, 8), "b": (3, 3, 4, 8), "c": (1, 1, 8, 8), "d": (8, 10)})
 def shuffled(p, x):
-    """Channels of two groups, shuffled between two convolutions of groups."""
-    y = jax.nn.relu(conv(conv(x, p["a"]), p["b"], feature_group_count=2))
-    y = y.reshape(*y.shape[:3], 2, 4).swapaxes(3, 4).reshape(y.shape)
-    return conv(y, p["c"]).max((1, 2)) @ p["d"]
+    """Channels that are shuffled before and after a convolution of two groups."""
+    shuffle = lambda y: y.reshape(*y.shape[:3], 2, 4).swapaxes(3, 4).reshape(y.shape)
+    y = jax.nn.relu(conv(shuffle(conv(x, p["a"])), p["b"], feature_group_count=2))
+    return conv(shuffle(y), p["c"]).max((1, 2)) @ p["d"]
 
 
 @written({"a": (3, 3, 3, 12), "b": (3, 3, 1, 24), "c": (24 * 36, 10)})

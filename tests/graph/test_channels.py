@@ -43,7 +43,7 @@ def test_a_network_without_channels_is_that_with_their_slices_zero(name, folded)
 SETTINGS = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 
 
-@settings(max_examples=12, **SETTINGS)
+@settings(max_examples=8, **SETTINGS)
 @given(name=st.sampled_from(["gated", "padded", "shuffled", "dense"]), seed=st.integers(0, 999))
 def test_any_channels_may_go(name, seed):
     model, images = traced(name)
@@ -73,6 +73,17 @@ def test_channels_first_own_a_run_of_them():
     # channel 0 is output 0, and 11 of the reversed half; depthwise makes two of each
     expected = [*range(72), *range(22 * 36, 24 * 36)]
     assert rows[0].tolist() == expected
+
+
+def test_an_axis_that_is_split_is_cut_alike_in_each_part():
+    model, _ = traced("shuffled")
+    first, second, third = channels(model).groups
+    # shuffled, 0 4 | 1 5 | 2 6 | 3 7, and then two groups that lose the same places
+    assert sizes(first) == {("a", 3): (2, 4), ("b", 2): (2, 2)}
+    assert first.slices[0].indices.tolist() == [[0, 2, 4, 6], [1, 3, 5, 7]]
+    assert second.slices[0].indices.tolist() == [[0, 4], [1, 5], [2, 6], [3, 7]]
+    assert second.slices[1].indices.tolist() == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert len(third.channels) == 8
 
 
 def test_residual_branches_are_one_group_and_padded_shortcuts_an_offset():

@@ -1,7 +1,5 @@
 """shrink and cut: smaller networks that are what they should be, and trees that follow them."""
 
-import functools
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -14,6 +12,7 @@ from hcjax.graph import channels
 from tests.graph.cutting import check_cut, logits, traced
 from tests.graph.networks import randomized
 
+STATS = "batch_stats"
 SHRUNK = ("linen", "nnx", "haiku mobilenet", "dense", "lenet5", "resnet20", "nin_tiny", "fast_cnn")
 
 
@@ -98,7 +97,7 @@ def test_select_says_whose_outputs_are_cut():
 
 
 def test_a_shrunk_network_goes_on_to_integers_and_a_file():
-    model, images = traced("resnet_tiny")
+    model, images = traced("nnx")
     small = hcjax.fold(hcjax.shrink(model, macs=0.5))
     expected = logits(small, small.params, images)
     fake = hcjax.fake_quantize(small, hcjax.calibrate(small, images, method="minmax"))
@@ -109,7 +108,7 @@ def test_a_shrunk_network_goes_on_to_integers_and_a_file():
     same = hcjax.unpack(hcjax.pack(whole))
     np.testing.assert_array_equal(got, logits(same, same.params, images))
     again = hcjax.shrink(hcjax.unpack(hcjax.pack(small)), keep=0.5)
-    assert hcjax.cost(again).macs < hcjax.cost(small).macs / 2
+    assert hcjax.cost(again).macs <= hcjax.cost(small).macs / 2
     gradients = jax.grad(lambda p: (small.apply(p, images) ** 2).sum())(small.params)
     assert all(np.abs(g).max() > 0 for g in jax.tree.leaves(gradients))
 
@@ -129,37 +128,35 @@ def test_optimiser_state_and_the_users_own_network_are_cut_alike():
     net, images = Narrow(), jax.random.normal(jax.random.key(0), (4, 8, 8, 3))
     variables = randomized(jax.jit(net.init)(jax.random.key(0), images))
     tx = optax.adam(1e-2)
+    state = randomized(tx.init(variables["params"]), 1)  # moments as after some steps
+    model = hcjax.trace(net.apply, variables, images, frozen="batch_stats/.*")
+    small = hcjax.shrink(model, keep=0.5, scope="uniform")
+    kept = {(c.path, c.axis): c.kept for c in small.cut}
+    cut = hcjax.cut(variables, small.cut)
+    cut_state = hcjax.cut(state, small.cut, root="params")
+    narrow = Narrow((4, 3))
+    expected = logits(small, small.params, images)
+    np.testing.assert_allclose(jax.jit(narrow.apply)(cut, images), expected, atol=1e-5)
+    rows, columns = (kept["params/Conv_1/kernel", a] for a in (2, 3))
+    for of in ("mu", "nu"):
+        moment = getattr(state[0], of)["Conv_1"]["kernel"]
+        expected = np.asarray(moment)[:, :, rows][..., columns]
+        np.testing.assert_array_equal(getattr(cut_state[0], of)["Conv_1"]["kernel"], expected)
 
-    @functools.partial(jax.jit, static_argnums=0)
-    def step(net, variables, state):
+    @jax.jit
+    def step(variables, state):
         def loss(params):
-            out, new = net.apply(
-                variables | {"params": params}, images, True, mutable="batch_stats"
-            )
+            out, new = narrow.apply({**variables, "params": params}, images, True, mutable=STATS)
             return (out**2).mean(), new
 
         gradients, new = jax.grad(loss, has_aux=True)(variables["params"])
         updates, state = tx.update(gradients, state)
         return {"params": optax.apply_updates(variables["params"], updates), **new}, state
 
-    variables, state = step(net, variables, tx.init(variables["params"]))
-    model = hcjax.trace(net.apply, variables, images, frozen="batch_stats/.*")
-    small = hcjax.shrink(model, keep=0.5, scope="uniform")
-    narrow = Narrow((4, 3))
-    cut = hcjax.cut(variables, small.cut)
-    cut_state = hcjax.cut(state, small.cut, root="params")
-    expected = logits(small, small.params, images)
-    np.testing.assert_allclose(jax.jit(narrow.apply)(cut, images), expected, atol=1e-5)
-    moment = state[0].mu["Conv_1"]["kernel"]
-    kept = {(c.path, c.axis): c.kept for c in small.cut}
-    rows, columns = (kept["params/Conv_1/kernel", a] for a in (2, 3))
-    expected = np.asarray(moment)[:, :, rows][..., columns]
-    np.testing.assert_array_equal(cut_state[0].mu["Conv_1"]["kernel"], expected)
-    assert cut_state[0].count == 1
-    again, after = step(narrow, cut, cut_state)
-    assert after[0].count == 2
+    trained, state = step(cut, cut_state)
+    assert state[0].count == 1
     shapes = jax.tree.map(jnp.shape, jax.eval_shape(narrow.init, jax.random.key(0), images))
-    assert jax.tree.map(jnp.shape, again) == shapes
+    assert jax.tree.map(jnp.shape, trained) == shapes
 
 
 def test_cuts_follow_one_another():

@@ -128,3 +128,19 @@ def test_a_layer_keeps_a_channel_and_a_constant_network_stays_one():
     np.testing.assert_allclose(
         logits(small, small.params, images), logits(model, dead, images), rtol=1e-5
     )
+
+
+def test_what_only_the_empty_reads_goes_too():
+    a, b, c = jnp.ones((3, 4)), jnp.ones((4, 5)), jnp.arange(50.0).reshape(5, 10)
+    b = b.at[0, 1:].set(0)  # unit 0 is read by unit 0 alone, and that by nobody
+    params = {"a": a, "b": b, "c": c.at[0].set(0)}
+    images = jax.random.normal(jax.random.key(0), (4, 3))
+    model = hcjax.trace(
+        lambda p, x: jnp.tanh(jnp.tanh(x @ p["a"]) @ p["b"]) @ p["c"], params, images
+    )
+    small = hcjax.trim(model)
+    assert {p: leaf.shape for p, leaf in small.params.items()} == {
+        "a": (3, 3), "b": (3, 4), "c": (4, 10)
+    }  # fmt: skip
+    assert [cut.kept for cut in small.cut if cut.path == "a"] == [(1, 2, 3)]
+    check_same(model, small, images)
