@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import jax
 import pytest
 
 import hcjax
@@ -43,6 +44,11 @@ def test_the_notebook_trains_lenet_twice(capsys):
     assert 0.9 * 430_500 <= pruned < 430_500
     before = names["model"].apply(names["model"].params, names["images"])
     exec(compile(blocks("python")[7], "README.md", "exec"), names)
+    part, size, trimmed = map(float, capsys.readouterr().out.split())
+    assert 0.15 < part < 0.5 and trimmed < size < 20_000
+    moments = jax.tree.map(lambda leaf: leaf.shape, names["opt_state"][0].mu)
+    assert moments == jax.tree.map(lambda leaf: leaf.shape, names["small"].params)
+    exec(compile(blocks("python")[8], "README.md", "exec"), names)
     *_, error, size = capsys.readouterr().out.split()
     assert float(error) < 0.05 and 100_000 < int(size) < 431_080 / 2 + 4096
     whole, thin = (hcjax.cost(names[name]).macs for name in ("model", "thin"))
@@ -51,7 +57,7 @@ def test_the_notebook_trains_lenet_twice(capsys):
         names[name].apply(names[name].params, names["images"]) - before
     ).max()
     assert distance("fine") < distance("rough")
-    exec(compile(blocks("python")[8], "README.md", "exec"), names)
+    exec(compile(blocks("python")[9], "README.md", "exec"), names)
     assert "2,293,000" in capsys.readouterr().out
     kept = sum(int(m.sum()) for m in names["masks"].values() if m.ndim > 1)
     assert kept == 430_500 - int(0.9 * 430_500 + 0.5)

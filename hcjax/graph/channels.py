@@ -111,8 +111,9 @@ def channels(model: Model) -> Channels:
                     made_by.append(paths[number])
         if slices:
             groups.append(Group(members, tuple(slices), tuple(made_by)))
+    why = c.why()
     kept = {
-        (path, a): _why(c, c.axes[number][a])
+        (path, a): _why(why, c.roots(c.axes[number][a]))
         for number, path in paths.items()
         for a, along in enumerate(axes[number])
         if not along.any()
@@ -138,7 +139,7 @@ def _indices(along: np.ndarray, members: np.ndarray) -> np.ndarray:
     return at[np.argsort(along[at], kind="stable")].reshape(len(members), -1)
 
 
-def _why(c: Classes, nodes: np.ndarray) -> str:
+def _why(why: dict[int, str], roots: np.ndarray) -> str:
     """Returns why an axis is kept."""
-    reasons = [c.why[root] for root in c.roots(nodes).tolist()]
-    return next((why for why in reasons if why != c.why[0]), c.why[0])
+    reasons = [why[root] for root in roots.tolist()]
+    return next((reason for reason in reasons if reason != why[0]), why[0])

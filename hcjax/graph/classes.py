@@ -30,22 +30,25 @@ class Classes:
     """
 
     def __init__(self, leaves: Mapping[int, tuple[int, ...]]):
-        self.why = {0: "it holds no channels"}  # first node of a kept class -> reason
+        self._why = {0: "it holds no channels"}  # a node of a kept class -> reason
         self._above = np.zeros(1, np.int64)  # another node of the same class, lower or itself
+        self._count = 1
         # number -> nodes of each axis; None: its rank is not known
         self.axes: dict[int, Axes | None] = {
             number: tuple(self.fresh(n) for n in shape) for number, shape in leaves.items()
         }
-        self._leaves = len(self._above)  # nodes below are indices of parameters and constants
+        self._leaves = self._count  # nodes below are indices of parameters and constants
         self.carried = set(leaves)  # numbers that are zero where a parameter's slice is
         self.reads: list[Read] = []
         self.made: set[int] = set()  # first nodes of the axes along which kernels make channels
 
     def fresh(self, count: int) -> np.ndarray:
         """Returns new nodes, each a class of its own."""
-        new = np.arange(len(self._above), len(self._above) + count)
-        self._above = np.concatenate([self._above, new])
-        return new
+        first, self._count = self._count, self._count + count
+        if self._count > len(self._above):
+            more = np.arange(len(self._above), 2 * self._count)
+            self._above = np.concatenate([self._above, more])
+        return np.arange(first, self._count)
 
     def roots(self, nodes: np.ndarray) -> np.ndarray:
         """Returns the first node of each node's class."""
@@ -57,23 +60,32 @@ class Classes:
 
     def same(self, left: np.ndarray, right: np.ndarray) -> None:
         """Makes one class of each pair of nodes, of arrays that broadcast."""
-        a, b = np.broadcast_arrays(self.roots(left), self.roots(right))
-        for pair in np.unique(np.stack([a[a != b], b[a != b]], 1), axis=0):
-            low, high = np.sort(self.roots(pair)).tolist()
-            if low != high:
-                self._above[high] = low
-                if high in self.why:
-                    self.why.setdefault(low, self.why.pop(high))
+        while True:
+            a, b = np.broadcast_arrays(self.roots(left), self.roots(right))
+            if (differ := a != b).any():  # a root with two lower ones takes one now, one next time
+                a, b = a[differ], b[differ]
+                self._above[np.maximum(a, b)] = np.minimum(a, b)
+            else:
+                return
 
     def keep(self, nodes: np.ndarray, why: str) -> np.ndarray:
         """Keeps nodes for a reason, unless they have one, and returns them."""
         for root in np.unique(self.roots(nodes)).tolist():
-            self.why.setdefault(root, why)
+            self._why.setdefault(root, why)
         return nodes
 
     def free(self, nodes: np.ndarray) -> np.ndarray:
         """Returns of each node whether it may be cut."""
-        return ~np.isin(self.roots(nodes), list(self.why))
+        return ~np.isin(self.roots(nodes), self.roots(np.array(list(self._why))))
+
+    def why(self) -> dict[int, str]:
+        """Returns the reason of each class that is kept, by its first node."""
+        found: dict[int, str] = {}
+        for root, why in zip(
+            self.roots(np.array(list(self._why))), self._why.values(), strict=True
+        ):
+            found.setdefault(int(root), why)
+        return found
 
     def summed(self, op: Op, axes: tuple[int, int], left: np.ndarray, right: np.ndarray) -> None:
         """Couples the nodes that a layer sums over, of axes `axes` of its operands.

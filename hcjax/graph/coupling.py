@@ -129,14 +129,13 @@ def _windows(c: Classes, op: Op, x: Axes) -> Axes:
 
 
 def _broadcast(c: Classes, op: Op, x: Axes) -> Axes:
-    sizes = op.sizes(1)
-    found = [c.fresh(n) for n in sizes]
+    sizes, found = op.sizes(1), {}
     for a, nodes in zip(op.params["broadcast_dimensions"], x, strict=True):
         if len(nodes) == sizes[a]:
             found[a] = nodes
         else:
             c.keep(nodes, f"{where(op)} repeats it")
-    return tuple(found)
+    return tuple(found[a] if a in found else c.fresh(n) for a, n in enumerate(sizes))
 
 
 def _transposed(c: Classes, op: Op, x: Axes) -> Axes:
