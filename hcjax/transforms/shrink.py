@@ -81,8 +81,7 @@ def shrink(
     found = channels(model)
     groups = _selected(model, found.groups, select)
     if not groups:
-        why = "; ".join(f"{path}, axis {a}: {why}" for (path, a), why in found.kept.items())
-        raise ConfigError(f"there is nothing that may be cut: {why or 'nothing is selected'}")
+        raise ConfigError(f"there is nothing that may be cut: {_reasons(found.kept)}")
     rated = _scores(model, groups, scores)
     units = ranking.units(groups, rated, scope=scope, round_to=round_to, least=least)
     if macs is None:
@@ -107,6 +106,15 @@ def _check(keep, macs, scope, round_to, least) -> None:
             raise ConfigError(f"{name} must be a whole number >= 1, got {value}")
     if scope not in ranking.SCOPES:
         raise ConfigError(f"scope must be one of {', '.join(ranking.SCOPES)}, got {scope!r}")
+
+
+def _reasons(kept: dict[tuple[str, int], str]) -> str:
+    """Returns why axes are kept, each reason with a few of them."""
+    by_reason: dict[str, list[str]] = {}
+    for (path, axis), why in kept.items():
+        by_reason.setdefault(why, []).append(f"{path} axis {axis}")
+    parts = [f"{why}: {', '.join(axes[:3])}" for why, axes in by_reason.items()]
+    return "; ".join(parts) or "nothing is selected"
 
 
 def _selected(model: Model, groups: Sequence[Group], select: Any) -> list[Group]:
