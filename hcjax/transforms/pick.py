@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import math
 import re
 from collections.abc import Sequence
 
@@ -24,7 +24,7 @@ def pick(
     network's loss rises least for what is saved: (rise of nll) / (size or MACs saved), on the lower
     convex hull of each layer's curve, as if the rises of layers added up. Of these steps
 
-    - size, macs: takes the first that is within the budget;
+    - size, macs: takes that of the least rise, of those within the budget;
     - accuracy: takes the last (saving size) at which the network, all layers changed together, is
       measured to have it. That is searched by halving.
 
@@ -72,29 +72,32 @@ def pick(
     ((budget, most),) = given.items()
     left = [CHANGES[found.against].left(level) for level in found.levels]
     whole = [row.macs if budget == "macs" else row.size for row in found.rows]
-    steps = _path([[part * all_of_it for part in left] for all_of_it in whole],
-                  [list(itertools.accumulate(row.nll, max)) for row in found.rows])  # fmt: skip
+    costs = [[part * all_of_it for part in left] for all_of_it in whole]
+    harms = [row.nll for row in found.rows]
+    steps = _path(costs, harms)
     if budget == "accuracy":
         chosen = _strongest(found, steps, most)
     else:
-        parts = [
-            sum(left[i] * w for i, w in zip(step, whole, strict=True)) / sum(whole)
-            for step in steps
-        ]
-        chosen = next((step for step, part in zip(steps, parts, strict=True) if part <= most), None)
-        if chosen is None:
+
+        def total(table, step):
+            return sum(row[i] for row, i in zip(table, step, strict=True))
+
+        within = [step for step in steps if total(costs, step) <= most * sum(whole)]
+        if not within:
+            part = total(costs, steps[-1]) / sum(whole)
             raise ConfigError(
-                f"{budget}={most} cannot be met: at the strongest levels {parts[-1]:.4f} is left"
+                f"{budget}={most} cannot be met: at the strongest levels {part:.4f} is left"
             )
+        chosen = min(within, key=lambda step: total(harms, step))
     names = [row.path if found.against == "sparsity" else row.layer for row in found.rows]
     return {re.escape(n): found.levels[i] for n, i in zip(names, chosen, strict=True)}
 
 
 def _path(costs: Sequence[Sequence[float]], harms: Sequence[Sequence[float]]) -> list[tuple]:
-    """Returns the levels of all layers after each step, as indices; costs fall, harms rise."""
+    """Returns the levels of all layers after each step, as indices; costs fall along a row."""
     moves = []
     for layer, (cost, harm) in enumerate(zip(costs, harms, strict=True)):
-        at, rate = 0, 0.0
+        at, rate = 0, -math.inf
         while at < len(cost) - 1:
             further = range(at + 1, len(cost))
             lowest, at = min(((harm[j] - harm[at]) / (cost[at] - cost[j]), j) for j in further)

@@ -96,7 +96,7 @@ def test_the_optimiser_begins_anew_with_weights_that_come_and_sees_sparse_gradie
     inner = optax.chain(optax.clip_by_global_norm(1e3), optax.adam(0.1))
     tx = prune.rigl(inner, sparsity=0.7, key=jax.random.key(1), every=4)
     came_at_all = 0
-    for step, (_, grads, before, after, _) in enumerate(follow(tx, 13)):
+    for step, (_, grads, before, after, params) in enumerate(follow(tx, 13)):
         for moment, decay, power in (("mu", 0.9, 1), ("nu", 0.999, 2)):
             old, new = (optax.tree.get(s.inner, moment) for s in (before, after))
             for name in SHAPES:
@@ -106,6 +106,7 @@ def test_the_optimiser_begins_anew_with_weights_that_come_and_sees_sparse_gradie
                 expected = np.where(now & ~was, 0, expected)
                 np.testing.assert_allclose(new[name], expected, rtol=1e-5, atol=1e-7)
                 came_at_all += (now & ~was).sum() if step else 0
+                assert not np.asarray(params[name])[now & ~was].any()  # old moments move nothing
         assert optax.tree.get(after.inner, "count") == step + 1
     assert came_at_all > 20
 
