@@ -24,9 +24,9 @@ def pick(
     network's loss rises least for what is saved: (rise of nll) / (size or MACs saved), on the lower
     convex hull of each layer's curve, as if the rises of layers added up. Of these steps
 
-    - size, macs: takes that of the least rise, of those within the budget;
+    - size, macs: takes the one of the least rise, of those within the budget;
     - accuracy: takes the last (saving size) at which the network, all layers changed together, is
-      measured to have it. That is searched by halving.
+      measured to have it, found by halving; then further steps of single layers that leave it so.
 
     Args:
       found: from `sensitivity`.
@@ -74,27 +74,24 @@ def pick(
     whole = [row.macs if budget == "macs" else row.size for row in found.rows]
     costs = [[part * all_of_it for part in left] for all_of_it in whole]
     harms = [row.nll for row in found.rows]
-    steps = _path(costs, harms)
+    moves = _moves(costs, harms)
     if budget == "accuracy":
-        chosen = _strongest(found, steps, most)
+        chosen = _strongest(found, moves, most)
     else:
-
-        def total(table, step):
-            return sum(row[i] for row, i in zip(table, step, strict=True))
-
-        within = [step for step in steps if total(costs, step) <= most * sum(whole)]
+        steps = [_after(moves[:i], len(costs)) for i in range(len(moves) + 1)]
+        parts = [_total(costs, step) / sum(whole) for step in steps]
+        within = [step for step, part in zip(steps, parts, strict=True) if part <= most]
         if not within:
-            part = total(costs, steps[-1]) / sum(whole)
             raise ConfigError(
-                f"{budget}={most} cannot be met: at the strongest levels {part:.4f} is left"
+                f"{budget}={most} cannot be met: at the strongest levels {parts[-1]:.4f} is left"
             )
-        chosen = min(within, key=lambda step: total(harms, step))
+        chosen = min(within, key=lambda step: _total(harms, step))
     names = [row.path if found.against == "sparsity" else row.layer for row in found.rows]
     return {re.escape(n): found.levels[i] for n, i in zip(names, chosen, strict=True)}
 
 
-def _path(costs: Sequence[Sequence[float]], harms: Sequence[Sequence[float]]) -> list[tuple]:
-    """Returns the levels of all layers after each step, as indices; costs fall along a row."""
+def _moves(costs: Sequence[Sequence[float]], harms: Sequence[Sequence[float]]) -> list[tuple]:
+    """Returns (layer, its next level) as indices, in order; costs fall along a row."""
     moves = []
     for layer, (cost, harm) in enumerate(zip(costs, harms, strict=True)):
         at, rate = 0, -math.inf
@@ -103,23 +100,36 @@ def _path(costs: Sequence[Sequence[float]], harms: Sequence[Sequence[float]]) ->
             lowest, at = min(((harm[j] - harm[at]) / (cost[at] - cost[j]), j) for j in further)
             rate = max(rate, lowest)  # in order, whatever rounding says
             moves.append((rate, layer, at))
-    steps = [(0,) * len(costs)]
-    for _, layer, at in sorted(moves):
-        steps.append((*steps[-1][:layer], at, *steps[-1][layer + 1 :]))
-    return steps
+    return [(layer, at) for _, layer, at in sorted(moves)]
 
 
-def _strongest(found: Sensitivity, steps: list[tuple], accuracy: float) -> tuple:
-    """Returns the last of the steps that has an accuracy, measured; by halving."""
+def _after(moves: Sequence[tuple], layers: int) -> list[int]:
+    """Returns the level of each layer after some moves."""
+    levels = dict(moves)  # the last of each layer counts
+    return [levels.get(layer, 0) for layer in range(layers)]
 
-    def measured(step):
-        return found.measure([found.levels[i] for i in step])[0]
 
-    least = measured(steps[0])
+def _total(table: Sequence[Sequence[float]], levels: Sequence[int]) -> float:
+    return sum(row[level] for row, level in zip(table, levels, strict=True))
+
+
+def _strongest(found: Sensitivity, moves: list[tuple], accuracy: float) -> list[int]:
+    """Returns the level of each layer after as many moves as leave an accuracy, measured."""
+
+    def measured(moves):
+        return found.measure([found.levels[i] for i in _after(moves, len(found.rows))])[0]
+
+    least = measured([])
     if least < accuracy:
         raise ConfigError(f"accuracy={accuracy} cannot be met: at the mildest levels it is {least}")
-    good, bad = 0, len(steps)
+    good, bad = 0, len(moves) + 1
     while bad - good > 1:
         middle = (good + bad) // 2
-        good, bad = (middle, bad) if measured(steps[middle]) >= accuracy else (good, middle)
-    return steps[good]
+        good, bad = (middle, bad) if measured(moves[:middle]) >= accuracy else (good, middle)
+    taken, done = moves[:good], set()
+    for layer, level in moves[good:]:
+        if layer not in done and measured([*taken, (layer, level)]) >= accuracy:
+            taken = [*taken, (layer, level)]
+        else:
+            done.add(layer)
+    return _after(taken, len(found.rows))
