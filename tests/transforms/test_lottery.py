@@ -11,6 +11,8 @@ from hcjax.errors import ConfigError
 from hcjax.transforms import prune
 from tests.tiny import images as tiny_images
 
+pytestmark = pytest.mark.usefixtures("cached")
+
 
 def draw(seed, ties=False):
     rng = np.random.default_rng(seed)
@@ -89,7 +91,7 @@ def test_fit_trains_tickets():
         tx = optax.chain(optax.adam(1e-2), prune.masked(masks))
         return hcjax.fit(
             apply, params, data, state=state, loss=hcjax.losses.cross_entropy, tx=tx,
-            steps=20 - step, batch_size=16, key=jax.random.key(1), quiet=True,
+            steps=20 - step, batch_size=16, key=jax.random.key(1), quiet=True, accelerate=False,
         ).params  # fmt: skip
 
     found = prune.lottery(train, params, rounds=2, rate=0.5, rewind_to=4)
