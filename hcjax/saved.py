@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from hcjax import workdir as workdirs
 from hcjax.artifact import unpack
-from hcjax.errors import ArtifactError, DataError
+from hcjax.errors import ArtifactError, CheckpointError, DataError
 from hcjax.graph import Model, fold, trace
 from hcjax.models import inference
 
@@ -40,6 +40,11 @@ def load_any(path: str | Path) -> tuple[Model, dict[str, Any]]:
     """
     path = Path(path).expanduser()
     if path.is_dir():
+        packed = sorted(file.name for file in path.glob(f"*{SUFFIX}"))
+        if packed and _networks(path)[0] != path:
+            raise CheckpointError(
+                f"{path} holds no run; name one of its files: {', '.join(packed)}"
+            )
         found = workdirs.load(path)
         images = jnp.zeros((1, *found.image_shape))
         model = fold(trace(inference(found.apply, found.state), found.params, images))

@@ -19,7 +19,8 @@ def test_a_workdir_is_its_trained_network_with_all_that_is_known_of_it():
     reference = hcjax.load(trained())
     assert found == model.about
     assert found["class_names"] == list(CLASSES)
-    assert found["data"] == reference.config["data"] and found["data"]["source"] == "npz"
+    said = {k: v for k, v in reference.config["data"].items() if v is not None}
+    assert found["data"] == said and said["source"] == "npz"
     assert found["seed"] == reference.config["seed"]
     mean, std = (np.asarray(found[k], np.float32) for k in ("mean", "std"))
     np.testing.assert_array_equal(mean, reference.mean)
@@ -96,7 +97,10 @@ def test_what_is_damaged_or_missing_is_named(tmp_path):
         saved.load_any(tmp_path / "a.hcz")
     with pytest.raises(ArtifactError, match=r"b\.hcz: No such file"):
         saved.load_any(tmp_path / "b.hcz")
-    with pytest.raises(CheckpointError, match="holds no run"):
+    with pytest.raises(CheckpointError, match=r"holds no run; name one of its files: a\.hcz"):
+        saved.load_any(tmp_path)
+    (tmp_path / "a.hcz").unlink()
+    with pytest.raises(CheckpointError, match="holds no run: there is no folder checkpoints"):
         saved.load_any(tmp_path)
 
 

@@ -77,6 +77,7 @@ def error_analysis(
     *,
     bits: Bits = 8,
     activation_bits: Bits | None = None,
+    granularity: str = "channel",
     batch_size: int = 250,
 ) -> ErrorAnalysis:
     """Returns how much each layer loses by quantization, in its output and in accuracy.
@@ -87,7 +88,7 @@ def error_analysis(
       images: float array [N, ...], N >= 1, normalised as the model takes them; not the test part,
         if anything is chosen by what comes out.
       labels: int[N].
-      bits, activation_bits: as in `fake_quantize`.
+      bits, activation_bits, granularity: as in `fake_quantize`.
       batch_size: images at a time.
 
     Returns:
@@ -116,7 +117,8 @@ def error_analysis(
         raise ValueError(
             f"{len(images)} images and {len(labels)} labels; expected as many, and some"
         )
-    quantized, builder = fake.build(model, ranges, bits=bits, activation_bits=activation_bits)
+    options = {"bits": bits, "activation_bits": activation_bits, "granularity": granularity}
+    quantized, builder = fake.build(model, ranges, **options)
     found = _layers(model, builder)
     parts = [slice(i, i + batch_size) for i in range(0, len(images), batch_size)]
 

@@ -95,6 +95,10 @@ def test_more_bits_are_nearer_everywhere(found):
     for few, many in zip(made.rows, better.rows, strict=True):
         assert many.sqnr > few.sqnr + 15 and many.bits == 8
     assert abs(better.drop) <= 0.01
+    coarse = hcjax.error_analysis(model, ranges, images, labels, bits=4, granularity="tensor")
+    assert [row.bits for row in coarse.rows] == [4] * 4 and coarse.rows[0].sqnr < better.rows[
+        0
+    ].sqnr
     mixed = hcjax.error_analysis(model, ranges, images, labels, bits={"conv.*": 4})
     assert [row.bits for row in mixed.rows] == [4, 4, 8, 8]
 
