@@ -72,10 +72,10 @@ def adaround(
     Example:
       >>> from hcjax.graph import calibrate, fake_quantize, trace
       >>> images = jnp.ones((8, 3))
-      >>> params = {"w": jnp.array([[0.4], [0.4], [1.0]])}
+      >>> params = {"w": jnp.array([[0.45], [0.3], [1.0]])}
       >>> model = trace(lambda p, x: x @ p["w"], params, images)
       >>> fake = fake_quantize(model, calibrate(model, images), bits=2, activation_bits=8)
-      >>> fake.apply(fake.params, images)[0].tolist()  # 1.8, each weight to the nearest
+      >>> fake.apply(fake.params, images)[0].tolist()  # of 1.75: each to the nearest
       [1.0]
       >>> best = adaround(model, fake, images, key=jax.random.key(0), steps=100)
       >>> best.apply(best.params, images)[0].tolist()

@@ -14,7 +14,7 @@ import numpy as np
 from jax import lax
 
 from hcjax.graph.factors import Layer
-from hcjax.graph.model import Graph, Model, Op, Size, free, reaching
+from hcjax.graph.model import Model, Op, Size, free, reaching
 from hcjax.graph.ops import defined
 from hcjax.graph.ranks import Rank, chosen
 
@@ -94,8 +94,9 @@ def factorize(
     used = {i for op in ops for i in op.inputs} | {model.graph.logits}
     params = {path: number for number, path in paths.items() if number in used}
     constants = {n: v for n, v in model.graph.constants.items() if n in used}
-    graph = Graph(tuple(ops), model.graph.images, model.graph.logits, params, constants)
-    kept = {path: leaves[path] for path in params}
+    frozen = tuple(held for held in model.graph.frozen if held[1] in used)
+    changes = {"ops": tuple(ops), "params": params, "constants": constants, "frozen": frozen}
+    graph, kept = model.graph._replace(**changes), {path: leaves[path] for path in params}
     return model.replace(graph=graph, params=kept, paths=tuple(sorted(kept)))
 
 
