@@ -158,32 +158,32 @@ def get_config() -> ConfigDict:
     # those of `train` and `optim`. The rest is as in the other sections.
     config.distill = distill = ConfigDict()
     distill.epochs = placeholder(float)  # of the student
-    distill.learning_rate = placeholder(float)
+    distill.learning_rate = placeholder(float)  # the peak, > 0
     distill.weight = 0.9  # of the teacher's logits in the loss of every stage, in [0, 1]
     distill.temperature = 4.0  # > 0
     # The network that stage "distill" trains instead of the teacher: keys as in `model`.
     config.student = student = ConfigDict()
-    student.name = placeholder(str)
-    student.activation = placeholder(str)
-    student.dropout = placeholder(float)
-    student.filters = placeholder(_EITHER)
-    student.hidden = placeholder(_EITHER)
-    student.width = placeholder(int)
+    student.name = placeholder(str)  # a key of hcjax.models.MODELS
+    student.activation = placeholder(str)  # as in `model`
+    student.dropout = placeholder(float)  # as in `model`
+    student.filters = placeholder(_EITHER)  # as in `model`
+    student.hidden = placeholder(_EITHER)  # as in `model`
+    student.width = placeholder(int)  # as in `model`
     config.prune = prune = ConfigDict()
-    prune.epochs = placeholder(float)
-    prune.learning_rate = placeholder(float)
+    prune.epochs = placeholder(float)  # of its training; >= 0
+    prune.learning_rate = placeholder(float)  # the peak, > 0
     prune.sparsity = placeholder(float)  # of all kernels together, in [0, 1)
     prune.scope = placeholder(str)  # "global", "uniform" or "erk"
     prune.ramp = placeholder(float)  # share of the steps until the sparsity is reached, in (0, 1]
     config.shrink = shrink = ConfigDict()
-    shrink.epochs = placeholder(float)
-    shrink.learning_rate = placeholder(float)
+    shrink.epochs = placeholder(float)  # of its training; >= 0
+    shrink.learning_rate = placeholder(float)  # the peak, > 0
     shrink.keep = placeholder(float)  # share of the channels that stays, in (0, 1]
     shrink.macs = placeholder(float)  # or share of the MACs, in (0, 1]
     shrink.round_to = placeholder(int)  # channel counts are multiples of it, >= 1
     config.quantize = quantize = ConfigDict()
-    quantize.epochs = placeholder(float)
-    quantize.learning_rate = placeholder(float)
+    quantize.epochs = placeholder(float)  # of its training; >= 0
+    quantize.learning_rate = placeholder(float)  # the peak, > 0
     quantize.bits = placeholder(_EITHER)  # 2 to 8, or of each layer: ("conv1=8", ".*=4")
     quantize.activation_bits = placeholder(_EITHER)  # the same; None for 8
     quantize.granularity = placeholder(str)  # a step for each "channel" of a kernel, or "tensor"

@@ -15,6 +15,8 @@ from tests import tiny
 from tests.digits import about, data, models, predictions, scorecards
 from tests.tiny import ROOT, TEST_EXAMPLES, images, npz, trained
 
+pytestmark = pytest.mark.slow
+
 
 def run(*arguments):
     cache = f"--config.cache_dir={tiny.folder() / 'cache'}"  # or every test compiles anew

@@ -52,7 +52,7 @@ def test_a_value_is_read_as_the_type_of_its_key(key, text, value):
         ("data.validation", "true", "a number or a tuple"),
         ("optim", "adam", r"config\.optim is a section"),
         ("optim.learning_rat", "1", r"did you mean config\.optim\.learning_rate\?"),
-        ("learning_rate", "1", r"did you mean config\.optim\.learning_rate\?"),
+        ("clip_norm", "1", r"did you mean config\.optim\.clip_norm\?"),
         ("optim.name.x", "1", "unknown config key"),
         ("", "1", "unknown config key"),
         ("qqq", "1", r"unknown config key config\.qqq\. All keys are in configs/default\.py"),

@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -9,7 +10,11 @@ import hcjax
 from hcjax import config as configs
 from hcjax import configfile, pipeline, run
 from hcjax.graph.qtensor import QTensor
+from hcjax.training import compiler
 from tests.tiny import ROOT, flags, launch, npz, trained
+
+# trainings and twenty compilations; the quick part of the suite has test_cards and test_run
+pytestmark = pytest.mark.slow
 
 STAGES = {
     "stages": "('prune','trim','quantize')",
@@ -23,6 +28,14 @@ STAGES = {
 
 def options(**changes):
     return [f"--config.{key}={value}" for key, value in {**STAGES, **changes}.items()]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_way():
+    """Compiles a network that is timed in one way, not in all that `tune` tries."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiler, "tune", lambda fn, *args: jax.jit(fn))
+        yield
 
 
 @pytest.fixture(scope="module")

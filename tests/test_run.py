@@ -118,7 +118,7 @@ def test_the_reports_other_facts_are_right(report):
     assert report["seed"] == 0 and report["steps"] == 4 and report["stopped"] == "steps"
     assert report["class_names"] == list(CLASSES)
     assert 0 < report["seconds_to_first_step"] < 600 and report["images_per_second"] > 0
-    assert 2**26 < report["peak_memory_bytes"] < 2**32
+    assert 2**26 < report["peak_memory_bytes"] < 2**36  # of the process, which runs other tests too
     assert {"python", "jax", "jaxlib", "numpy", "optax"} <= set(report["versions"])
     assert "cpu" in report["device"] and "threads" in report["device"]
     assert (

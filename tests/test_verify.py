@@ -13,6 +13,8 @@ from hcjax import verify
 from tests.digits import LIMIT, about, data, models, normalised, scorecards
 from tests.tiny import ROOT, TEST_EXAMPLES, folder, npz, trained
 
+pytestmark = pytest.mark.slow
+
 
 def run(*arguments):
     cache = f"--config.cache_dir={folder() / 'cache'}"  # or every test compiles anew

@@ -28,10 +28,10 @@ def exact_float(eqn: Eqn, place: Place) -> Callable | str:
     """
     del place
     c = conv(eqn)
-    if why := _not_int8(eqn):
-        return why
     if c.symbolic:
         return "a symbolic size"
+    if why := _not_int8(eqn):
+        return why
     products = math.prod(c.kernel[:-1])
     if products * _LARGEST >= _EXACT:
         return f"{products} products could pass 2^24"
@@ -48,7 +48,7 @@ def pixel_pairs(eqn: Eqn, place: Place) -> Callable | str:
     """
     del place
     c = conv(eqn)
-    if why := _not_int8(eqn) or refused(c):
+    if why := refused(c) or _not_int8(eqn):
         return why
     if c.kernel[-1] > _NARROW:
         return f"{c.kernel[-1]} output channels; only up to {_NARROW} pay"

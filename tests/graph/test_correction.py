@@ -13,6 +13,8 @@ from hcjax.graph.model import run
 from tests.graph import reference
 from tests.graph.networks import folded, logits
 
+pytestmark = pytest.mark.slow
+
 
 @lru_cache
 def made(name="lenet5", count=64):

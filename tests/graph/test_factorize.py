@@ -12,6 +12,8 @@ from hcjax.errors import ConfigError
 from tests.graph import reference
 from tests.graph.networks import NETWORKS, folded, logits
 
+pytestmark = pytest.mark.slow
+
 EVERYTHING = {".*": 10**6}  # every layer at its full rank, whatever it costs
 
 

@@ -1,5 +1,9 @@
 """calibrate, fake_quantize and int8: one arithmetic, checked against plain NumPy bit for bit."""
 
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +14,7 @@ from hcjax.graph import arithmetic
 from hcjax.graph.qtensor import QTensor, check
 from tests.graph import reference
 from tests.graph.networks import FROZEN, NETWORKS
+from tests.tiny import ROOT
 
 
 def folded(name, count=16):
@@ -284,3 +289,36 @@ def test_a_sum_that_could_overflow_is_an_error_and_not_a_wrong_number():
     tiny = fake.replace(params=fake.params | {path: jnp.float32(1e-30)})
     with pytest.raises(ValueError, match="conv: its step 1e-30 is so small that sums"):
         hcjax.int8(tiny)
+
+
+def test_the_upper_half_of_a_product_is_the_same_in_halves():
+    ends = [-(2**31), -(2**31) + 1, -65537, -65536, -65535, -1, 0, 1, 65535, 65536, 2**31 - 1]
+    drawn = np.random.default_rng(0).integers(-(2**31), 2**31, 500)
+    numbers = np.array([*ends, *drawn], np.int64)
+    a, b = (x.ravel() for x in np.meshgrid(numbers, numbers))
+    expected = (a * b) >> 32
+    for upper in (arithmetic.mulhi, arithmetic.in_halves):
+        found = upper(jnp.asarray(a, jnp.int32), jnp.asarray(b, jnp.int32))
+        np.testing.assert_array_equal(found, expected)
+
+
+SHARDED = """
+import jax, jax.numpy as jnp, numpy as np
+import hcjax
+images = np.random.default_rng(0).normal(size=(8, 6)).astype(np.float32)
+params = {"a": jnp.asarray(np.random.default_rng(1).normal(size=(6, 5)), jnp.float32)}
+apply = lambda p, x: jax.nn.relu(x @ p["a"]) @ p["a"].T
+model = hcjax.trace(apply, params, images[:1])
+small = hcjax.int8(model, hcjax.calibrate(model, images))
+one = small.apply(small.params, images)
+split = jax.pmap(small.apply, in_axes=(None, 0))(small.params, images.reshape(4, 2, 6))
+assert jax.device_count() == 4 and (np.asarray(split).reshape(8, 6) == np.asarray(one)).all()
+"""
+
+
+def test_integers_are_the_same_on_several_devices():
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | flags | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", SHARDED]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -9,6 +9,8 @@ import pytest
 from hcjax.errors import ConfigError
 from hcjax.transforms import prune
 
+pytestmark = pytest.mark.slow
+
 SHAPES = {"conv": (1, 1, 4, 4), "dense": (6, 4), "bias": (4,)}
 
 

@@ -17,6 +17,8 @@ from hcjax.graph import qtensor
 from hcjax.transforms import prune
 from hcjax.transforms.sensitivity import Row, Sensitivity
 
+pytestmark = pytest.mark.slow
+
 
 def apply(params, x):
     dims = ("NHWC", "HWIO", "NHWC")

@@ -12,6 +12,8 @@ from hcjax.graph import channels
 from tests.graph.cutting import check_cut, logits, traced
 from tests.graph.networks import randomized
 
+pytestmark = pytest.mark.slow
+
 STATS = "batch_stats"
 SHRUNK = ("linen", "nnx", "haiku mobilenet", "dense", "lenet5", "resnet20", "nin_tiny", "fast_cnn")
 

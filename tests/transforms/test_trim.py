@@ -12,6 +12,8 @@ from hcjax.graph import channels
 from tests.graph.cutting import conv, logits, traced, written
 from tests.transforms.test_shrink import widths
 
+pytestmark = pytest.mark.slow
+
 
 def check_same(model, small, images):
     expected = logits(model, model.params, images)
