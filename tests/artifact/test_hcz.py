@@ -52,6 +52,7 @@ def test_float_and_int8_models_come_back_bit_for_bit(name):
     assert hcjax.unpack(blob).floats == small.floats
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["linen", "dense", "lenet5"])
 def test_what_comes_back_goes_on_through_the_chain(name):
     model, images = made(name)

@@ -10,6 +10,8 @@ from hcjax.graph.model import run
 from tests.digits import data, models, normalised
 from tests.graph.networks import FROZEN, NETWORKS
 
+pytestmark = pytest.mark.slow
+
 NAMES = ["conv1", "conv2", "dense1", "dense2"]
 
 

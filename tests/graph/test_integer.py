@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import hcjax
-from hcjax.graph import arithmetic
+from hcjax.graph import arithmetic, upper
 from hcjax.graph.qtensor import QTensor, check
 from tests.graph import reference
 from tests.graph.networks import FROZEN, NETWORKS
@@ -101,6 +101,7 @@ def test_one_step_for_a_whole_kernel_is_the_same_in_both_forms(name):
     np.testing.assert_array_equal(logits(hcjax.unpack(blob), images), got)
 
 
+@pytest.mark.slow
 def test_a_step_of_a_whole_kernel_trains():
     model, images = folded("lenet5", 4)
     fake = hcjax.fake_quantize(model, hcjax.calibrate(model, images), granularity="tensor", bits=4)
@@ -297,8 +298,8 @@ def test_the_upper_half_of_a_product_is_the_same_in_halves():
     numbers = np.array([*ends, *drawn], np.int64)
     a, b = (x.ravel() for x in np.meshgrid(numbers, numbers))
     expected = (a * b) >> 32
-    for upper in (arithmetic.mulhi, arithmetic.in_halves):
-        found = upper(jnp.asarray(a, jnp.int32), jnp.asarray(b, jnp.int32))
+    for multiply in (upper.mulhi, upper.in_halves):
+        found = multiply(jnp.asarray(a, jnp.int32), jnp.asarray(b, jnp.int32))
         np.testing.assert_array_equal(found, expected)
 
 

@@ -39,6 +39,7 @@ def together(flags, *, count, apart=((), ()), **options):
     return [processes.Program(rank, code=TELLING, **options) for rank in ranks]
 
 
+@pytest.mark.slow
 def test_a_run_goes_from_8_devices_to_1_to_2_processes_of_2(tmp_path, compiled):
     """Each part is stopped by SIGTERM, which one of the two processes gets for both.
 

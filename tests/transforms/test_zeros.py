@@ -92,6 +92,7 @@ ORDERS = [  # folding comes before quantization: it makes new kernels of old one
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None, derandomize=True)
 @given(st.sampled_from(ORDERS), st.sampled_from([0.3, 0.6, 0.9]))
 def test_zeros_stay_zero_in_every_order(order, sparsity):
