@@ -71,6 +71,7 @@ def test_fewer_bits_are_the_same_in_both_forms(bits, activation_bits):
 SLOW = [pytest.param(n, marks=pytest.mark.slow) for n in ("haiku mobilenet", "resnet_tiny")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lenet5", "linen", "dense", *SLOW])
 def test_one_step_for_a_whole_kernel_is_the_same_in_both_forms(name):
     model, images = folded(name, 8)

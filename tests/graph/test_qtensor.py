@@ -26,6 +26,7 @@ def arrays(draw):
     return jnp.asarray(x, jnp.float32), axis
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(arrays(), st.integers(2, 8), st.booleans())
 def test_invariants_and_half_a_step(case, bits, symmetric):

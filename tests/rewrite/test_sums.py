@@ -49,6 +49,7 @@ def sums(draw):
     return fn, draws
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(sums())
 def test_values_and_derivatives_equal_the_plain_sum(case):

@@ -31,6 +31,7 @@ def whole(tmp_path_factory, compiled):
     return workdir
 
 
+@pytest.mark.slow
 def test_a_run_stopped_five_times_ends_like_one_that_was_not(whole, tmp_path, compiled):
     """SIGKILL at random moments and in the middle of a checkpoint, SIGTERM, and a flipped bit."""
     seed = int.from_bytes(os.urandom(4))
