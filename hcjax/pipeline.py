@@ -39,11 +39,12 @@ _SECTIONS = ("distill", "student", "prune", "shrink", "quantize")
 class Compressed(NamedTuple):
     """What `compress` returns.
 
-    files: name -> path of every network, in order, the one that the stages begin with first.
-    dataset: normalised as that network has learned it.
+    files, models: name -> path, or Model, of every network, in order, the one that the stages begin
+    with first. dataset: normalised as that network has learned it.
     """
 
     files: dict[str, Path]
+    models: dict[str, Model]
     dataset: data.Dataset
 
 
@@ -77,23 +78,24 @@ def compress(
         given = {k: np.float32(start.about[k]) for k in ("mean", "std") if k in start.about}
         dataset = dataclasses.replace(made.dataset, **given)
         work = _work(config, made, dataset, start, student, weighing, workdir, quiet)
-        files: dict[str, Path] = {}
+        found = Compressed({}, {}, dataset)
 
         def kept(name, make):
-            path = files[name] = workdir / f"{len(files)}-{name}.hcz"
+            path = workdir / f"{len(found.files)}-{name}.hcz"
             if not path.exists():
                 report.write_bytes(path, pack(make().replace(about=start.about)))
             say(f"{name}: {path.stat().st_size:,} bytes in {path}")
-            return unpack(path.read_bytes())
+            found.files[name], found.models[name] = path, unpack(path.read_bytes())
+            return found.models[name]
 
         model = kept("float", lambda: start)
         for stage, given in stages:
             for name, make in stage(model, work, **given):
-                following = kept(free(name, files), make)
+                following = kept(free(name, found.files), make)
             model = following
     except Preempted:
         return None
-    return Compressed(files, dataset)
+    return found
 
 
 def _work(config, made, dataset, start, student, weighing, workdir, quiet) -> Work:

@@ -19,7 +19,6 @@ import jax
 from hcjax import cards, data, pipeline, recipe, summary
 from hcjax import config as configs
 from hcjax import workdir as workdirs
-from hcjax.artifact import unpack
 from hcjax.errors import ConfigError
 from hcjax.reports import pareto, report
 from hcjax.training import compiler, evaluate, loop, mistakes, platform, step, steps
@@ -135,10 +134,9 @@ def compressed(plain: dict, workdir: Path, *, say: Callable, quiet: bool, starte
         return None
     found: list[cards.Scorecard] = []
     for name, path in made.files.items():
-        blob = path.read_bytes()
-        baseline = found[0] if found else None
-        about = {"name": name, "file_bytes": len(blob), "baseline": baseline}
-        found.append(cards.scorecard(unpack(blob), made.dataset, **about))
+        about = {"name": name, "file_bytes": path.stat().st_size}
+        about["baseline"] = found[0] if found else None
+        found.append(cards.scorecard(made.models[name], made.dataset, **about))
     last, seconds = found[-1], time.perf_counter() - started
     result = {
         "config": plain,

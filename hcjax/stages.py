@@ -7,7 +7,7 @@ which makes a Model; the last is what the next stage takes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -87,6 +87,7 @@ def shrunk(
 ) -> Made:
     """Returns the network with whole channels gone; and, with epochs, trained after that."""
 
+    @cache
     def small():
         return shrink(model, keep=keep, macs=macs, round_to=round_to)
 
@@ -112,6 +113,7 @@ def quantized(
 ) -> Made:
     """Returns the network in integers: as it is; and, with epochs, after training in integers."""
 
+    @cache
     def fake():
         ranges = calibrate(model, _prepared(work.dataset, images), method=method)
         widths = {"bits": _by_layer(bits), "activation_bits": _by_layer(activation_bits)}
