@@ -29,7 +29,7 @@ from hcjax.models import inference
 from hcjax.reports import report
 from hcjax.saved import load_any
 from hcjax.stages import STAGES, Work
-from hcjax.training import loop
+from hcjax.training import hosts, loop
 from hcjax.transforms import distill, prune
 
 # of a config that only stages read
@@ -82,8 +82,11 @@ def compress(
 
         def kept(name, make):
             path = workdir / f"{len(found.files)}-{name}.hcz"
-            if not path.exists():
-                report.write_bytes(path, pack(make().replace(about=start.about)))
+            if not hosts.gather(path.exists())[0]:
+                model = make().replace(about=start.about)
+                if jax.process_index() == 0:
+                    report.write_bytes(path, pack(model))
+                hosts.gather(0)  # none reads it before it is there
             say(f"{name}: {path.stat().st_size:,} bytes in {path}")
             found.files[name], found.models[name] = path, unpack(path.read_bytes())
             return found.models[name]

@@ -152,14 +152,14 @@ def finished(workdir: Path, config: dict) -> dict | None:
 
     Raises:
       CheckpointError: if the workdir holds a run of another config that has come to a
-        checkpoint or a report, naming the keys that differ, if its files are damaged, or if not
-        every process sees the same there.
+        checkpoint, a stage or a report, naming the keys that differ, if its files are damaged, or
+        if not every process sees the same there.
     """
     path, report = workdir / CONFIG, workdir / REPORT
     folder = workdir / CHECKPOINTS
-    saved = folder.is_dir() and any(p.name.isdigit() for p in folder.iterdir())
+    saved = any(workdir.glob("*.hcz")) or any(p.name.isdigit() for p in folder.glob("*"))
     state = 2 if report.exists() else int(saved)
-    sights = "sees no run", "sees checkpoints", "sees a report"
+    sights = "sees no run", "sees an unfinished one", "sees a report"
     hosts.check_same(workdir, state, sights.__getitem__)
     if state and not path.exists():
         raise CheckpointError(f"{workdir} holds a run but no {CONFIG}; choose another --workdir")

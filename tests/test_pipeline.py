@@ -1,6 +1,7 @@
 """Pipelines: stages of a config, run on a tiny network, cut and gone on with."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -108,6 +109,15 @@ def test_another_config_in_the_same_workdir_is_refused(made, capsys):
     arguments, _ = made
     assert launch(*arguments, "--config.prune.sparsity=0.5") == 2
     assert "config.prune.sparsity is 0.75 there" in capsys.readouterr().err
+
+
+def test_another_config_is_refused_where_only_stages_are(made, tmp_path, capsys):
+    arguments, workdir = made
+    unfinished = shutil.copytree(workdir, tmp_path / "run")
+    (unfinished / "report.json").unlink()
+    assert launch(*arguments, f"--workdir={unfinished}", "--config.prune.sparsity=0.5") == 2
+    assert "config.prune.sparsity is 0.75 there" in capsys.readouterr().err
+    assert networks(unfinished) == networks(workdir)
 
 
 def test_a_student_is_taught_by_a_workdir(tmp_path):

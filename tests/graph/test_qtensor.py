@@ -27,7 +27,7 @@ def arrays(draw):
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(arrays(), st.integers(2, 8), st.booleans())
 def test_invariants_and_half_a_step(case, bits, symmetric):
     x, axis = case

@@ -100,7 +100,7 @@ def everything(fast, how, x, k, *, loop):
     return jax.jit(repeated if loop else once)(x, k)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(convolutions())
 def test_values_and_derivatives_equal_the_primitives(case):
     x, k, how = case

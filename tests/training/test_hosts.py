@@ -98,6 +98,26 @@ def assert_same_score(many, one):
     assert ours["test_accuracy"] == pytest.approx(theirs["test_accuracy"], abs=2.5 / size)
 
 
+@pytest.mark.slow
+def test_a_pipeline_of_two_processes_writes_each_stage_once(tmp_path):
+    changes = {
+        "stages": "('prune','quantize')", "prune.sparsity": 0.5, "prune.epochs": 1,
+        "quantize.images": 16,
+    }  # fmt: skip
+    flags = [*tiny.flags(tiny.npz(tmp_path / "data.npz")), f"--workdir={tmp_path / 'run'}"]
+    flags += [f"--config.{key}={value}" for key, value in changes.items()]
+    first, second = together(flags, count=2)
+    with first, second:
+        ends = [program.end() for program in (first, second)]
+    assert [code for code, *_ in ends] == [0, 0], ends
+    told = [re.findall(r"^\w+: [\d,]+ bytes in .*", out, re.M) for _, out, _ in ends]
+    assert len(told[0]) == 3 and told[1] == []  # the second says nothing
+    files = sorted(path.name for path in (tmp_path / "run").glob("*.hcz*"))
+    assert files == ["0-float.hcz", "1-pruned.hcz", "2-quantized.hcz"]  # no half of one left
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert [stage["name"] for stage in report["stages"]] == ["float", "pruned", "quantized"]
+
+
 def test_processes_with_workdirs_of_their_own_are_told_at_once(tmp_path):
     data = tiny.npz(tiny.folder() / "data.npz")
     shutil.copytree(tiny.trained(), tmp_path / "0")
