@@ -187,6 +187,7 @@ def get_config() -> ConfigDict:
     quantize.bits = placeholder(_EITHER)  # 2 to 8, or of each layer: ("conv1=8", ".*=4")
     quantize.activation_bits = placeholder(_EITHER)  # the same; None for 8
     quantize.granularity = placeholder(str)  # a step for each "channel" of a kernel, or "tensor"
+    quantize.floats = placeholder(str)  # regular expression of layers that compute in float
     quantize.method = placeholder(str)  # of calibration: mse, minmax, percentile or entropy
     quantize.images = placeholder(int)  # of the training part, to calibrate on; >= 1
 

@@ -12,8 +12,8 @@ says which, `share` leaves kernels a few different numbers. `prune` makes masks 
 takes whole channels out of a network, `trim` those that masks have emptied, `cut` does the same to
 any tree that follows its parameters. `distill` holds the losses between a student and its teacher;
 `pack` and `unpack` make one file of it all. `cards` says what a model is worth and costs, `changes`
-what it answers otherwise than another, `error_analysis` which of its layers hurt; `load_any` reads
-a workdir or a packed file as a Model.
+what it answers otherwise than another, `error_analysis` which of its layers hurt,
+`quantize.profile` which gain time; `load_any` reads a workdir or a packed file as a Model.
 
 Letters, in every docstring: N batch, H W C image height, width and channels (NHWC), K classes,
 D devices, I O input and output channels of a kernel (HWIO). Shapes are written `dtype[N, K]`.
@@ -21,7 +21,7 @@ Units: loss in nats per example; accuracy, error and sparsity as fractions; size
 in seconds.
 """
 
-from hcjax import cards, data, errors, losses, metrics, models, optim, trees
+from hcjax import cards, data, errors, losses, metrics, models, optim, quantize, trees
 from hcjax.accelerate import accelerate, explain
 from hcjax.artifact import pack, unpack
 from hcjax.changes import changes
@@ -97,6 +97,7 @@ __all__ = [
     "pack",
     "pick",
     "prune",
+    "quantize",
     "ranks",
     "sensitivity",
     "share",

@@ -106,6 +106,7 @@ def quantized(
     bits: Any = 8,
     activation_bits: Any = 8,
     granularity: str = "channel",
+    floats: str = "",
     method: str = "mse",
     images: int = 512,
     epochs: float = 0.0,
@@ -117,7 +118,7 @@ def quantized(
     def fake():
         ranges = calibrate(model, _prepared(work.dataset, images), method=method)
         widths = {"bits": _by_layer(bits), "activation_bits": _by_layer(activation_bits)}
-        return fake_quantize(model, ranges, granularity=granularity, **widths)
+        return fake_quantize(model, ranges, granularity=granularity, floats=floats, **widths)
 
     def tuned():
         name = "quantized-trained"

@@ -28,7 +28,7 @@ LAYERS = (
     ("config",),
     ("configfile",),
     ("workdir",),
-    ("cards", "changes", "saved"),
+    ("cards", "changes", "quantize", "saved"),
     ("start",),
     ("recipe",),
     ("stages",),

@@ -36,6 +36,7 @@ def test_the_notebook_trains_lenet_twice(capsys):
     exec(compile(blocks("python")[5], "README.md", "exec"), names)
     text = capsys.readouterr().out
     assert "of 10,000 test examples otherwise than float" in text and "SQNR (dB)" in text
+    assert "times as fast" in text and len(names["mixed"].floats) < 4
     assert names["second"].macs == 2_293_000 and names["second"].nonzeros > 400_000
     exec(compile(blocks("python")[6], "README.md", "exec"), names)
     text = capsys.readouterr().out.split()

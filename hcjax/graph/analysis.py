@@ -155,20 +155,20 @@ def _layers(model: Model, b: Builder) -> list[_Layer]:
             continue
         kernel = next(i for i in op.inputs if i in b.known)
         whole, kernel_step, _, name = b.kernel(op, kernel)
-        end = _end(b, op)
-        if end is None or whole not in made:
+        last = end(b, op)
+        if last is None or whole not in made:
             continue
-        if end in b.narrow:
-            rounded, step = b.narrow[end].number, b.narrow[end].step
+        if last in b.narrow:
+            rounded, step = b.narrow[last].number, b.narrow[last].step
         else:
-            rounded, step = b.floats[end], None
+            rounded, step = b.floats[last], None
         axis = layers.kernel_axis(op, b.known)
-        about = (kernel, whole, kernel_step, axis, end, rounded, step)
+        about = (kernel, whole, kernel_step, axis, last, rounded, step)
         found.append(_Layer(name, made[whole].params["bits"], *about))
     return found
 
 
-def _end(b: Builder, op: Op) -> int | None:
+def end(b: Builder, op: Op) -> int | None:
     """Returns the first number from a layer's output on that the quantized graph holds."""
     number = op.output
     while number not in b.narrow and number not in b.floats:

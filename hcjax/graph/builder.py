@@ -80,11 +80,13 @@ class Builder:
         bits: Bits,
         activation_bits: Bits,
         granularity: str = "channel",
+        floats: str = "",
     ):
         self.original, values, stretched = values_of.evaluate(model)
         self.original = [op for op in self.original if op.output not in stretched]
         self.model, self.ranges, self.granularity = model, ranges, granularity
         self.bits, self.activation_bits = bits, activation_bits
+        self.in_float = re.compile(floats or "(?!)").fullmatch  # of a layer's name
         self.known = values | stretched
         self.readers: dict[int, list[Op]] = {}
         for op in self.original:
@@ -179,13 +181,18 @@ class Builder:
         whole = self.granularity == "tensor"
         return [] if whole else [-1 if a == axis else 1 for a in range(ndim)]
 
+    def layer(self, op: Op, number: int) -> str:
+        """Returns the name of the layer of a kernel."""
+        path = values_of.source_path(self.model, number, self._paths)
+        return layer_of(path) if path else op.kind
+
     def kernel(self, op: Op, number: int) -> tuple[int, int, int, str]:
         """Returns (rounded kernel, its steps, the greatest integer, the layer's name)."""
         axis = layers.kernel_axis(op, self.known)
-        path = values_of.source_path(self.model, number, self._paths)
-        name = layer_of(path) if path else op.kind
+        name = self.layer(op, number)
         if (number, axis) not in self._kernels:
-            most = arithmetic.limits(_bits(self.bits, name), signed=True)[1]
+            bits = _bits(self.bits, name)
+            most = arithmetic.limits(bits, signed=True)[1]
             value = jnp.asarray(self.known[number], jnp.float32)
             along = self.along(axis, value.ndim)
             others = tuple(a for a in range(value.ndim) if not along or a != axis)
@@ -203,7 +210,6 @@ class Builder:
                 smooth = jnp.clip(w.astype(jnp.float32) / s, -most, most)
                 return arithmetic.through(arithmetic.quantize(w, s, -most, most), smooth)
 
-            bits = _bits(self.bits, name)
             about = {"bits": bits, "axis": axis if along else None, "channels": axis}
             whole = self.emit("quantize_kernel", (kernel, steps), rounded, **about)
             self._kernels[number, axis] = (whole, steps, most, name)

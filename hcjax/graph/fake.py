@@ -20,6 +20,7 @@ def fake_quantize(
     bits: Bits = 8,
     activation_bits: Bits | None = None,
     granularity: str = "channel",
+    floats: str = "",
 ) -> Model:
     """Returns the network rounded where and as its int8 form rounds; trainable like any other.
 
@@ -35,6 +36,8 @@ def fake_quantize(
         input. None: as `bits`.
       granularity: "channel": a kernel has a step for each of its output channels; "tensor": one for
         all, fewer numbers to store, and fewer levels for channels that are small (`equalize`).
+      floats: regular expression of the whole names of layers that compute in float all the same,
+        e.g. those that `quantize.profile` finds no faster; "" for none.
 
     Returns:
       Model with the params it had, `LAYER/kernel_step` float32[C] or float32[] of each kernel and
@@ -60,7 +63,7 @@ def fake_quantize(
       [[-1.5]]
     """
     options = {"bits": bits, "activation_bits": activation_bits, "granularity": granularity}
-    return build(model, ranges, **options)[0]
+    return build(model, ranges, floats=floats, **options)[0]
 
 
 def build(
@@ -70,6 +73,7 @@ def build(
     bits: Bits = 8,
     activation_bits: Bits | None = None,
     granularity: str = "channel",
+    floats: str = "",
 ) -> tuple[Model, Builder]:
     """Returns what `fake_quantize` does, and what it was built by: where each value is found."""
     if ranges.graph is not model.graph:
@@ -77,7 +81,7 @@ def build(
     if granularity not in ("channel", "tensor"):
         raise ValueError(f"granularity must be channel or tensor, got {granularity!r}")
     activation_bits = bits if activation_bits is None else activation_bits
-    builder = Builder(model, ranges, bits, activation_bits, granularity)
+    builder = Builder(model, ranges, bits, activation_bits, granularity, floats)
     for op in builder.original:
         place(builder, op)
     logits = forms.logits(builder)

@@ -20,13 +20,14 @@ def int8(
     bits: Bits = 8,
     activation_bits: Bits | None = None,
     granularity: str = "channel",
+    floats: str = "",
 ) -> Model:
     """Returns the network in integers; its logits are those of the fake-quantized one, bit for bit.
 
     Args:
       model: from `fake_quantize`; or, with ranges, any other, which is quantized as it is.
       ranges: from `calibrate` of the model; None: it is fake-quantized already.
-      bits, activation_bits, granularity: as in `fake_quantize`; only with ranges.
+      bits, activation_bits, granularity, floats: as in `fake_quantize`; only with ranges.
 
     Returns:
       Model whose kernels are QTensors; its other params are `NAME/multiplier`, `NAME/offset` and
@@ -51,7 +52,7 @@ def int8(
     """
     if ranges is not None:
         options = {"bits": bits, "activation_bits": activation_bits, "granularity": granularity}
-        model = fake_quantize(model, ranges, **options)
+        model = fake_quantize(model, ranges, floats=floats, **options)
     if not any(op.kind == "step" for op in model.graph.ops):
         raise TypeError(
             "the model is not quantized: give int8(model, ranges) with ranges = calibrate(model, "

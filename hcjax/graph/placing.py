@@ -34,6 +34,8 @@ def _layer(b: Builder, op: Op) -> bool:
     if axis is None or len(inside) != 1 or (len(op.inputs) == 3 and op.inputs[2] not in b.known):
         return False
     side = op.inputs[:2].index(inside[0])
+    if b.in_float(b.layer(op, op.inputs[1 - side])):
+        return False
     q = forms.narrow_of(b, inside[0])
     kernel, steps, most, name = b.kernel(op, op.inputs[1 - side])
     numbers = (q.number, kernel) if side == 0 else (kernel, q.number)
