@@ -9,9 +9,9 @@ Command: python launch.py --config=configs/lenet.py
 Chosen on 10,000 images kept from the training part; then fitted to all 60,000 for a fixed number
 of epochs, so nothing is left to validate on, and the test part is read once, at the end.
 
-Device: 2 CPU cores, or any GPU or TPU. Expected: 99.55 ± 0.06 % test accuracy (--seeds=5: 99.61,
-99.56, 99.60, 99.47, 99.50; both cores of a 2-core AMD EPYC, Python 3.13, jax 0.12.0.1; without
-`accelerate` 99.54 ± 0.04 %). Time: 230 ± 12 s a seed.
+Device: 2 CPU cores, or any GPU or TPU. Expected: 99.64 ± 0.04 % test accuracy (seeds 0 to 2: 99.68,
+99.64, 99.61; both cores of a 2-core AMD EPYC, Python 3.13, jax 0.12.0.1). Time: 312 to 346 s a
+seed; 230 ± 12 s on a faster machine of the same name, with other constants and the same work.
 """
 
 from configs import default
@@ -22,17 +22,17 @@ def get_config():
     config = default.get_config()
     config.data.validation = 0
     config.augment.use = ("affine",)
-    config.augment.affine.rotate = 15.0
-    config.augment.affine.scale = 0.12
-    config.augment.affine.shift = 2.5
-    config.augment.affine.shear = 0.2
+    config.augment.affine.rotate = 12.0
+    config.augment.affine.scale = 0.1
+    config.augment.affine.shift = 2.0
+    config.augment.affine.shear = 0.15
     config.model.name = "lenet5"
     config.model.activation = "relu"
     config.model.dropout = 0.5
     config.loss.smoothing = 0.02
     config.optim.name = "adamw"
     config.optim.learning_rate = 3e-3
-    config.optim.weight_decay = 0.01
+    config.optim.weight_decay = 0.1
     config.schedule.name = "one_cycle"
     config.schedule.warmup_fraction = 0.15
     config.train.epochs = 20.0

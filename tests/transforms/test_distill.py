@@ -1,10 +1,13 @@
 """Distillation losses: their formulas, their limits, and no gradient into the teacher."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import hcjax
+from hcjax.errors import ConfigError
 from hcjax.transforms import distill
 
 
@@ -64,7 +67,35 @@ def test_hints_and_attention():
     assert np.isfinite(jax.grad(lambda s: distill.attention(s, t).sum())(0 * s)).all()
 
 
-@pytest.mark.parametrize("loss", [distill.kl, distill.hint])
+def test_relations_are_their_formulas_in_float64():
+    s, t = logits(0, n=5, k=7), logits(1, n=5, k=3)
+
+    def relations(x):
+        x = np.asarray(x, np.float64)
+        d = np.array([[np.linalg.norm(a - b) for a in x] for b in x])
+        cos = np.zeros((5, 5, 5))
+        for i, j, k in np.ndindex(5, 5, 5):
+            if j not in (i, k):
+                a, b = x[i] - x[j], x[k] - x[j]
+                cos[i, j, k] = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+        return d / d.sum() * 20, cos
+
+    def huber(x):
+        return np.where(abs(x) <= 1, x * x / 2, abs(x) - 0.5)
+
+    (d, c), (d_t, c_t) = relations(s), relations(t)
+    expected = 3 * huber(d - d_t).sum(0) / 4 + 2 * huber(c - c_t).sum((0, 2)) / 16
+    np.testing.assert_allclose(
+        distill.relational(s, t, distance=3.0, angle=2.0), expected, rtol=1e-4
+    )
+    twice = jnp.stack([s[0], s[0], s[1], s[2], s[2]])  # the same example, again
+    gradient = jax.grad(lambda s: distill.relational(s, t).sum())(twice)
+    assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0
+    with pytest.raises(ValueError, match="5, 4"):
+        distill.relational(s, t[:4])
+
+
+@pytest.mark.parametrize("loss", [distill.kl, distill.hint, distill.relational])
 def test_no_gradient_reaches_the_teacher(loss):
     found = jax.grad(lambda t: loss(logits(0), t).sum())(logits(1))
     assert not np.asarray(found).any()
@@ -77,3 +108,59 @@ def test_unlike_shapes_and_temperatures_are_named():
         distill.kl(logits(0), logits(0), temperature=0.0)
     with pytest.raises(ValueError, match="alike"):
         distill.attention(jnp.ones((2, 3, 3, 1)), jnp.ones((2, 4, 3, 1)))
+
+
+@pytest.mark.parametrize("fold", [False, True])
+def test_activations_are_read_by_layer_name_without_a_change_of_the_network(fold):
+    """Linen's own intermediates say what a layer's activation is: behind its norm and relu."""
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = nn.Conv(4, (3, 3), name="first")(x)
+            x = nn.relu(nn.BatchNorm(use_running_average=True, name="norm")(x))
+            self.sow("intermediates", "behind first", x)
+            y = nn.Conv(4, (3, 3), name="second")(x)
+            self.sow("intermediates", "behind second", y)
+            x = nn.relu(x + y).mean((1, 2))
+            return nn.Dense(3, name="last")(x)
+
+    images = jax.random.normal(jax.random.key(0), (5, 8, 8, 2))
+    params = Net().init(jax.random.key(1), images)
+    params = jax.tree.map(lambda x: x + 0.1 * jnp.arange(x.size).reshape(x.shape), params)
+    expected, seen = Net().apply(params, images, mutable="intermediates")
+    model = hcjax.trace(Net().apply, params, images[:1])
+    model = hcjax.fold(model) if fold else model
+    apply = distill.features(model, ["params/first", "params/second", "params/last"])
+    logits, found = jax.jit(apply)(model.params, images)
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(found["params/last"], logits)
+    for name in ("first", "second"):
+        (theirs,) = seen["intermediates"][f"behind {name}"]
+        np.testing.assert_allclose(found[f"params/{name}"], theirs, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ConfigError, match="did you mean 'params/first'"):
+        distill.features(model, ["params/firts"])
+
+
+def test_a_student_learns_a_teachers_relations():
+    images = jax.random.normal(jax.random.key(0), (16, 28, 28, 1))
+    made = []
+    for seed in (1, 2):
+        init, apply = hcjax.models.create("seed_cnn_tiny", input_shape=(28, 28, 1))
+        params, state = init(jax.random.key(seed))
+        made.append(hcjax.trace(hcjax.inference(apply, state), params, images[:1]))
+    name = "dense1"
+    student, teacher = (distill.features(model, [name]) for model in made)
+    target = teacher(made[1].params, images)[1][name]
+
+    @jax.jit
+    def step(params):
+        loss = lambda p: distill.relational(student(p, images)[1][name], target).mean()
+        value, gradient = jax.value_and_grad(loss)(params)
+        return value, jax.tree.map(lambda p, g: p - 0.1 * g, params, gradient)
+
+    params, values = made[0].params, []
+    for _ in range(40):
+        value, params = step(params)
+        values.append(float(value))
+    assert values[-1] < 0.1 * values[0]

@@ -1,7 +1,6 @@
-"""Distillation losses: pure functions of a student's and a teacher's outputs.
+"""What a student learns from a teacher's logits: pure functions, one value per example.
 
-Gradients never reach the teacher. Each returns one value per example, so that a masked mean over a
-batch is the caller's.
+Gradients never reach the teacher.
 """
 
 from __future__ import annotations
@@ -125,64 +124,6 @@ def decoupled(
     return temperature**2 * (alpha * _divergence(pair_t, pair) + beta * among)
 
 
-def hint(student: jax.Array, teacher: jax.Array) -> jax.Array:
-    """Returns the mean squared difference of two activations, of each example.
-
-    Args:
-      student, teacher: float[N, ...] of one shape; where they differ, project the student's first,
-        by a layer that is trained with it.
-
-    Returns:
-      float32[N].
-
-    Raises:
-      ValueError: if the shapes differ.
-
-    Reference:
-      Romero et al., "FitNets", 2014, arXiv:1412.6550, equation 3 (there half of the sum).
-
-    Example:
-      >>> hint(jnp.zeros((1, 2, 2)), jnp.ones((1, 2, 2))).tolist()
-      [1.0]
-    """
-    student, teacher = _alike(student, teacher)
-    return jnp.square(student - teacher).reshape(len(student), -1).mean(-1)
-
-
-def attention(student: jax.Array, teacher: jax.Array) -> jax.Array:
-    """Returns the distance of two activations' attention maps, of each example.
-
-    The map is Σ_c a², over the image, divided by its length: ‖Q_s - Q_t‖².
-
-    Args:
-      student, teacher: float[N, H, W, C], of the same H and W; channels may differ.
-
-    Returns:
-      float32[N], in [0, 4].
-
-    Raises:
-      ValueError: if N, H or W differ.
-
-    Reference:
-      Zagoruyko and Komodakis, "Paying More Attention to Attention", 2016, arXiv:1612.03928,
-      section 3.1. Deviation: squared distance.
-
-    Example:
-      >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
-      >>> attention(x, 3 * x).round(6).tolist()
-      [0.0]
-    """
-    if student.shape[:-1] != teacher.shape[:-1]:
-        raise ValueError(f"images must be alike, got {student.shape} and {teacher.shape}")
-
-    def attended(x):
-        flat = jnp.square(x.astype(jnp.float32)).sum(-1).reshape(len(x), -1)
-        square = jnp.square(flat).sum(-1, keepdims=True)
-        return flat / jnp.sqrt(jnp.maximum(square, jnp.finfo(jnp.float32).tiny))
-
-    return jnp.square(attended(student) - attended(lax.stop_gradient(teacher))).sum(-1)
-
-
 def _divergence(target: jax.Array, log_p: jax.Array) -> jax.Array:
     """Returns KL(target ‖ p) over the last axis, of two arrays of log-probabilities."""
     return (jnp.exp(target) * (target - log_p)).sum(-1)
@@ -191,10 +132,11 @@ def _divergence(target: jax.Array, log_p: jax.Array) -> jax.Array:
 def _logits(student: jax.Array, teacher: jax.Array, temperature: float) -> tuple:
     if temperature <= 0:
         raise ValueError(f"temperature must be > 0, got {temperature}")
-    return _alike(student, teacher)
+    return alike(student, teacher)
 
 
-def _alike(student: jax.Array, teacher: jax.Array) -> tuple[jax.Array, jax.Array]:
+def alike(student: jax.Array, teacher: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns both in float32, the teacher without gradient; ValueError for other shapes."""
     if student.shape != teacher.shape:
         raise ValueError(f"shapes must be equal, got {student.shape} and {teacher.shape}")
     return student.astype(jnp.float32), lax.stop_gradient(teacher.astype(jnp.float32))
