@@ -7,9 +7,8 @@ and in integers, with the layers that had better stay in float; how far sums of 
 from __future__ import annotations
 
 import re
-import statistics
-import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +17,7 @@ import numpy as np
 from hcjax.graph import analysis, fake, int8, layers
 from hcjax.graph.builder import Bits
 from hcjax.graph.cost import aligned
-from hcjax.graph.model import LAYERS, Model, Op, reaching, run
+from hcjax.graph.model import LAYERS, Model, Op, reaching, seen
 from hcjax.graph.observe import Ranges
 from hcjax.graph.qtensor import QTensor
 from hcjax.training import compiler
@@ -88,7 +87,7 @@ def profile(
       ranges: from `calibrate` of it.
       images: float array [N, ...], N >= 1, as the model takes them; the batch that is timed.
       bits, activation_bits, granularity: as in `fake_quantize`.
-      seconds: that each way of each layer is run for, > 0.
+      seconds: that each layer is run for in float, > 0; in integers it is run as often.
 
     Returns:
       Profile. `int8(model, ranges, floats=found.slower)` leaves what gains nothing in float.
@@ -172,13 +171,8 @@ def pair_sums(model: Model) -> dict[str, int]:
 def _seen(model: Model, images: Any) -> dict[int, jax.Array]:
     """Returns the value of every number that depends on images."""
     images = jax.numpy.asarray(images)
-
-    def all_of(images):
-        env: dict[int, jax.Array] = {}
-        run(model.graph, model.leaves(model.params), images, see=env.__setitem__)
-        return env
-
-    return {model.graph.images: images} | jax.jit(all_of)(images)
+    compute = jax.jit(lambda images: seen(model, model.leaves(model.params), images))
+    return {model.graph.images: images} | compute(images)
 
 
 def _alone(
@@ -207,11 +201,5 @@ def _alone(
 
 def _seconds(ways: Sequence[tuple[Callable, list]], seconds: float) -> list[float]:
     """Returns the median time of a call of each way, run in turns."""
-    runs = [(compiler.tune(fn, *operands), operands) for fn, operands in ways]
-    times: list[list[float]] = [[] for _ in runs]
-    while min(map(sum, times)) < seconds:
-        for (fn, operands), taken in zip(runs, times, strict=True):
-            started = time.perf_counter()
-            jax.block_until_ready(fn(*operands))
-            taken.append(time.perf_counter() - started)
-    return [statistics.median(taken) for taken in times]
+    calls = [partial(compiler.tune(fn, *operands), *operands) for fn, operands in ways]
+    return compiler.in_turns(calls, seconds)

@@ -16,7 +16,7 @@ import numpy as np
 from hcjax.graph import fake, layers
 from hcjax.graph.builder import Bits, Builder
 from hcjax.graph.cost import aligned
-from hcjax.graph.model import LAYERS, Model, Op, run
+from hcjax.graph.model import LAYERS, Model, Op, run, seen
 from hcjax.graph.observe import Ranges
 
 
@@ -179,13 +179,6 @@ def end(b: Builder, op: Op) -> int | None:
     return number
 
 
-def _seen(model: Model, params: Any, images: jax.Array) -> dict[int, jax.Array]:
-    """Returns the value of every number that an op computes."""
-    env: dict[int, jax.Array] = {}
-    run(model.graph, model.leaves(params), images, see=env.__setitem__)
-    return env
-
-
 def _real(env: dict[int, jax.Array], layer: _Layer) -> jax.Array:
     value = env[layer.rounded]
     return value if layer.step is None else value * env[layer.step]
@@ -193,8 +186,8 @@ def _real(env: dict[int, jax.Array], layer: _Layer) -> jax.Array:
 
 def _powers(model, quantized, found, params, quantized_params, images) -> jax.Array:
     """Returns float32[L, 2]: the power of each layer's output, and of its error."""
-    floats = _seen(model, params, images)
-    whole = _seen(quantized, quantized_params, images)
+    floats = seen(model, model.leaves(params), images)
+    whole = seen(quantized, quantized.leaves(quantized_params), images)
     rows = []
     for layer in found:
         x = floats[layer.end].astype(jnp.float32)
@@ -204,7 +197,7 @@ def _powers(model, quantized, found, params, quantized_params, images) -> jax.Ar
 
 def _constants(quantized, found, params, images) -> tuple[list, list]:
     """Returns each layer's kernel as its integers stand for it, and the step of its output."""
-    env = _seen(quantized, params, images)
+    env = seen(quantized, quantized.leaves(params), images)
     kernels = []
     for layer in found:
         whole, step = env[layer.whole], env[layer.kernel_step]

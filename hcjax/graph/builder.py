@@ -21,7 +21,7 @@ import numpy as np
 
 from hcjax.graph import arithmetic, layers
 from hcjax.graph import values as values_of
-from hcjax.graph.model import Model, Op, Size, free, layer_of
+from hcjax.graph.model import Model, Op, Size, free, readers
 from hcjax.graph.observe import Ranges
 
 Bits = int | Mapping[str, int]
@@ -88,10 +88,7 @@ class Builder:
         self.bits, self.activation_bits = bits, activation_bits
         self.in_float = re.compile(floats or "(?!)").fullmatch  # of a layer's name
         self.known = values | stretched
-        self.readers: dict[int, list[Op]] = {}
-        for op in self.original:
-            for i in op.inputs:
-                self.readers.setdefault(i, []).append(op)
+        self.readers = readers(self.original)
         self.shape = {o.output: o.shape for o in self.original}
         self.shape[model.graph.images] = (Size(1, 0), *(Size(0, d) for d in model.image_shape))
         self.dtype = {o.output: o.dtype for o in self.original}
@@ -183,8 +180,7 @@ class Builder:
 
     def layer(self, op: Op, number: int) -> str:
         """Returns the name of the layer of a kernel."""
-        path = values_of.source_path(self.model, number, self._paths)
-        return layer_of(path) if path else op.kind
+        return values_of.layer_name(self.model, op, number, self._paths)
 
     def kernel(self, op: Op, number: int) -> tuple[int, int, int, str]:
         """Returns (rounded kernel, its steps, the greatest integer, the layer's name)."""

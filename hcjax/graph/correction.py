@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hcjax.errors import ConfigError
-from hcjax.graph.model import Model, free, run
+from hcjax.graph.model import Model, free, seen
 
 
 class Placed(NamedTuple):
@@ -124,10 +124,10 @@ def mean_errors(
     return named
 
 
-def real(layer: Placed, seen: dict[int, jax.Array]) -> jax.Array:
+def real(layer: Placed, env: dict[int, jax.Array]) -> jax.Array:
     """Returns a layer's output as real numbers, from what was seen of its graph."""
-    y = seen[layer.output].astype(jnp.float32) * seen[layer.scale]
-    return y if layer.offset is None else y + seen[layer.offset]
+    y = env[layer.output].astype(jnp.float32) * env[layer.scale]
+    return y if layer.offset is None else y + env[layer.offset]
 
 
 def _measured(
@@ -142,12 +142,12 @@ def _measured(
 
     @jax.jit
     def of_float(leaves, x):
-        return {n: _mean(y, axes[n]) for n, y in _seen(model, leaves, x).items() if n in axes}
+        return {n: _mean(y, axes[n]) for n, y in seen(model, leaves, x).items() if n in axes}
 
     @jax.jit
     def of_fake(leaves, x):
-        seen = _seen(fake, leaves, x)
-        return {v.original: _mean(real(v, seen), v.axis) for v in found}
+        env = seen(fake, leaves, x)
+        return {v.original: _mean(real(v, env), v.axis) for v in found}
 
     def mean(of, leaves):
         sums = dict.fromkeys(axes, 0.0)
@@ -163,13 +163,6 @@ def _measured(
         return {number: m - expected[number] for number, m in mean(of_fake, leaves).items()}
 
     return errors
-
-
-def _seen(model: Model, leaves: dict[str, Any], images: jax.Array) -> dict[int, jax.Array]:
-    """Returns what each op of a graph gives, by number."""
-    seen: dict[int, jax.Array] = {}
-    run(model.graph, leaves, images, see=seen.__setitem__)
-    return seen
 
 
 def _mean(y: jax.Array, axis: int) -> jax.Array:

@@ -16,7 +16,7 @@ from hcjax.errors import ConfigError
 from hcjax.graph import layers
 from hcjax.graph import values as values_of
 from hcjax.graph.builder import ORDERED
-from hcjax.graph.model import LAYERS, Model, Op, is_quantized
+from hcjax.graph.model import LAYERS, Model, Op, is_quantized, readers
 
 # of one value, channel by channel, f(s x) = s f(x) for s > 0
 _HOMOGENEOUS = (*ORDERED, "reduce_sum", "reduce_window_sum", "neg", "mul")
@@ -98,13 +98,10 @@ def pairs(model: Model) -> tuple[Pair, ...]:
     """Returns every two layers whose channels `equalize` scales, in order."""
     ops, values, _ = values_of.evaluate(model)
     leaves = {*model.graph.constants, *model.graph.params.values()}
-    readers: dict[int, list[Op]] = {}
-    for op in model.graph.ops:
-        for i in op.inputs:
-            readers.setdefault(i, []).append(op)
+    read_by = readers(model.graph.ops)
 
     def alone(number):
-        return len(readers.get(number, ())) == 1 and number != model.graph.logits
+        return len(read_by.get(number, ())) == 1 and number != model.graph.logits
 
     def layer(op):
         """Returns the number of a layer's kernel, if it can be scaled; None otherwise."""
@@ -121,7 +118,7 @@ def pairs(model: Model) -> tuple[Pair, ...]:
             continue
         number, between = op.output, []
         while alone(number):
-            (reader,) = readers[number]
+            (reader,) = read_by[number]
             if (second := layer(reader)) is not None:
                 seen = _channels(op, between, values)
                 channels = None if seen is None else _by_weight(reader, seen, values)

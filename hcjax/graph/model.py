@@ -7,7 +7,7 @@ means q · batch + r.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -219,6 +219,22 @@ def free(wanted: str, taken: Container[str]) -> str:
     while name in taken:
         name, i = f"{wanted}_{i}", i + 1
     return name
+
+
+def readers(ops: Iterable[Op]) -> dict[int, list[Op]]:
+    """Returns the ops that read each number, in order; once for each such operand."""
+    found: dict[int, list[Op]] = {}
+    for op in ops:
+        for i in op.inputs:
+            found.setdefault(i, []).append(op)
+    return found
+
+
+def seen(model: Model, leaves: dict[str, Any], images: jax.Array) -> dict[int, jax.Array]:
+    """Returns the value of every number that an op computes, the first of its results."""
+    env: dict[int, jax.Array] = {}
+    run(model.graph, leaves, images, see=env.__setitem__)
+    return env
 
 
 def reaching(items: Sequence[Any], logits: int) -> list:

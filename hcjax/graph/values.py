@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from hcjax.graph.model import Model, Op
+from hcjax.graph.model import Model, Op, layer_of
 
 
 def evaluate(
@@ -66,3 +66,9 @@ def source_path(model: Model, number: int, paths: dict[int, str]) -> str:
             return paths[number]
         waiting += made[number].inputs if number in made else ()
     return ""
+
+
+def layer_name(model: Model, op: Op, kernel: int, paths: dict[int, str]) -> str:
+    """Returns what a layer is called: where the first parameter of its kernel lies, or its kind."""
+    path = source_path(model, kernel, paths)
+    return layer_of(path) if path else op.kind

@@ -12,7 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -150,14 +150,23 @@ def tune(fn: Callable, *args: Any, seconds: float = 0.2) -> Callable:
     with quiet():
         for way in ways:
             jax.block_until_ready(way(*args))
-    # in turns, for a slow moment of the machine to hit all of them
-    times: list[list[float]] = [[] for _ in ways]
+    medians = in_turns([partial(way, *args) for way in ways], seconds)
+    return ways[min(range(len(ways)), key=medians.__getitem__)]
+
+
+def in_turns(calls: Sequence[Callable[[], Any]], seconds: float) -> list[float]:
+    """Returns the median time of each call, in seconds.
+
+    They run in turns, for a slow moment of the machine to hit all of them, until the first has run
+    for `seconds`; each must have been compiled.
+    """
+    times: list[list[float]] = [[] for _ in calls]
     while sum(times[0]) < seconds:
-        for way, taken in zip(ways, times, strict=True):
+        for call, taken in zip(calls, times, strict=True):
             started = time.perf_counter()
-            jax.block_until_ready(way(*args))
+            jax.block_until_ready(call())
             taken.append(time.perf_counter() - started)
-    return ways[min(range(len(ways)), key=lambda i: statistics.median(times[i]))]
+    return [statistics.median(taken) for taken in times]
 
 
 def compiled(fn: Callable, *, donate_argnums: Sequence[int] = ()) -> Callable:

@@ -15,7 +15,7 @@ from jax import lax
 from hcjax.errors import ConfigError, unknown_name
 from hcjax.graph import elementwise
 from hcjax.graph import values as values_of
-from hcjax.graph.model import LAYERS, Model, Op, layer_of, run
+from hcjax.graph.model import LAYERS, Model, Op, readers, run
 from hcjax.transforms.distill.logits import alike
 
 
@@ -65,14 +65,11 @@ def _ends(model: Model) -> dict[str, int]:
     """Returns the number of each layer's activation; of layers of one name, the last's."""
     ops, known, stretched = values_of.evaluate(model)
     paths = {number: path for path, number in model.graph.params.items()}
-    readers: dict[int, list[Op]] = {}
-    for op in ops:
-        for i in op.inputs:
-            readers.setdefault(i, []).append(op)
+    read_by = readers(ops)
 
     def alone(end: Op) -> Op | None:
         """Returns what follows an op, if it is elementwise and no other value goes into it."""
-        following = readers.get(end.output, ())
+        following = read_by.get(end.output, ())
         if len(following) != 1 or following[0].kind not in elementwise.RULES:
             return None
         (op,) = following
@@ -83,11 +80,10 @@ def _ends(model: Model) -> dict[str, int]:
     for op in ops:
         kernel = next((i for i in op.inputs if i in known), None)
         if op.kind in LAYERS and kernel is not None:
-            path = values_of.source_path(model, kernel, paths)
             end = op
             while (following := alone(end)) is not None:
                 end = following
-            found[layer_of(path) if path else op.kind] = end.output
+            found[values_of.layer_name(model, op, kernel, paths)] = end.output
     return found
 
 
