@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
+from functools import lru_cache, partial, wraps
 from typing import Any
 
 import jax
@@ -22,6 +22,8 @@ from hcjax.rewrite import RULES
 Rule = Callable[[walker.Eqn, walker.Place], Callable | walker.Instead | str]
 Table = Mapping[str, Sequence[Rule]]
 
+_MOST_CALLS = 64  # values of static arguments that are remembered
+
 
 def accelerate(fn: Callable, *, platform: str | None = None) -> Callable:
     """Returns `fn` with the patterns replaced that a platform's compiler is slow at.
@@ -32,7 +34,9 @@ def accelerate(fn: Callable, *, platform: str | None = None) -> Callable:
 
     Args:
       fn: a function of pytrees; jitted, mapped, differentiated or not. Leaves that are not arrays
-        (Python numbers, strings, None, functions) are static. It must be traceable by `jax.jit`.
+        (Python numbers, strings, None, functions) are static: it is traced anew for each value,
+        and the last 64 are kept; give numbers that change as arrays. It must be traceable by
+        `jax.jit`, and change no argument in place.
       platform: "cpu", "gpu" or "tpu": what the result is compiled for; None for the default
         backend at the time of the call.
 
@@ -40,6 +44,9 @@ def accelerate(fn: Callable, *, platform: str | None = None) -> Callable:
       A function of the same arguments. It can be jitted, mapped and differentiated; differentiate
       before accelerating, not after, for the derivative's own patterns are then replaced too. It
       is traced anew for new shapes only.
+
+    Raises:
+      TypeError: if `fn` changes an object among its arguments in place, as steps of NNX modules do.
 
     Note:
       Call `jax.jit` on the result, or give it a jitted `fn`: on its own it runs equation by
@@ -53,7 +60,7 @@ def accelerate(fn: Callable, *, platform: str | None = None) -> Callable:
       >>> accelerate(pool, platform="cpu")(jnp.arange(16.0).reshape(4, 4)).tolist()
       [[5.0, 7.0], [13.0, 15.0]]
     """
-    traced: dict[Any, _Traced] = {}
+    kept = lru_cache(maxsize=_MOST_CALLS)(partial(_Traced, fn))
 
     @wraps(fn)
     def accelerated(*args, **kwargs):
@@ -62,12 +69,10 @@ def accelerate(fn: Callable, *, platform: str | None = None) -> Callable:
             return fn(*args, **kwargs)
         dynamic, static, tree = _split(args, kwargs)
         try:
-            if (tree, static) not in traced:
-                traced[tree, static] = _Traced(fn, tree, static)
-            kept = traced[tree, static]
+            traced = kept(tree, static)
         except TypeError:  # a static leaf that cannot be hashed
-            kept = _Traced(fn, tree, static)
-        run, structure = kept.rewritten(dynamic, table)
+            traced = _Traced(fn, tree, static)
+        run, structure = traced.rewritten(dynamic, table)
         return jax.tree.unflatten(structure, run(*dynamic)) if run else fn(*args, **kwargs)
 
     return accelerated
@@ -167,7 +172,11 @@ class _Traced:
             arrays = iter(dynamic)
             leaves = [next(arrays) if s is None else s[1] for s in static]
             args, kwargs = jax.tree.unflatten(tree, leaves)
-            return fn(*args, **kwargs)
+            objects = [(x, jax.tree.leaves(x)) for x in _objects((args, kwargs))]
+            result = fn(*args, **kwargs)
+            for x, before in objects:
+                _check_unchanged(x, before)
+            return result
 
         self.flat, self._jitted = flat, jax.jit(flat)
         self._rewrites: dict[int, tuple] = {}
@@ -183,6 +192,23 @@ class _Traced:
             # the jaxpr is kept, for its id to stay its own
             self._rewrites[id(jaxpr)] = (walker.rewritten(jaxpr, chooser(table)), jaxpr)
         return self._rewrites[id(jaxpr)][0], structure
+
+
+def _objects(tree: Any) -> list:
+    """Returns what is neither a plain container nor a mapping, such as a state of NNX's."""
+    nodes = jax.tree.leaves(tree, is_leaf=lambda x: not isinstance(x, dict | list | tuple))
+    return [x for x in nodes if not isinstance(x, Mapping)]
+
+
+def _check_unchanged(node: Any, before: list) -> None:
+    """Raises TypeError if an object among the arguments was changed in place, as NNX does."""
+    after = jax.tree.leaves(node)
+    if len(after) != len(before) or any(a is not b for a, b in zip(after, before, strict=True)):
+        raise TypeError(
+            f"accelerate: the function changes its argument {type(node).__name__} in place, which "
+            "would be lost; expected a function that returns what it changes (NNX: nnx.split "
+            "before the call, nnx.merge inside, and return the state)"
+        )
 
 
 def _is_array(leaf: Any) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import site
 import sysconfig
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import jax
@@ -49,6 +50,9 @@ Choose = Callable[[Eqn, Place], Callable[..., Any] | Instead | None]
 LOOPS = ("scan", "while")
 # equations that hold a body of their own and cannot be bound again from outside
 _MAPS = ("shard_map",)
+# equations whose bodies are plain functions of arrays, and may be exchanged; others stay whole
+_CALLS = (*LOOPS, "cond", "jit", "pjit", "closed_call", "core_call", "xla_pmap", "checkpoint")
+_CALLS += ("remat", "remat2", "custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
 
 
 def closed(body: Any) -> core.ClosedJaxpr:
@@ -89,7 +93,7 @@ def rewritten(jaxpr: Any, choose: Choose, *, loop: bool = False) -> Callable[...
 
     Everything else is bound as it was, in its own context: effects, shardings, donated arguments,
     custom derivative rules and remat stay. Bodies of scan, while, cond, jit, remat, shard_map and
-    of custom rules are rewritten too.
+    of custom rules are rewritten too; others (a solver's, a Pallas kernel's) stay as they are.
 
     Args:
       jaxpr: closed, or without constants.
@@ -125,6 +129,11 @@ def bind(eqn: Eqn, inputs: Sequence[Any], params: dict | None = None) -> list:
     return list(outputs) if primitive.multiple_results else [outputs]
 
 
+def _named(eqn: Eqn) -> AbstractContextManager:
+    """Returns the user's `named_scope`, for profiles to show it."""
+    return jax.named_scope(s) if (s := str(eqn.source_info.name_stack)) else nullcontext()
+
+
 def source_line(eqn: Eqn) -> str:
     """Returns where the user wrote an equation: 'model.py:12 (block)', '' if that is unknown.
 
@@ -145,9 +154,7 @@ def is_users(file_name: str) -> bool:
     return not file_name.startswith((*_INSTALLED, "<"))
 
 
-_INSTALLED = tuple(
-    {*site.getsitepackages(), site.getusersitepackages(), sysconfig.get_path("stdlib")}
-)
+_INSTALLED = (*site.getsitepackages(), site.getusersitepackages(), sysconfig.get_path("stdlib"))
 
 
 def _place(jaxpr: core.Jaxpr, loop: bool) -> Place:
@@ -179,7 +186,9 @@ def _run(whole: core.ClosedJaxpr, steps: list, forgotten: list[set], inputs: Seq
 
     for eqn, step, gone in zip(jaxpr.eqns, steps, forgotten, strict=True):
         values = [read(v) for v in (step.inputs if step else eqn.invars)]
-        env |= zip(eqn.outvars, step.run(*values) if step else bind(eqn, values), strict=True)
+        with _named(eqn):
+            made = step.run(*values) if step else bind(eqn, values)
+        env |= zip(eqn.outvars, made, strict=True)
         for v in gone:
             env.pop(v, None)
     return [read(v) for v in jaxpr.outvars]
@@ -197,7 +206,8 @@ def _step(eqn: Eqn, choose: Choose, place: Place) -> Instead | None:
             return None
         return Instead(tuple(eqn.invars), _mapped(eqn, choose, loop))
     changed = {}
-    for name, found in bodies(eqn).items():
+    inside = bodies(eqn) if eqn.primitive.name in _CALLS else {}
+    for name, found in inside.items():
         new = [_body(body, choose, loop) for body in found]
         if any(b is not a for a, b in zip(found, new, strict=True)):
             changed[name] = tuple(new) if isinstance(eqn.params[name], tuple | list) else new[0]

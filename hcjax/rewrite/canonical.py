@@ -127,6 +127,8 @@ def refused(c: Conv) -> str:
     """Returns why a rule for plain convolutions cannot take this one, or ''."""
     if c.symbolic:
         return "a symbolic size"
+    if not all((*c.image, *c.kernel, *c.out)):
+        return "an empty array"
     if c.groups != 1 or c.batch_groups != 1:
         return "grouped"
     if any(d != 1 for d in c.image_dilation):

@@ -24,7 +24,7 @@ def row_times_thin(eqn: Eqn, place: Place) -> Callable | str:
     (contracted, other), (batch, _) = eqn.params["dimension_numbers"]
     if not all(isinstance(d, int) for d in (*left.shape, *right.shape)):
         return "a symbolic size"
-    if batch or left.dtype != jnp.float32 or right.dtype != jnp.float32:
+    if batch or any(v.aval.dtype != jnp.float32 for v in (*eqn.invars, *eqn.outvars)):
         return "a batch of products, or not float32"
     length = math.prod(left.shape[i] for i in contracted)
     if left.size != length:
@@ -32,12 +32,12 @@ def row_times_thin(eqn: Eqn, place: Place) -> Callable | str:
     if length < _LEAST_LENGTH or right.size > _FEW_OUTPUTS * length:
         found = f"{length} x {right.size // max(length, 1)}"
         return f"{found}; from {_LEAST_LENGTH} on and up to {_FEW_OUTPUTS} pay"
-    shape, dtype = eqn.outvars[0].aval.shape, eqn.outvars[0].aval.dtype
+    shape = eqn.outvars[0].aval.shape
 
     def product(x, k):
         axes = (*contracted, *(i for i in range(x.ndim) if i not in contracted))
         row = lax.transpose(x, axes).reshape(length, 1)
         k = lax.transpose(k, (*other, *(i for i in range(k.ndim) if i not in other)))
-        return (row * k.reshape(length, -1)).sum(0).astype(dtype).reshape(shape)
+        return (row * k.reshape(length, -1)).sum(0).reshape(shape)
 
     return product

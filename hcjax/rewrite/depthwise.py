@@ -12,6 +12,8 @@ from jax import lax
 from hcjax.jaxpr import Eqn, Place
 from hcjax.rewrite.canonical import Conv, conv, kernel_result, layer_behind, shifted
 
+_MOST_TAPS = 64  # of a kernel; beyond, that many slices take long to compile
+
 
 def depthwise(eqn: Eqn, place: Place) -> Callable | str:
     """Computes a depthwise convolution as a sum of shifted products, one per tap."""
@@ -23,6 +25,8 @@ def depthwise(eqn: Eqn, place: Place) -> Callable | str:
         return "not depthwise"
     if c.image_dilation != (1,) * len(c.strides):
         return "the image is dilated"
+    if not all(c.out) or c.taps > _MOST_TAPS:
+        return f"{c.taps} taps, result {c.out}; up to {_MOST_TAPS} taps pay"
     return lambda x, k: _depthwise(c, x, k)
 
 
@@ -38,6 +42,10 @@ def depthwise_kernel_gradient(eqn: Eqn, place: Place) -> Callable | str:
     ones = (1,) * len(c.strides)
     if c.image_dilation != ones or c.strides != ones:
         return "strided or dilated as well"
+    if not all(c.out) or c.pixels > _MOST_TAPS:
+        return f"{c.pixels} taps, result {c.out}; up to {_MOST_TAPS} taps pay"
+    if any(v.aval.dtype != eqn.outvars[0].aval.dtype for v in eqn.invars):
+        return "a result wider than its operands"
     return lambda x, dy: _depthwise_kernel_gradient(c, x, dy)
 
 

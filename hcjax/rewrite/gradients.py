@@ -28,6 +28,7 @@ _PART_BYTES = 2**19  # of dy in a part of the batch, for it to stay in the secon
 _LEAST_PART = 16  # images of a part: the width of a vector
 _MOST_PARTS = 8
 _FEW_COLUMNS = 25  # taps · channels; beyond, im2col moves more bytes than it saves
+_MOST_PHASES = 16  # of a dilated image; each is a convolution to compile
 _COLUMN_PARTS = 4  # of the batch: a product so long and thin is not split over threads on its own
 
 
@@ -101,6 +102,8 @@ def input_gradient_phases(eqn: Eqn, place: Place) -> Callable | str:
         return "batch groups"
     if not all(c.out) or not all(c.image):
         return "an empty array"
+    if math.prod(c.image_dilation) > _MOST_PHASES:
+        return f"{math.prod(c.image_dilation)} phases; up to {_MOST_PHASES} pay"
     return lambda dy, k: _phases(c, dy, k)
 
 

@@ -27,7 +27,7 @@ def max_pool(eqn: Eqn, place: Place) -> Callable | str:
     The derivative stays that of the plain primitive: the first maximum of a window gets it all.
     """
     del place
-    if why := _refused(eqn.params, eqn.invars[0].aval):
+    if why := _refused(eqn.params, eqn.invars[0].aval, eqn.outvars[0].aval):
         return why
     window, strides, padding = _window(eqn.params)
 
@@ -48,7 +48,7 @@ def max_pool(eqn: Eqn, place: Place) -> Callable | str:
 def sum_pool(eqn: Eqn, place: Place) -> Callable | str:
     """Sums over a window as a reshape, or as a sum of shifted slices, axis by axis."""
     del place
-    if why := _refused(eqn.params, eqn.invars[0].aval):
+    if why := _refused(eqn.params, eqn.invars[0].aval, eqn.outvars[0].aval):
         return why
     window, strides, padding = _window(eqn.params)
     return lambda x: _pool(x, window, strides, padding, lax.add, np.zeros((), x.dtype))
@@ -61,7 +61,7 @@ def max_pool_gradient(eqn: Eqn, place: Place) -> Callable | str:
     """
     if eqn.params["select_prim"].name != "ge":
         return f"selects by {eqn.params['select_prim'].name}, not by ge"
-    if why := _refused(eqn.params, eqn.invars[1].aval):
+    if why := _refused(eqn.params, eqn.invars[1].aval, eqn.invars[0].aval):
         return why
     window, strides, padding = _window(eqn.params)
     disjoint = all(w == s or w == 1 == s for w, s in zip(window, strides, strict=True))
@@ -103,8 +103,8 @@ def max_pool_gradient(eqn: Eqn, place: Place) -> Callable | str:
     return gradient
 
 
-def _refused(params: dict, aval: jax.core.ShapedArray) -> str:
-    """Returns why a window cannot be taken apart, or ''."""
+def _refused(params: dict, aval: jax.core.ShapedArray, pooled: jax.core.ShapedArray) -> str:
+    """Returns why the windows of an array cannot be taken apart, or ''."""
     if math.prod(params["window_dimensions"]) > _MOST:
         return f"a window of more than {_MOST} elements"
     if math.prod(params["window_dimensions"]) == 1:
@@ -114,6 +114,8 @@ def _refused(params: dict, aval: jax.core.ShapedArray) -> str:
         return "dilated"
     if not all(isinstance(d, int) for d in aval.shape):
         return "a symbolic size"
+    if not all(pooled.shape):
+        return "an empty array"
     if not jnp.issubdtype(aval.dtype, jnp.number):
         return f"{aval.dtype} elements"
     return ""
@@ -163,5 +165,7 @@ def _placed(part, offset: Sequence[int], shape: Sequence[int], strides: Sequence
 
 def _lowest(dtype):
     if jnp.issubdtype(dtype, jnp.floating):
-        return np.array(-np.inf, dtype)
+        lowest = np.array(-np.inf, dtype)
+        # some formats of 8 bits have no infinity
+        return lowest if np.isneginf(lowest.astype(np.float32)) else np.array(jnp.finfo(dtype).min)
     return np.array(jnp.iinfo(dtype).min, dtype)

@@ -16,8 +16,8 @@ def factored(eqn: Eqn, place: Place) -> Instead | str:
     """Takes factors that are constant along a sum's axes out of it: Σ (-g f) = -f Σ g.
 
     The gradient of BatchNorm's mean is such a sum. Its products are then never written to memory,
-    and Σ g, which the bias needs as well, is taken once. (Where a product is not finite but the
-    sum is, so is the result.)
+    and Σ g, which the bias needs as well, is taken once. (Where only the products, or only Σ g,
+    pass the greatest float, one form is finite and the other is not.)
     """
     axes = eqn.params["axes"]
     (terms,) = eqn.invars

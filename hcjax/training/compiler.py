@@ -25,6 +25,7 @@ from hcjax.accelerate import accelerate
 from hcjax.errors import CheckpointError
 from hcjax.reports.report import write_json
 from hcjax.rewrite import RULES
+from hcjax.training import platform
 
 OPTIONS = {
     "xla_cpu_experimental_onednn_custom_call": True,
@@ -38,8 +39,8 @@ def options() -> dict[str, Any]:
     """Returns the compiler options for training and evaluation steps here; {} for none.
 
     They are tried on a small convolution: experimental options come and go with releases, and one
-    that a compiler does not know is an error there. The answer is kept in jax's persistent
-    compilation cache, where that is on: the launcher's is of one jaxlib and processor.
+    that a compiler does not know is an error there. The answer is kept, for this jaxlib and
+    processor, in jax's persistent compilation cache, where that is a folder on this machine.
 
     Example:
       >>> set(options()) <= set(OPTIONS)
@@ -48,14 +49,14 @@ def options() -> dict[str, Any]:
     if jax.default_backend() != "cpu" or jax.device_count() > 1:
         return {}
     on = jax.config.jax_enable_compilation_cache and jax.config.jax_compilation_cache_dir
-    file = Path(on) / "compiler-options.json" if on else None
+    file = Path(on) / "compiler-options.json" if on and "://" not in on else None
     kept = _kept(file) if file else None
     works = _probe() if kept is None else kept
     if file and kept is None:
         with suppress(
             CheckpointError
         ):  # a cache that cannot be written only costs the next run its probe
-            write_json(file, {"options": OPTIONS, "work": works})
+            write_json(file, _question() | {"work": works})
     return OPTIONS if works else {}
 
 
@@ -65,13 +66,18 @@ def _kept(file: Path) -> bool | None:
         found = json.loads(file.read_text())
     except (OSError, ValueError):
         return None
-    if not isinstance(found, dict) or found.get("options") != OPTIONS:
+    if not isinstance(found, dict) or not isinstance(works := found.pop("work", None), bool):
         return None
-    return found["work"] if isinstance(found.get("work"), bool) else None
+    return works if found == _question() else None
+
+
+def _question() -> dict[str, Any]:
+    """Returns what an answer is good for."""
+    return {"options": OPTIONS, "machine": platform.fingerprint()}
 
 
 def _probe() -> bool:
-    """Returns whether a convolution compiles with `OPTIONS` and gives the same."""
+    """Returns whether a convolution compiles with `OPTIONS`, to oneDNN, and gives the same."""
 
     def convolve(x, k):
         layout = ("NHWC", "HWIO", "NHWC")
@@ -80,10 +86,12 @@ def _probe() -> bool:
     x, k = jnp.arange(128.0).reshape(2, 4, 4, 4), jnp.arange(144.0).reshape(3, 3, 4, 4) % 5
     try:
         with quiet():
-            found = jax.jit(convolve, compiler_options=OPTIONS)(x, k)
+            fast = jax.jit(convolve, compiler_options=OPTIONS).lower(x, k).compile()
+            found = fast(x, k)
     except Exception:  # whatever a compiler makes of what it does not know
         return False
-    return bool(jnp.allclose(found, jax.jit(convolve)(x, k)))
+    # jaxlib 0.10 takes the options, and calls its own kernels all the same
+    return "__onednn" in fast.as_text() and bool(jnp.allclose(found, jax.jit(convolve)(x, k)))
 
 
 @contextmanager
@@ -116,7 +124,7 @@ def jit(fn: Callable, *, donate_argnums: Sequence[int] = ()) -> Callable:
       >>> jit(lambda x: 2 * x)(jnp.ones(2)).tolist()
       [2.0, 2.0]
     """
-    return compiled(rewritten(fn), donate_argnums=donate_argnums)
+    return compiled(fn, donate_argnums=donate_argnums)
 
 
 def tune(fn: Callable, *args: Any, seconds: float = 0.2) -> Callable:
@@ -169,21 +177,35 @@ def in_turns(calls: Sequence[Callable[[], Any]], seconds: float) -> list[float]:
     return [statistics.median(taken) for taken in times]
 
 
-def compiled(fn: Callable, *, donate_argnums: Sequence[int] = ()) -> Callable:
-    """Returns `fn` compiled with `options()`, decided at the first call by what `fn` holds."""
-    plain = jax.jit(fn, donate_argnums=donate_argnums)
+def compiled(
+    fn: Callable,
+    *,
+    around: Callable[[Callable], Callable] = lambda fn: fn,
+    donate_argnums: Sequence[int] = (),
+) -> Callable:
+    """Returns `fn` accelerated and compiled with `options()`, unless it loops over convolutions.
+
+    Which of the two it is, is decided anew for other shapes, by what the function then holds.
+
+    Args:
+      around: what is done to the accelerated function before it is compiled, e.g. `jax.pmap`.
+      fn, donate_argnums: as of `jit`.
+    """
+    plain = jax.jit(around(accelerate(fn)), donate_argnums=donate_argnums)
     if not options():
         return plain
-    fast = jax.jit(fn, donate_argnums=donate_argnums, compiler_options=options())
-    chosen = None
+    fast = jax.jit(around(rewritten(fn)), donate_argnums=donate_argnums, compiler_options=options())
+    chosen: dict[Any, Callable] = {}
 
-    def run(*args):
-        nonlocal chosen
-        if chosen is not None:
-            return chosen(*args)
-        chosen = plain if loops_over_convolutions(fast.trace(*args).jaxpr) else fast
+    def run(*args, **kwargs):
+        leaves, tree = jax.tree.flatten((args, kwargs))
+        key = (tree, *((getattr(x, "shape", None), getattr(x, "dtype", x)) for x in leaves))
+        if key in chosen:
+            return chosen[key](*args, **kwargs)
+        loops = loops_over_convolutions(fast.trace(*args, **kwargs).jaxpr)
+        chosen[key] = plain if loops else fast
         with quiet():
-            return chosen(*args)
+            return chosen[key](*args, **kwargs)
 
     return run
 

@@ -83,11 +83,10 @@ def _mapped(
       replicated: how many arguments, the first ones, are not split. They are laid out as results
         are, or the second step, which takes the first one's results, would be traced anew.
     """
-    step = compiler.rewritten(step) if accelerate else step
-    mapped = jax.pmap(step, AXIS, donate_argnums=donate, **axes)
+    around = partial(jax.pmap, axis_name=AXIS, donate_argnums=donate, **axes)
     if not (accelerate and compiler.options()):
-        return mapped
-    fast = compiler.compiled(mapped, donate_argnums=donate)
+        return around(compiler.rewritten(step) if accelerate else step)
+    fast = compiler.compiled(step, around=around, donate_argnums=donate)
     layout = NamedSharding(Mesh(jax.devices(), (AXIS,)), PartitionSpec())
 
     def placed(tree):

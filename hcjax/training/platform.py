@@ -85,10 +85,20 @@ def cache_folder(base: str | Path | None = None) -> Path:
     """
     if base is None:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hcjax"
-    parts = [jax.__version__, jaxlib.__version__, machine.machine(), _processor()]
-    digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+    digest = fingerprint()
     name = f"jax-{jax.__version__}-jaxlib-{jaxlib.__version__}-{digest}"
     return Path(base).expanduser().absolute() / "compiled" / name
+
+
+def fingerprint() -> str:
+    """Returns 12 hex digits of this jax, jaxlib and processor: what compiled code depends on.
+
+    Example:
+      >>> len(fingerprint())
+      12
+    """
+    parts = [jax.__version__, jaxlib.__version__, machine.machine(), _processor()]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
 def use_cache(folder: Path | None) -> Counter:

@@ -9,111 +9,37 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from jax import lax
 
 from hcjax import jaxpr as walker
 from hcjax.accelerate import accelerate, explanation
-from hcjax.rewrite import RULES
+from hcjax.rewrite import RULES, gradients
 from hcjax.rewrite.canonical import columns, conv
-
-LAYOUTS = {
-    1: [("NWC", "WIO", "NWC"), ("NCW", "OIW", "NCW")],
-    2: [("NHWC", "HWIO", "NHWC"), ("NCHW", "OIHW", "NCHW"), ("HWNC", "IHWO", "CNHW")],
-    3: [("NHWDC", "HWDIO", "NHWDC")],
-}
+from tests.rewrite.convolutions import TABLES, convolutions, everything, integers
 
 
-def integers(shape, dtype, seed):
-    values = np.random.default_rng(seed).integers(-3, 4, shape)
-    return jnp.asarray(values, dtype)
-
-
-def operands(layout, sizes, dtype, seed=0):
-    """Returns image and kernel in a layout, of sizes {'N': 2, 'h': 3, ...}; a kernel's are H, W."""
-    image = [sizes[letter.lower() if letter in "HWD" else letter] for letter in layout[0]]
-    kernel = [sizes[letter] for letter in layout[1]]
-    return integers(image, dtype, seed), integers(kernel, dtype, seed + 1)
-
-
-@st.composite
-def convolutions(draw):
-    """Draws (image, kernel, keywords of lax.conv_general_dilated): any layout, stride and group."""
-    rank = draw(st.sampled_from([1, 2, 2, 2, 3]))
-    layout = draw(st.sampled_from(LAYOUTS[rank]))
-    groups = draw(st.sampled_from([1, 1, 2, 3]))
-    per_group = draw(st.integers(1, 2))
-    sizes = {
-        "N": draw(st.sampled_from([1, 2, 8])),
-        "C": groups * per_group,
-        "I": per_group,
-        "O": groups * draw(st.integers(1, 3)),
-    }
-    dilation = draw(st.sampled_from([1, 1, 2]))
-    for letter in "HWD"[-rank:] if rank == 1 else "HWD"[:rank]:
-        sizes[letter] = draw(st.integers(1, 3))
-        sizes[letter.lower()] = (sizes[letter] - 1) * dilation + 1 + draw(st.integers(0, 4))
-    if rank == 1:
-        sizes["W"], sizes["w"] = sizes.pop("D"), sizes.pop("d")
-    pad = st.integers(0, 2)
-    dtype = draw(st.sampled_from(["float32", "float32", "bfloat16"]))
-    x, k = operands(layout, sizes, dtype, draw(st.integers(0, 99)))
-    return x, k, {
-        "window_strides": [draw(st.integers(1, 3)) for _ in range(rank)],
-        "padding": [(draw(pad), draw(pad)) for _ in range(rank)],
-        "rhs_dilation": [dilation] * rank,
-        "lhs_dilation": [draw(st.sampled_from([1, 1, 2, 3])) for _ in range(rank)],
-        "feature_group_count": groups,
-        "dimension_numbers": layout,
-    }  # fmt: skip
-
-
-def everything(fast, how, x, k, *, loop):
-    """Returns value, gradients and directional derivative, rewritten before and after jax.grad."""
-    wrap = (lambda f: accelerate(f, platform="cpu")) if fast else (lambda f: f)
-
-    def plain(x, k):
-        return lax.conv_general_dilated(x, k, **how)
-
-    def score(f):
-        def function(x, k):
-            y = f(x, k)
-            weights = jnp.asarray(np.arange(y.size).reshape(y.shape) % 4 - 1, y.dtype)
-            return (y * weights).astype(jnp.float32).sum()
-
-        return function
-
-    def once(x, k):
-        return {
-            "value": wrap(plain)(x, k),
-            "gradient of the rewrite": jax.grad(score(wrap(plain)), (0, 1))(x, k),
-            "rewritten gradient": wrap(jax.grad(score(plain), (0, 1)))(x, k),
-            "derivative of the rewrite": jax.jvp(wrap(plain), (x, k), (x, k)),
-        }
-
-    def repeated(x, k):
-        def body(carry, _):
-            return carry, jax.grad(score(plain), (0, 1))(x, k)
-
-        return wrap(lambda x, k: lax.scan(body, 0, None, length=2)[1])(x, k)
-
-    return jax.jit(repeated if loop else once)(x, k)
-
-
-@settings(max_examples=15, deadline=None)
-@given(convolutions())
-def test_values_and_derivatives_equal_the_primitives(case):
+def check(case, table, loop):
+    """Checks a drawn convolution; kernel gradients of 8 images go part by part."""
     x, k, how = case
-    ours, theirs = (everything(fast, how, x, k, loop=False) for fast in (True, False))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gradients, "_PART_BYTES", 64)
+        patch.setattr(gradients, "_LEAST_PART", 2)
+        ours, theirs = (everything(t, how, x, k, loop=loop) for t in (table, None))
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
-@settings(max_examples=10, deadline=None)
-@given(convolutions())
-def test_gradients_in_a_loop_equal_the_primitives(case):
-    x, k, how = case
-    ours, theirs = (everything(fast, how, x, k, loop=True) for fast in (True, False))
-    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+@pytest.mark.parametrize("table", TABLES)
+@settings(max_examples=8, deadline=None)
+@given(case=convolutions())
+def test_values_and_derivatives_equal_the_primitives(case, table):
+    check(case, table, loop=False)
+
+
+@pytest.mark.parametrize("table", TABLES)
+@settings(max_examples=5, deadline=None)
+@given(case=convolutions())
+def test_gradients_in_a_loop_equal_the_primitives(case, table):
+    check(case, table, loop=True)
 
 
 def image(*shape):

@@ -1,5 +1,6 @@
 """Compiler options: probed, used only where they are safe, and the same results with them."""
 
+import json
 import time
 
 import jax
@@ -49,8 +50,12 @@ def test_the_answer_is_kept_beside_the_compiled_programs(cache_folder, monkeypat
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"options": {"another": true}, "work": true}', '{"work": 1}']
-)
+    "text",
+    [
+        "", "[]", "{}", '{"options": {"another": true}, "work": true}', '{"work": 1}',
+        json.dumps({"options": compiler.OPTIONS, "machine": "another", "work": True}),
+    ],
+)  # fmt: skip
 def test_an_answer_that_is_not_to_this_question_is_asked_again(cache_folder, monkeypatch, text):
     file = cache_folder / "compiler-options.json"
     file.write_text(text)
@@ -116,6 +121,44 @@ def test_what_is_compiled_gives_the_same(way, repeat):
     fast = compiler.jit(fn) if way == "jit" else compiler.tune(fn, x, k, seconds=0.01)
     for _ in range(2):
         np.testing.assert_allclose(fast(x, k), fn(x, k), rtol=1e-4, atol=1e-4)
+
+
+def test_nothing_is_kept_where_the_cache_is_no_folder_here(cache_folder, monkeypatch):
+    jax.config.update("jax_compilation_cache_dir", "gs://bucket/cache")
+    monkeypatch.chdir(cache_folder)
+    compiler.options.cache_clear()
+    compiler.options()
+    assert not list(cache_folder.iterdir())
+
+
+def test_which_way_is_decided_for_each_shape_and_keywords_pass():
+    """One image goes through a plain layer, several through a loop, where the options hang."""
+
+    def fn(x, *, k):
+        if len(x) == 1:
+            return layer(x, k)
+        return lax.map(lambda one: layer(one[None], k)[0], x)
+
+    rng = np.random.default_rng(0)
+    k = jnp.asarray(rng.standard_normal((3, 3, 3, 3)), jnp.float32)
+    fast = compiler.jit(fn)
+    for count in (1, 4, 1):
+        x = jnp.asarray(rng.standard_normal((count, 8, 8, 3)), jnp.float32)
+        np.testing.assert_allclose(fast(x, k=k), fn(x, k=k), rtol=1e-4, atol=1e-4)
+
+
+def test_a_loop_is_written_for_the_compiler_that_it_gets(monkeypatch):
+    asked = []
+
+    def rewrite(fn, platform=None):
+        return lambda *args: asked.append(platform) or fn(*args)
+
+    monkeypatch.setattr(compiler, "accelerate", rewrite)
+    monkeypatch.setattr(compiler, "options", lambda: {"xla_cpu_enable_fast_math": False})
+    x, k = jnp.ones((2, 4, 4, 3)), jnp.ones((3, 3, 3, 3))
+    loop = compiler.compiled(lambda x, k: lax.map(lambda one: layer(one[None], k), x))
+    loop(x, k)
+    assert asked == ["cpu+onednn", None]  # read with one table, compiled with the other
 
 
 @pytest.mark.parametrize("slow", ["cpu+fused", None])
