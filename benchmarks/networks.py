@@ -1,6 +1,7 @@
 """Training steps not written for `hcjax.accelerate`, in four libraries, and three of ours.
 
 Each entry of STEPS gives (step, state, batch, images per call); `step(state, batch) -> state`.
+LOOPS has, for a step that is several in a scan, the single one and how many of them it is.
 Nothing in here is tuned: layers are the libraries' own, in their default layout.
 """
 
@@ -141,9 +142,14 @@ def rebuild(out: jax.Array, batch: dict) -> jax.Array:
     return ((out - batch["image"]) ** 2).mean()
 
 
+def small_cnn():
+    """One step of the CNN that `scanned` repeats."""
+    return linen(SmallCNN(), (28, 28, 1), 128)
+
+
 def scanned():
     """Four steps in one compiled loop."""
-    step, state, batch, count = linen(SmallCNN(), (28, 28, 1), 128)
+    step, state, batch, count = small_cnn()
     batches = jax.tree.map(lambda x: jnp.stack([x] * 4), batch)
     return (
         lambda s, b: lax.scan(lambda s, b: (step(s, b), None), s, b)[0],
@@ -228,6 +234,7 @@ STEPS = {
     "seed CNN": lambda: own("mnist_cnn", (28, 28, 1)),
     "LeNet-5": lambda: own("lenet5", (28, 28, 1)),
     "ResNet-20": lambda: own("resnet20", (32, 32, 3)),
+    "ResNet-110, batch 16": lambda: own("resnet110", (32, 32, 3), 16),
     "Flax ResNet-18, 64 x 64": lambda: linen(ResNet18(), (64, 64, 3), 32),
     "Haiku ResNet-18, 64 x 64": lambda: haiku(lambda: hk.nets.ResNet18(CLASSES), (64, 64, 3), 32),
     "Haiku MobileNet, 64 x 64": lambda: haiku(
@@ -237,5 +244,7 @@ STEPS = {
     "NNX CNN": nnx_cnn,
     "U-Net, 64 x 64": lambda: linen(UNet(), (64, 64, 3), 16, rebuild),
     "autoencoder, 64 x 64": lambda: linen(Autoencoder(), (64, 64, 3), 64, rebuild),
+    "Linen CNN": small_cnn,
     "scanned CNN, 4 steps": scanned,
 }
+LOOPS = {"scanned CNN, 4 steps": (small_cnn, 4)}

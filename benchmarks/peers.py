@@ -4,14 +4,16 @@
     python benchmarks/peers.py --quick                  training, three networks and peers
     python benchmarks/peers.py --only ResNet-20 --modes inference latency --peers torch
 
-Each racer has a process of its own with two threads and the launcher's allocator settings (plain
-Flax a second one without, which is how its own examples run); they take turns, and a ratio is the
-median over rounds of hcjax's images per second by the peer's: above 1 hcjax is faster. The peers'
+Each racer has a process of its own on the same two CPUs (on Linux; two threads elsewhere) and the
+launcher's allocator settings (plain Flax a second one without, which is how its own examples run);
+they take turns, and a ratio is the median over rounds of hcjax's images per second by the peer's:
+above 1 hcjax is faster. Where a racer fails, its cell says so, and the exit code is 1. The peers'
 virtual environments are made on first use from benchmarks/peers/*.txt (in ~/.cache/hcjax/peers).
 Images are random, networks as in benchmarks/peers/networks.py. Run it on a quiet machine.
 
 floor: the time that a step's products need at this machine's matrix-product peak, or its bytes at
 the memory's bandwidth, whichever is longer; of floor: the part of that speed that hcjax reaches.
+Both peaks are the fastest of several sizes, repeated, before the race and after it, on those CPUs.
 """
 
 from __future__ import annotations
@@ -30,15 +32,15 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")  # this race; benchmarks/gpu.py is
 FOLDER = Path(__file__).resolve().parent / "peers"
 sys.path[:0] = [str(FOLDER.parents[1]), str(FOLDER)]
 
+import floor  # noqa: E402
 import networks  # noqa: E402
+import results  # noqa: E402
+import serve  # noqa: E402
 from racer import Racer  # noqa: E402
+from results import MODES, TITLES  # noqa: E402
 
-MODES = ("training", "inference", "latency")
-TITLES = {
-    "training": f"training, batch {networks.BATCH}",
-    "inference": f"inference, batch {networks.BATCH}",
-    "latency": "latency, batch 1",
-}
+# what a racer that cannot start, or stops, ends in
+TROUBLE = (RuntimeError, OSError, ValueError, subprocess.SubprocessError)
 
 
 class Peer(NamedTuple):
@@ -121,111 +123,59 @@ def start(peer: Peer, work: str, mode: str, folder: Path) -> Racer:
 
 
 def race(work: str, mode: str, peers: dict[str, Peer], options) -> list[dict]:
-    """Returns a row per peer of one network run in one way."""
-    racers = {"hcjax": start(OURS, work, mode, options.venvs)}
+    """Returns a row per peer of one network run in one way; where one failed, it says why."""
+    racers: dict[str, Racer] = {}
+    rates: dict[str, list[float]] = {}
+    failed: dict[str, str] = {}
     try:
-        for name, peer in peers.items():
+        for name, peer in {"hcjax": OURS, **peers}.items():
             try:
                 racers[name] = start(peer, work, mode, options.venvs)
-            except (RuntimeError, OSError, subprocess.SubprocessError) as error:
-                print(f"  {name} failed: {str(error)[:200]}", flush=True)
+                rates[name] = []
+            except TROUBLE as error:
+                failed[name] = str(error)[:200]
         counts = {name: racer.facts["parameters"] for name, racer in racers.items()}
-        if len(set(counts.values())) != 1:
+        if len(set(counts.values())) > 1:
             raise SystemExit(f"{work}: the networks differ in their parameters: {counts}")
-        rates: dict[str, list[float]] = {name: [] for name in racers}
         for _ in range(options.rounds):
-            for name, racer in racers.items():
-                rates[name].append(racer.round(options.seconds))
+            for name in [] if "hcjax" in failed else list(rates):
+                try:
+                    rates[name].append(racers[name].round(options.seconds))
+                except TROUBLE as error:
+                    failed[name] = str(error)[:200]
+                    del rates[name]
     finally:
         for racer in racers.values():
             racer.close()
-    ours = rates.pop("hcjax")
+    ours = rates.get("hcjax")
     rows = []
-    for name, theirs in rates.items():
-        ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
-        rows.append(
-            {
-                "work": work,
-                "mode": mode,
-                "peer": name,
-                "peer_images_per_second": statistics.median(theirs),
-                "ours_images_per_second": statistics.median(ours),
-                "ratio": statistics.median(ratios),
-                "ratio_min": min(ratios),
-                "ratio_max": max(ratios),
-                "versions": racers[name].facts | {"hcjax": racers["hcjax"].facts},
-            }
-        )
+    for name in peers:
+        row = {"work": work, "mode": mode, "peer": name}
+        row["ours_images_per_second"] = statistics.median(ours) if ours else None
+        if why := [f"{n}: {failed[n]}" for n in ("hcjax", name) if n in failed]:
+            rows.append(row | {"failed": "; ".join(why)})
+            continue
+        versions = racers[name].facts | {"hcjax": racers["hcjax"].facts}
+        rows.append(row | results.row(ours, rates[name]) | {"versions": versions})
     return rows
 
 
-def table(mode: str, rows: list[dict], works: list[str], peers: list[str]) -> str:
-    """Returns one way of running as a Markdown table: a row per network, a column per peer."""
-    best = "best torch float32"
-    lines = [f"{TITLES[mode]}; images/s, in brackets hcjax / peer (from–to)", ""]
-    lines.append(f"| work | hcjax | floor | of floor | {best} | " + " | ".join(peers) + " |")
-    lines.append("|" + "---|" * (5 + len(peers)))
-    for work in works:
-        found = {r["peer"]: r for r in rows if r["work"] == work and r["mode"] == mode}
-        if not found:
-            lines.append(f"| {work} |" + " not run |" * (4 + len(peers)))
-            continue
-        first = next(iter(found.values()))
-        ours = first["ours_images_per_second"]
-        torch = [r for n, r in found.items() if n.startswith("torch") and PEERS[n].float32]
-        least = min(torch, key=lambda r: r["ratio"], default=None)
-        cells = [f"{ours:,.0f}", f"{ours / first['fraction_of_floor']:,.0f}"]
-        cells += [f"{first['fraction_of_floor']:.0%}"]
-        cells += [f"**{least['ratio']:.2f}** ({least['peer']})" if least else "not run"]
-        for name in peers:
-            r = found.get(name)
-            cells.append(
-                f"{r['peer_images_per_second']:,.0f} "
-                f"({r['ratio']:.2f}, {r['ratio_min']:.2f}–{r['ratio_max']:.2f})"
-                if r
-                else "not run"
-            )
-        lines.append(f"| {work} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+def grade(rows: list[dict], machine: dict) -> None:
+    """Writes into each row the floor's speed and the part of it that hcjax reaches."""
+    for row in rows:
+        ours, most = row["ours_images_per_second"], floor.images_per_second
+        row["floor_images_per_second"] = most(row["work"], row["mode"], machine)
+        row["fraction_of_floor"] = ours and ours / row["floor_images_per_second"]
 
 
-def chart(rows: list[dict], path: Path) -> None:
-    """Writes the ratios as bars, a panel per way of running."""
-    from matplotlib.figure import Figure
-
-    modes = [m for m in MODES if any(r["mode"] == m for r in rows)]
-    figure = Figure(figsize=(11, 3.2 * len(modes)), layout="constrained")
-    for axes, mode in zip(figure.subplots(len(modes), squeeze=False)[:, 0], modes, strict=True):
-        here = [r for r in rows if r["mode"] == mode]
-        works = list(dict.fromkeys(r["work"] for r in here))
-        names = list(dict.fromkeys(r["peer"] for r in here))
-        width = 0.8 / len(names)
-        for n, name in enumerate(names):
-            mine = {r["work"]: r for r in here if r["peer"] == name}
-            at = [i for i, work in enumerate(works) if work in mine]
-            bars = [mine[works[i]] for i in at]
-            spread = [
-                [r["ratio"] - r["ratio_min"] for r in bars],
-                [r["ratio_max"] - r["ratio"] for r in bars],
-            ]
-            left = [i - 0.4 + (n + 0.5) * width for i in at]
-            heights = [r["ratio"] for r in bars]
-            axes.bar(left, heights, width, yerr=spread, label=name, error_kw={"lw": 0.7})
-        axes.axhline(1, color="black", lw=0.8)
-        axes.set_yscale("log", base=2)
-        axes.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
-        axes.set_xticks(range(len(works)), works)
-        axes.set_ylabel("hcjax / peer")
-        axes.set_title(f"{TITLES[mode]}: above 1 hcjax is faster", fontsize=10)
-        axes.legend(fontsize=7, ncols=2)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+def write(rows: list[dict], path: Path | None) -> None:
+    """Writes all rows so far where `--json` said."""
+    if path:
+        path.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 def main() -> int:
     """Returns the exit code."""
-    import floor
-
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -252,6 +202,7 @@ def main() -> int:
         options.rounds, options.seconds = min(options.rounds, 5), min(options.seconds, 0.7)
     options.venvs.mkdir(parents=True, exist_ok=True)
 
+    serve.take_cpus()  # for the floor; a racer does it itself
     machine = floor.machine()
     print(floor.text(machine), flush=True)
     rows: list[dict] = []
@@ -260,20 +211,26 @@ def main() -> int:
             print(f"{TITLES[mode]}: {work} …", flush=True)
             peers = {n: p for n, p in chosen.items() if mode in p.modes}
             found = race(work, mode, peers, options)
-            least = floor.images_per_second(work, mode, machine)
+            grade(found, machine)
             for row in found:
-                row["fraction_of_floor"] = row["ours_images_per_second"] / least
-                print(f"  {row['peer']:22s} {row['ratio']:6.2f}", flush=True)
+                said = f"failed: {row['failed']}" if "failed" in row else f"{row['ratio']:6.2f}"
+                print(f"  {row['peer']:22s} {said}", flush=True)
             rows += found
-            if options.json:
-                options.json.write_text(json.dumps(rows, indent=1) + "\n")
+            write(rows, options.json)
+    machine = floor.faster(machine, floor.machine())
+    print(floor.text(machine))
+    grade(rows, machine)
+    write(rows, options.json)
     for mode in MODES:
-        peers = [n for n, p in PEERS.items() if mode in p.modes]
-        print("\n" + table(mode, rows, list(networks.WORKS), peers))
-    if options.chart and rows:
-        chart(rows, options.chart)
+        peers = {
+            n: n.startswith("torch") and p.float32 for n, p in PEERS.items() if mode in p.modes
+        }
+        print("\n" + results.table(mode, rows, list(networks.WORKS), peers))
+    whole = [row for row in rows if "failed" not in row]
+    if options.chart and whole:
+        results.chart(whole, options.chart)
         print(f"\nchart in {options.chart}")
-    return 0
+    return 0 if len(whole) == len(rows) else 1
 
 
 if __name__ == "__main__":

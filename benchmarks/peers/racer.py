@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import tempfile
+from contextlib import suppress
 
 
 class Racer:
@@ -18,20 +19,24 @@ class Racer:
         self._process = subprocess.Popen(command, text=True, env=environment, **pipes)
         try:
             self.facts = json.loads(self._line())
-        except RuntimeError:
+        except (RuntimeError, ValueError):
             self.close()
             raise
 
     def round(self, seconds: float) -> float:
-        """Returns images per second over about that long."""
-        self._process.stdin.write(f"{seconds}\n")
-        self._process.stdin.flush()
+        """Returns images per second over about that long; RuntimeError where the process died."""
+        with suppress(BrokenPipeError):  # why it died is read below
+            self._process.stdin.write(f"{seconds}\n")
+            self._process.stdin.flush()
         return float(self._line())
 
     def close(self) -> None:
         """Ends the process."""
         self._process.kill()
         self._process.wait()
+        with suppress(BrokenPipeError):  # what a dead process was still to be told
+            self._process.stdin.close()
+        self._process.stdout.close()
         self._errors.close()
 
     def _line(self) -> str:

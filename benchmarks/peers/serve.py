@@ -3,8 +3,9 @@
     python serve.py MODULE WORK MODE VARIANT kept|released
 
 Says one JSON line when it is ready (versions, parameters, seconds it took); then, for each line
-with a number of seconds, runs about that long and answers with images per second. Every racer has
-the same two threads, and, unless its memory is to be released, the same allocator settings.
+with a number of seconds, runs about that long and answers with images per second. Every racer is
+limited to the same two CPUs, and has, unless its memory is to be released, the same allocator
+settings.
 """
 
 import importlib
@@ -18,6 +19,12 @@ from pathlib import Path
 THREADS = 2
 
 
+def take_cpus():
+    """Limits this process to the first CPUs that it may use; for before a library counts them."""
+    if hasattr(os, "sched_setaffinity"):  # Linux has it
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])
+
+
 def keep_memory():
     """Gives this process the launcher's allocator settings, without importing hcjax."""
     path = Path(__file__).resolve().parents[2] / "hcjax" / "allocator.py"
@@ -29,6 +36,7 @@ def keep_memory():
 
 def main():
     """Builds what the command line names, and answers."""
+    take_cpus()
     module, work, mode, variant, memory = sys.argv[1:6]
     if memory == "kept":
         keep_memory()
