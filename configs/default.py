@@ -161,6 +161,8 @@ def get_config() -> ConfigDict:
     distill.learning_rate = placeholder(float)  # the peak, > 0
     distill.weight = 0.9  # of the teacher's logits in the loss of every stage, in [0, 1]
     distill.temperature = 4.0  # > 0
+    distill.beside = ()  # workdirs or .hcz files that teach beside the first network
+    distill.generations = placeholder(int)  # the student's student, and so on; >= 1
     # The network that stage "distill" trains instead of the teacher: keys as in `model`.
     config.student = student = ConfigDict()
     student.name = placeholder(str)  # a key of hcjax.models.MODELS
@@ -173,7 +175,8 @@ def get_config() -> ConfigDict:
     prune.epochs = placeholder(float)  # of its training; >= 0
     prune.learning_rate = placeholder(float)  # the peak, > 0
     prune.sparsity = placeholder(float)  # of all kernels together, in [0, 1)
-    prune.scope = placeholder(str)  # "global", "uniform" or "erk"
+    prune.method = placeholder(str)  # "gradual", "fisher" or "movement"
+    prune.scope = placeholder(str)  # "global", "lamp", "uniform" or "erk"
     prune.ramp = placeholder(float)  # share of the steps until the sparsity is reached, in (0, 1]
     config.shrink = shrink = ConfigDict()
     shrink.epochs = placeholder(float)  # of its training; >= 0
@@ -189,6 +192,7 @@ def get_config() -> ConfigDict:
     quantize.granularity = placeholder(str)  # a step for each "channel" of a kernel, or "tensor"
     quantize.floats = placeholder(str)  # regular expression of layers that compute in float
     quantize.method = placeholder(str)  # of calibration: mse, minmax, percentile or entropy
+    quantize.entropy = placeholder(float)  # nats of loss for each bit of the kernels' code, >= 0
     quantize.images = placeholder(int)  # of the training part, to calibrate on; >= 1
 
     config.lock()  # a key that is not above is an error

@@ -5,7 +5,8 @@ In reading order: `data` gives a Dataset, `models` a network as two pure functio
 `accelerate` makes any function fast, `explain` says how, `jit` compiles it with better kernels and
 `tune` in the way that is fastest here. `trace` reads any network as a Model; `fold` takes its
 BatchNorm away, `cost` counts what it computes, `calibrate` sees how large its values get,
-`fake_quantize` trains it as the integers that `int8` makes of it; `equalize`, `adaround` and
+`fake_quantize` trains it as the integers that `int8` makes of it, `entropy` says in how many bits;
+`equalize`, `adaround` and
 `correct_bias` make better ones of them without training. `factorize` makes thinner layers, `ranks`
 says which, `share` leaves kernels a few different numbers. `prune` makes masks over parameters;
 `sensitivity` says what each layer can stand, and `pick` how far to go in each. `shrink`
@@ -31,6 +32,7 @@ from hcjax.graph import (
     calibrate,
     correct_bias,
     cost,
+    entropy,
     equalize,
     error_analysis,
     factorize,
@@ -72,6 +74,7 @@ __all__ = [
     "cut",
     "data",
     "distill",
+    "entropy",
     "equalize",
     "error_analysis",
     "errors",

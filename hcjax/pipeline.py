@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -68,7 +68,7 @@ def compress(
     """
     reader = configs.Reader(config)
     made = recipe.build(reader)
-    weighing, stages = _distillation(reader), _stages(reader)
+    (weighing, beside), stages = _distillation(reader), _stages(reader)
     student = _student(reader, made.dataset)
     if student is None and "distill" in config["stages"]:
         raise ConfigError("stage 'distill' needs config.student.name, the network to be taught")
@@ -77,7 +77,8 @@ def compress(
         start = _start(config, workdir, train)
         given = {k: np.float32(start.about[k]) for k in ("mean", "std") if k in start.about}
         dataset = dataclasses.replace(made.dataset, **given)
-        work = _work(config, made, dataset, start, student, weighing, workdir, quiet)
+        teacher = _teacher(start, beside)
+        work = _work(config, made, dataset, teacher, student, weighing, workdir, quiet)
         found = Compressed({}, {}, dataset)
 
         def kept(name, make):
@@ -94,64 +95,85 @@ def compress(
         model = kept("float", lambda: start)
         for stage, given in stages:
             for name, make in stage(model, work, **given):
-                following = kept(free(name, found.files), make)
-            model = following
+                model = kept(free(name, found.files), partial(make, model))
     except Preempted:
         return None
     return found
 
 
-def _work(config, made, dataset, start, student, weighing, workdir, quiet) -> Work:
+def _work(config, made, dataset, teacher, student, weighing, workdir, quiet) -> Work:
     """Returns what the stages share."""
     batch_size = made.fit["batch_size"]
     weight, temperature = weighing
     fit = made.fit | {"patience": None, "quiet": quiet}
     if weight:
         fit["loss"] = distill.taught(fit["loss"], weight=weight, temperature=temperature)
-        fit["teacher"] = partial(start.apply, start.params)
+        fit["teacher"] = teacher
 
     def steps(epochs):
         return round(epochs * len(dataset.train.labels) / batch_size)
 
-    def fitted(name, apply, params, *, epochs, learning_rate, tail=(), state=None):
+    def fitted(name, apply, params, *, epochs, learning_rate, around=lambda tx: tx, **changes):
         count = made.steps if epochs is None else steps(epochs)
         tx = recipe.optimizer_of(configs.Reader(config), count, learning_rate=learning_rate)
         done = loop.fit(
             apply,
             params,
             dataset,
-            state=state,
             steps=count,
             workdir=workdir / name,
-            **fit | {"tx": optax.chain(tx, *tail), "key": _key(fit["key"], name)},
+            **fit | {"tx": around(tx), "key": _key(fit["key"], name)} | changes,
         )
         if done.stopped == "preempted":
             raise Preempted
         return done
 
-    def tune(model, name, *, epochs, learning_rate=None, tail=None):
-        tail = prune.masked(prune.nonzero(model.params)) if tail is None else tail
-        options = {"epochs": epochs, "learning_rate": learning_rate, "tail": (tail,)}
+    def tune(model, name, *, epochs, learning_rate=None, around=None, penalty=None):
+        def keeping(tx):
+            return optax.chain(tx, prune.masked(prune.nonzero(model.params)))
+
+        options = {"epochs": epochs, "learning_rate": learning_rate, "around": around or keeping}
+        terms = [term for term in (fit["penalty"], penalty) if term]
+        if terms:
+            options["penalty"] = lambda params: sum(term(params) for term in terms)
         done = fitted(name, model.apply, model.params, **options)
         return model.replace(params=done.params)
 
-    def learn(*, epochs, learning_rate):
-        params, state = jax.jit(student.init)(_key(fit["key"], "student parameters"))
+    def learn(name, *, epochs, learning_rate, teacher=None):
+        params, state = jax.jit(student.init)(_key(fit["key"], f"{name} parameters"))
         options = {"epochs": epochs, "learning_rate": learning_rate, "state": state}
-        done = fitted("student", student.apply, params, **options)
+        if weight and teacher is not None:
+            options["teacher"] = partial(teacher.apply, teacher.params)
+        done = fitted(name, student.apply, params, **options)
         images = np.zeros((1, *dataset.image_shape), np.float32)
         return fold(trace(inference(student.apply, done.state), done.params, images))
 
     return Work(dataset, steps, tune, learn)
 
 
-def _distillation(reader: configs.Reader) -> tuple[float, float]:
-    """Returns (weight of the teacher in the loss, temperature) of the section `distill`."""
+def _distillation(reader: configs.Reader) -> tuple[tuple[float, float], tuple[str, ...]]:
+    """Returns ((weight of the teacher in the loss, temperature), other teachers) of `distill`."""
     section = reader.section("distill")
-    weight, temperature = section.get("weight"), section.get("temperature")
+    weight, temperature, beside = (section.get(k) for k in ("weight", "temperature", "beside"))
     recipe.check("distill.weight", weight, 0 <= weight <= 1, "in [0, 1]")
     recipe.check("distill.temperature", temperature, temperature > 0, "> 0")
-    return weight, temperature
+    return (weight, temperature), tuple(beside)
+
+
+def _teacher(start: Model, beside: Sequence[str]) -> Callable:
+    """Returns `images -> logits` of a network; or, with others, of the ensemble of them all."""
+    models = [start]
+    for path in beside:
+        model, about = load_any(path)
+        for key in ("mean", "std", "class_names"):
+            if about.get(key) != start.about.get(key):
+                raise ConfigError(
+                    f"config.distill.beside: {path} has {key} {about.get(key)!r:.80}, expected "
+                    f"that of the network beside it, {start.about.get(key)!r:.80}"
+                )
+        models.append(model)
+    teachers = [partial(model.apply, model.params) for model in models]
+    return distill.ensemble(teachers) if beside else teachers[0]
 
 
 def _stages(reader: configs.Reader) -> list[tuple[Callable, dict]]:

@@ -1,33 +1,38 @@
 """Stages: what is done to a trained network, one after another, each a function Model -> Models.
 
 A stage takes a Model, what all stages share, and its options. It returns named functions, each of
-which makes a Model; the last is what the next stage takes.
+which makes a Model of the one before it; the last is what the next stage takes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+import optax
 
-from hcjax import data
+from hcjax import data, options
 from hcjax.errors import ConfigError
 from hcjax.graph import Model, calibrate, fake_quantize, int8
+from hcjax.graph import entropy as bits_in
 from hcjax.transforms import prune
 from hcjax.transforms.shrink import shrink
 from hcjax.transforms.trim import trim
 
-Made = list[tuple[str, Callable[[], Model]]]
+Made = list[tuple[str, Callable[[Model], Model]]]
 
 
 class Work(NamedTuple):
     """What the stages of a pipeline share.
 
     dataset: to train and calibrate on. steps: epochs -> steps. tune: `(model, name, *, epochs,
-    learning_rate, tail) -> Model` trains a Model, its zeros kept, in the sub-folder `name`; `tail`
-    is what ends its chain of optimisers. learn: the same for the student, from scratch.
+    learning_rate, around, penalty) -> Model` trains a Model in the sub-folder `name`; `around`
+    makes of its optimiser the one that prunes, or keeps zeros, which None does; `penalty` of
+    parameters is added to the loss. learn: `(name, *, epochs, learning_rate, teacher)`, the same
+    for the student, from scratch, taught by a Model in place of the network that the stages begin
+    with.
     """
 
     dataset: data.Dataset
@@ -36,16 +41,28 @@ class Work(NamedTuple):
     learn: Callable[..., Model]
 
 
-def taught(
+def distilled(
     model: Model,
     work: Work,
     *,
+    generations: int = 1,
     epochs: float | None = None,
     learning_rate: float | None = None,
 ) -> Made:
-    """Returns the student, trained on the labels and on the teacher's logits."""
+    """Returns the student, trained on the labels and on the teacher's logits; and its students."""
     del model  # it is the teacher, or follows it: the student starts anew
-    return [("student", partial(work.learn, epochs=epochs, learning_rate=learning_rate))]
+    if generations < 1:
+        raise ConfigError(f"config.distill.generations must be >= 1, got {generations}")
+    options = {"epochs": epochs, "learning_rate": learning_rate}
+
+    def again(name):
+        return lambda before: work.learn(name, teacher=before, **options)
+
+    later = [f"student-{n}" for n in range(2, generations + 1)]
+    return [
+        ("student", lambda before: work.learn("student", **options)),
+        *((name, again(name)) for name in later),
+    ]
 
 
 def pruned(
@@ -53,26 +70,38 @@ def pruned(
     work: Work,
     *,
     sparsity: float,
+    method: str = "gradual",
     scope: str = "global",
     ramp: float = 0.5,
     epochs: float = 0.0,
     learning_rate: float | None = None,
 ) -> Made:
     """Returns the network with the smallest weights gone: at once, or more and more in training."""
+    del model
     steps = work.steps(epochs)
     if not steps:
-        masks = prune.masks(model.params, sparsity=sparsity, scope=scope)
-        return [("pruned", lambda: model.replace(params=prune.apply(masks, model.params)))]
+        masks = partial(prune.masks, sparsity=sparsity, scope=scope)
+        return [("pruned", lambda m: m.replace(params=prune.apply(masks(m.params), m.params)))]
+    around = options.choose("method", METHODS, method)
     end = max(1, round(ramp * steps))
-    tail = prune.gradual(sparsity, begin=0, end=end, every=max(1, end // 100), scope=scope)
-    options = {"epochs": epochs, "learning_rate": learning_rate, "tail": tail}
-    return [("pruned", partial(work.tune, model, "pruned", **options))]
+    schedule = {"sparsity": sparsity, "begin": 0, "end": end, "every": max(1, end // 100)}
+    given = {"epochs": epochs, "learning_rate": learning_rate}
+    given["around"] = lambda tx: around(tx, scope=scope, **schedule)
+    return [("pruned", lambda m: work.tune(m, "pruned", **given))]
+
+
+# name -> (optimiser, *, sparsity, begin, end, every, scope) -> optimiser that prunes
+METHODS: dict[str, Callable[..., optax.GradientTransformation]] = {
+    "fisher": prune.fisher,
+    "gradual": lambda tx, **schedule: optax.chain(tx, prune.gradual(**schedule)),
+    "movement": prune.movement,
+}
 
 
 def trimmed(model: Model, work: Work) -> Made:
     """Returns the network without the channels that pruning has emptied."""
-    del work
-    return [("trimmed", lambda: trim(model))]
+    del model, work
+    return [("trimmed", trim)]
 
 
 def shrunk(
@@ -87,16 +116,12 @@ def shrunk(
 ) -> Made:
     """Returns the network with whole channels gone; and, with epochs, trained after that."""
 
-    @cache
-    def small():
-        return shrink(model, keep=keep, macs=macs, round_to=round_to)
-
-    def tuned():
-        options = {"epochs": epochs, "learning_rate": learning_rate}
-        return work.tune(small(), "shrunk-trained", **options)
-
-    made = [("shrunk", small)]
-    return [*made, ("shrunk-trained", tuned)] if epochs else made
+    del model
+    options = {"epochs": epochs, "learning_rate": learning_rate}
+    made = [("shrunk", lambda m: shrink(m, keep=keep, macs=macs, round_to=round_to))]
+    if epochs:
+        made += [("shrunk-trained", lambda m: work.tune(m, "shrunk-trained", **options))]
+    return made
 
 
 def quantized(
@@ -109,28 +134,31 @@ def quantized(
     floats: str = "",
     method: str = "mse",
     images: int = 512,
+    entropy: float = 0.0,
     epochs: float = 0.0,
     learning_rate: float | None = None,
 ) -> Made:
     """Returns the network in integers: as it is; and, with epochs, after training in integers."""
 
-    @cache
     def fake():
         ranges = calibrate(model, _prepared(work.dataset, images), method=method)
         widths = {"bits": _by_layer(bits), "activation_bits": _by_layer(activation_bits)}
         return fake_quantize(model, ranges, granularity=granularity, floats=floats, **widths)
 
-    def tuned():
-        name = "quantized-trained"
-        return int8(work.tune(fake(), name, epochs=epochs, learning_rate=learning_rate))
+    def tuned(_):
+        start, options = fake(), {"epochs": epochs, "learning_rate": learning_rate}
+        if entropy:
+            bits_of = bits_in(start)
+            options["penalty"] = lambda params: entropy * bits_of(params)
+        return int8(work.tune(start, "quantized-trained", **options))
 
-    made = [("quantized", lambda: int8(fake()))]
+    made = [("quantized", lambda m: int8(fake()))]
     return [*made, ("quantized-trained", tuned)] if epochs else made
 
 
 # name -> what the stage makes of a Model
 STAGES: dict[str, Callable[..., Made]] = {
-    "distill": taught,
+    "distill": distilled,
     "prune": pruned,
     "trim": trimmed,
     "shrink": shrunk,

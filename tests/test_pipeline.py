@@ -151,14 +151,72 @@ def test_the_teacher_counts_in_the_loss(tmp_path):
     assert any((files[0][path] != files[1][path]).any() for path in files[0])
 
 
+def test_students_teach_and_several_teachers_teach_together(tmp_path):
+    base = [
+        *flags(npz(tmp_path / "data.npz")), f"--config.teacher={trained()}",
+        "--config.stages=('distill',)", "--config.student.name=seed_cnn_tiny",
+        "--config.distill.epochs=1", "--config.distill.weight=1.0",
+    ]  # fmt: skip
+    alone, beside = tmp_path / "alone", tmp_path / "beside"
+    assert launch(*base, "--config.distill.generations=2", f"--workdir={alone}") == 0
+    first = networks(alone)
+    assert list(first) == ["0-float.hcz", "1-student.hcz", "2-student-2.hcz"]
+    student = alone / "1-student.hcz"
+    other = f"--config.distill.beside=('{student}',)"
+    assert launch(*base, other, f"--workdir={beside}") == 0
+    # one seed, so what differs is who taught
+    assert (kernel_of(first["1-student.hcz"]) != kernel_of(networks(beside)["1-student.hcz"])).any()
+
+
+def kernel_of(blob):
+    return next(iter(kernels(blob).values()))
+
+
+def test_a_teacher_that_saw_other_images_is_refused(tmp_path, capsys):
+    base = [
+        *flags(npz(tmp_path / "data.npz")), f"--config.teacher={trained()}",
+        "--config.stages=('trim',)", f"--workdir={tmp_path / 'run'}",
+    ]  # fmt: skip
+    model, about = hcjax.load_any(trained())
+    other = tmp_path / "other.hcz"
+    other.write_bytes(hcjax.pack(model, about=about | {"mean": [0.125]}))
+    assert launch(*base, f"--config.distill.beside=('{other}',)") == 2
+    message = capsys.readouterr().err
+    assert "config.distill.beside" in message and "mean [0.125]" in message
+
+
+def test_a_penalty_on_bits_leaves_fewer(made, tmp_path):
+    base = [
+        *flags(npz(tmp_path / "data.npz")), f"--workdir={tmp_path / 'run'}",
+        f"--config.teacher={made[1] / '2-trimmed.hcz'}", "--config.stages=('quantize',)",
+        "--config.quantize.bits=5", "--config.quantize.images=16", "--config.quantize.epochs=1",
+        "--config.quantize.learning_rate=0.01",
+    ]  # fmt: skip
+    assert launch(*base, "--config.quantize.entropy=0.01") == 0
+    before, after = (
+        len(set(kernel_of(networks(tmp_path / "run")[name]).ravel().tolist()))
+        for name in ("1-quantized.hcz", "2-quantized-trained.hcz")
+    )
+    assert after < before
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        (
+            {
+                "stages": "('distill','prune','trim','quantize')",
+                "student.name": "seed_cnn_tiny",
+                "distill.generations": 0,
+            },
+            "config.distill.generations must be >= 1",
+        ),
         ({"stages": "('prun',)"}, "unknown stage 'prun'; did you mean 'prune'?"),
         ({"stages": "('quantize',)"}, "config.prune"),
         ({"stages": "('prune','prune')"}, "a list of different stages"),
         ({"stages": "('distill','prune','trim','quantize')"}, "config.student.name"),
         ({"quantize.bits": "('conv1:8',)"}, "PATTERN=NUMBER"),
+        ({"prune.method": "magic"}, "unknown method 'magic'"),
         ({"prune.sparsity": 1.5}, "sparsity must be in [0, 1]"),
         ({"distill.weight": 2.0}, "config.distill.weight must be in [0, 1]"),
         ({"prune.epochs": -1.0}, "config.prune.epochs must be >= 0"),

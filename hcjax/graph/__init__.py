@@ -5,6 +5,7 @@ from hcjax.graph.analysis import error_analysis
 from hcjax.graph.channels import Channels, channels
 from hcjax.graph.correction import correct_bias, mean_errors
 from hcjax.graph.cost import Cost, cost
+from hcjax.graph.entropy import entropy
 from hcjax.graph.equalize import equalize
 from hcjax.graph.factorize import factorize
 from hcjax.graph.fake import fake_quantize
@@ -28,6 +29,7 @@ __all__ = [
     "channels",
     "correct_bias",
     "cost",
+    "entropy",
     "equalize",
     "error_analysis",
     "factorize",

@@ -44,6 +44,8 @@ def test_counts_are_exact_whatever_the_scope(sparsity, ties, seed):
     found = zeros(prune.masks(params, sparsity=sparsity))
     assert sum(found.values()) == math.floor(sparsity * sum(sizes.values()) + 0.5)
     assert found["dense/bias"] == 0
+    found = zeros(prune.masks(params, sparsity=sparsity, scope="lamp"))
+    assert sum(found.values()) == math.floor(sparsity * sum(sizes.values()) + 0.5)
     found = zeros(prune.masks(params, sparsity=sparsity, scope="uniform"))
     assert all(found[name] == math.floor(sparsity * n + 0.5) for name, n in sizes.items())
     found = zeros(prune.masks(params, sparsity=sparsity, scope="erk"))
@@ -53,7 +55,7 @@ def test_counts_are_exact_whatever_the_scope(sparsity, ties, seed):
 
 def test_a_traced_sparsity_gives_the_same_masks():
     params = weights()
-    for scope in ("global", "uniform"):
+    for scope in ("global", "lamp", "uniform"):
         traced = jax.jit(lambda s, scope=scope: prune.masks(params, sparsity=s, scope=scope))
         plain = prune.masks(params, sparsity=0.73, scope=scope)
         jax.tree.map(np.testing.assert_array_equal, traced(0.73), plain)
@@ -71,6 +73,33 @@ def test_what_goes_has_the_lowest_scores():
     scores = jax.tree.map(lambda p: -jnp.abs(p), params)
     opposite = prune.masks(params, sparsity=0.6, scores=scores)
     assert not np.asarray(opposite["dense/kernel"])[np.abs(params["dense/kernel"]) > 1].any()
+
+
+def test_lamp_empties_no_layer_and_keeps_each_ones_order():
+    params = weights()
+    small = params | {"dense/kernel": params["dense/kernel"] / 1e6}
+    assert zeros(prune.masks(small, sparsity=0.9))["dense/kernel"] == 32 * 12
+    relative, same = (prune.masks(p, sparsity=0.9, scope="lamp") for p in (small, params))
+    jax.tree.map(np.testing.assert_array_equal, relative, same)  # a layer's scale tells nothing
+    for name in ("conv/kernel", "dense/kernel"):
+        size, mask = np.abs(np.asarray(params[name])), np.asarray(relative[name])
+        assert mask.any() and size[~mask].max() <= size[mask].min()
+    sizes = {k: v for k, v in params.items() if k != "dense/bias"}
+    last = prune.masks(sizes, sparsity=1 - 2 / sum(v.size for v in sizes.values()), scope="lamp")
+    assert [int(m.sum()) for m in last.values()] == [1, 1]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.sampled_from([0.0, 1e-30, 1.0, 1.0 + 1e-7, 3.0]), min_size=1, max_size=30))
+def test_lamp_scores_are_those_of_the_paper(values):
+    scores = np.asarray(values, np.float32)
+    found = np.asarray(prune.lamp(jnp.asarray(scores)))
+    order = np.argsort(scores, kind="stable")
+    squares = np.square(scores[order].astype(np.float64))
+    left = np.cumsum(squares[::-1])[::-1]
+    expected = np.divide(squares, left, out=np.zeros_like(left), where=squares > 1e-37 * left)
+    np.testing.assert_allclose(found[order], expected, rtol=1e-5, atol=1e-12)
+    assert (np.diff(found[order]) >= 0).all()
 
 
 def test_n_of_m_keeps_so_many_of_each_group_of_input_channels():

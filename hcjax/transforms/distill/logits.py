@@ -5,7 +5,7 @@ Gradients never reach the teacher.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -71,6 +71,37 @@ def taught(
         return (1 - weight) * own + weight * kl(logits, teacher, temperature=temperature)
 
     return mixed
+
+
+def ensemble(teachers: Sequence[Callable]) -> Callable[[jax.Array], jax.Array]:
+    """Returns one teacher of several: the logarithm of the mean of their probabilities.
+
+    Args:
+      teachers: each `images -> logits float[N, K]`, at least one, with the same classes.
+
+    Returns:
+      `images -> float32[N, K]`; of one teacher its logits less a constant, which no softmax sees.
+
+    Raises:
+      ValueError: if there is no teacher.
+
+    Reference:
+      Hinton, Vinyals and Dean, 2015, arXiv:1503.02531, section 1: "the arithmetic or geometric mean
+      of their individual predictive distributions"; here the arithmetic.
+
+    Example:
+      >>> sure, other = jnp.log(jnp.array([[0.8, 0.2]])), jnp.log(jnp.array([[0.4, 0.6]]))
+      >>> jnp.exp(ensemble([lambda x: sure, lambda x: other])(None)).round(6).tolist()
+      [[0.6000000238418579, 0.4000000059604645]]
+    """
+    if not teachers:
+        raise ValueError("an ensemble needs at least one teacher")
+
+    def taught(images):
+        each = [jax.nn.log_softmax(t(images).astype(jnp.float32)) for t in teachers]
+        return jax.nn.logsumexp(jnp.stack(each), 0) - jnp.log(len(each))
+
+    return taught
 
 
 def decoupled(

@@ -4,13 +4,14 @@ Score, scope, structure and schedule are chosen independently. A mask zeroes wei
 packed file smaller, and nothing faster.
 """
 
+from hcjax.transforms.prune.fisher import fisher
 from hcjax.transforms.prune.lottery import lottery
 from hcjax.transforms.prune.masked import masked
 from hcjax.transforms.prune.masks import Block, apply, masks, nonzero
 from hcjax.transforms.prune.movement import movement
 from hcjax.transforms.prune.rigl import rigl
 from hcjax.transforms.prune.schedules import cubic, gradual
-from hcjax.transforms.prune.scopes import erk
+from hcjax.transforms.prune.scopes import erk, lamp
 from hcjax.transforms.prune.scores import SCORES, score
 
 __all__ = [
@@ -19,7 +20,9 @@ __all__ = [
     "apply",
     "cubic",
     "erk",
+    "fisher",
     "gradual",
+    "lamp",
     "lottery",
     "masked",
     "masks",

@@ -53,7 +53,7 @@ def lottery(
       rate: in (0, 1).
       rewind_to: the step that `params` are of, for `train`.
       evaluate: `params -> float` for the history, on validation data; None for none.
-      scope: "global", "uniform" or "erk"; see `masks`.
+      scope: "global", "lamp", "uniform" or "erk"; see `masks`.
       structure, select: as of `masks`.
 
     Returns:

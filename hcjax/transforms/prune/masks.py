@@ -45,10 +45,11 @@ def masks(
 
     Args:
       params: pytree of arrays.
-      sparsity: fraction of weights that go, in [0, 1); may be traced where `scope` is "global" or
-        "uniform". None where `structure` or `scope` says it.
+      sparsity: fraction of weights that go, in [0, 1); may be traced where `scope` is "global",
+        "lamp" or "uniform". None where `structure` or `scope` says it.
       scores: pytree of float arrays like `params`, finite; None for the weights' magnitudes.
-      scope: "global": one threshold for all leaves. "uniform": the same sparsity in each. "erk":
+      scope: "global": one threshold for all leaves. "lamp": the same, of scores relative to what
+        is left of their leaf (`scopes.lamp`). "uniform": the same sparsity in each. "erk":
         by Erdős–Rényi-kernel densities (`scopes.erk`). A mapping from patterns of whole paths to
         sparsities: each leaf by the first that matches it; leaves that none matches stay.
       structure: None: single weights. (n, m): n of every m consecutive input channels stay, e.g.
@@ -65,8 +66,8 @@ def masks(
         selected; it names the leaf.
 
     Note:
-      A global threshold can empty a small layer of low scores; `scope="uniform"` or "erk" cannot,
-      short of rounding.
+      A global threshold can empty a small layer of low scores; `scope="lamp"`, "uniform" or "erk"
+      cannot, short of rounding.
 
     Reference:
       Han et al., "Learning both Weights and Connections", 2015, arXiv:1506.02626 (magnitude).
@@ -173,7 +174,8 @@ def smallest(scores: jax.Array, count: int | jax.Array) -> jax.Array:
 
 def _gone(paths, shapes, units, sparsity, scope) -> list[jax.Array]:
     """Returns which units of each leaf go."""
-    if scope == "global":
+    if scope in scopes.TOGETHER:
+        units = [scopes.lamp(u) for u in units] if scope == "lamp" else units
         everything = jnp.concatenate([u.reshape(-1) for u in units])
         count = scopes.count(sparsity, everything.size)
         ends = np.cumsum([u.size for u in units])[:-1]

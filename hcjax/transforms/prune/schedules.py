@@ -143,7 +143,7 @@ def gradually(
         options = {"scores": scores, "structure": structure, "select": select}
         if by_group:
             return masks(params, sparsity=sparsity, scope=scope, **options)
-        if scope == "global" or scope == "uniform":
+        if scope == "uniform" or scope in scopes.TOGETHER:
             scopes.count(sparsity, 1)  # a legal number, checked before it is traced
             now = cubic(step, begin=begin, end=end, initial=initial, final=sparsity)
             return masks(params, sparsity=now, scope=scope, **options)

@@ -11,6 +11,9 @@ import jax.numpy as jnp
 
 from hcjax.errors import ConfigError
 
+# scopes with one threshold over all layers
+TOGETHER = ("global", "lamp")
+
 
 def count(sparsity: float | jax.Array, size: int) -> int | jax.Array:
     """Returns floor(sparsity · size + 1/2), how many of `size` weights go.
@@ -77,7 +80,7 @@ def layerwise(
         return dict.fromkeys(shapes, sparsity)
     if scope == "erk":
         return erk(shapes, sparsity)
-    raise ConfigError(f"scope must be global, uniform, erk or a mapping, got {scope!r}")
+    raise ConfigError(f"scope must be global, lamp, uniform, erk or a mapping, got {scope!r}")
 
 
 def erk(shapes: Mapping[str, Sequence[int]], sparsity: float) -> dict[str, float]:
@@ -116,3 +119,34 @@ def erk(shapes: Mapping[str, Sequence[int]], sparsity: float) -> dict[str, float
         if not full:
             return {path: 0.0 if path in dense else 1 - density[path] for path in shapes}
         dense |= full
+
+
+def lamp(scores: jax.Array) -> jax.Array:
+    """Returns a layer's scores as parts of what is left of it: one threshold can serve all layers.
+
+    s² / Σ t², the sum over this score and those that go after it. The last to go has 1, so that no
+    layer is emptied while more weights stay than there are layers.
+
+    Args:
+      scores: float array, of one layer; a score below 0 counts as 0.
+
+    Returns:
+      float32 array like `scores`, in [0, 1], in the same order; of equal scores the one with the
+      lower index is not the higher.
+
+    Reference:
+      Lee, Park, Mo, Ahn and Shin, "Layer-adaptive Sparsity for the Magnitude-based Pruning", 2021,
+      arXiv:2010.07611, equation 4.
+
+    Example:
+      >>> [round(x, 2) for x in lamp(jnp.array([3.0, 0.0, 4.0])).tolist()]
+      [0.36, 0.0, 1.0]
+    """
+    flat = jnp.maximum(scores.reshape(-1).astype(jnp.float32), 0)
+    order = jnp.argsort(flat, stable=True)
+    largest = jnp.maximum(flat.max(initial=0), jnp.finfo(jnp.float32).tiny)
+    squares = jnp.square(flat[order] / largest)
+    left = jnp.cumsum(squares[::-1])[::-1]
+    parts = jnp.where(squares > 0, squares / jnp.where(left > 0, left, 1), 0)
+    # rounding may turn neighbours around; their order stays
+    return jnp.zeros_like(flat).at[order].set(jax.lax.cummax(parts)).reshape(scores.shape)
