@@ -21,7 +21,7 @@ _FEW_PIXELS = 4  # of a result; from 3 × 3 on XLA's own kernel is as fast
 def few_pixels(eqn: Eqn, place: Place) -> Callable | str:
     """Computes a convolution with few output pixels as im2col and one matmul.
 
-    At 2 x 2 pixels and 512 channels XLA:CPU takes 70 times as long.
+    3 x 3 taps on 2 x 2 pixels and 512 channels, batch 32: 289 → 12 ms, with oneDNN 293 → 8.
     """
     del place
     c = conv(eqn)
@@ -36,6 +36,7 @@ def canonical_in_loop(eqn: Eqn, place: Place) -> Callable | str:
     """Writes a loop body's convolution as NHWC and HWIO with explicit transposes.
 
     XLA:CPU only brings the entry computation's convolutions into the form its fast kernels take.
+    Two layers of 16 → 64 channels in NCHW: 80 → 7.2 ms.
     """
     c = conv(eqn)
     if not place.loop:
@@ -46,7 +47,11 @@ def canonical_in_loop(eqn: Eqn, place: Place) -> Callable | str:
 
 
 def barrier(eqn: Eqn, place: Place) -> Callable | str:
-    """Bars a convolution's image, so that what made it is not computed again inside it."""
+    """Bars a convolution's image, so that what made it is not computed again inside it.
+
+    No gain on a single layer (6.9 ms either way); in residual networks the sums of several blocks
+    would be computed in each of their readers.
+    """
     del place
     return lambda x, k: bind(eqn, [lax.optimization_barrier(x), k])[0]
 

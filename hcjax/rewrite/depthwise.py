@@ -12,11 +12,15 @@ from jax import lax
 from hcjax.jaxpr import Eqn, Place
 from hcjax.rewrite.canonical import Conv, conv, kernel_result, layer_behind, shifted
 
-_MOST_TAPS = 64  # of a kernel; beyond, that many slices take long to compile
+_MOST_TAPS = 128  # of a kernel; beyond, that many slices take long to compile
+_MOST_SUMS = 64  # of a kernel gradient, one per tap
 
 
 def depthwise(eqn: Eqn, place: Place) -> Callable | str:
-    """Computes a depthwise convolution as a sum of shifted products, one per tap."""
+    """Computes a depthwise convolution as a sum of shifted products, one per tap.
+
+    MobileNet's 3 x 3, 64 channels at 32 x 32 pixels, batch 32: 30 → 3.2 ms; 7 x 7: 21 → 1.7.
+    """
     del place
     c = conv(eqn)
     if c.symbolic:
@@ -31,7 +35,10 @@ def depthwise(eqn: Eqn, place: Place) -> Callable | str:
 
 
 def depthwise_kernel_gradient(eqn: Eqn, place: Place) -> Callable | str:
-    """Computes a depthwise kernel gradient as one reduction per tap."""
+    """Computes a depthwise kernel gradient as one reduction per tap.
+
+    3 x 3, 64 channels at 32 x 32 pixels, batch 32: 44 → 15 ms, with oneDNN 49 → 15.
+    """
     del place
     c = conv(eqn)
     if c.symbolic:
@@ -42,8 +49,8 @@ def depthwise_kernel_gradient(eqn: Eqn, place: Place) -> Callable | str:
     ones = (1,) * len(c.strides)
     if c.image_dilation != ones or c.strides != ones:
         return "strided or dilated as well"
-    if not all(c.out) or c.pixels > _MOST_TAPS:
-        return f"{c.pixels} taps, result {c.out}; up to {_MOST_TAPS} taps pay"
+    if not all(c.out) or c.pixels > _MOST_SUMS:
+        return f"{c.pixels} taps, result {c.out}; up to {_MOST_SUMS} taps pay"
     if any(v.aval.dtype != eqn.outvars[0].aval.dtype for v in eqn.invars):
         return "a result wider than its operands"
     return lambda x, dy: _depthwise_kernel_gradient(c, x, dy)

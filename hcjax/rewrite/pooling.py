@@ -24,6 +24,7 @@ _MOST = 64  # elements of a window; beyond, that many slices compile and run slo
 def max_pool(eqn: Eqn, place: Place) -> Callable | str:
     """Takes the maximum over a window as a reshape, or as maxima of shifted slices.
 
+    3 x 3 windows by 2, 64 channels at 32 x 32 pixels, batch 32: 1.5 → 0.8 ms; 2 x 2 by 2: no gain.
     The derivative stays that of the plain primitive: the first maximum of a window gets it all.
     """
     del place
@@ -46,7 +47,10 @@ def max_pool(eqn: Eqn, place: Place) -> Callable | str:
 
 
 def sum_pool(eqn: Eqn, place: Place) -> Callable | str:
-    """Sums over a window as a reshape, or as a sum of shifted slices, axis by axis."""
+    """Sums over a window as a reshape, or as a sum of shifted slices, axis by axis.
+
+    2 x 2, 32 channels at 32 x 32 pixels, batch 128: 0.8 → 0.6 ms.
+    """
     del place
     if why := _refused(eqn.params, eqn.invars[0].aval, eqn.outvars[0].aval):
         return why
@@ -57,7 +61,9 @@ def sum_pool(eqn: Eqn, place: Place) -> Callable | str:
 def max_pool_gradient(eqn: Eqn, place: Place) -> Callable | str:
     """Sends each window's gradient to its first maximum by comparing shifted slices.
 
-    Linear in the gradient, so that it can be transposed and differentiated again.
+    LeNet-5's first pooling, batch 128: 8.0 → 1.1 ms; 3 x 3 by 2, 64 channels at 32 x 32 pixels,
+    batch 32: 20 → 3.7. Linear in the gradient, so that it can be transposed and differentiated
+    again.
     """
     if eqn.params["select_prim"].name != "ge":
         return f"selects by {eqn.params['select_prim'].name}, not by ge"
