@@ -38,7 +38,7 @@ def get_config() -> ConfigDict:
     # "quantize"; a section each.
     config.stages = ()
     # The network to compress, and to be taught by: a workdir, a .hcz file or a config file, which
-    # is then trained; "" for the network that this config trains.
+    # is then trained with this config's seed; "" for the network that this config trains.
     config.teacher = ""
 
     config.data = data = ConfigDict()

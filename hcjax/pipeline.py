@@ -210,7 +210,9 @@ def _start(config: dict, workdir: Path, train: Callable) -> Model:
     teacher = config["teacher"]
     if teacher and not teacher.endswith(".py"):
         return load_any(teacher)[0]
-    own = configs.to_dict(configfile.load(teacher)) if teacher else config
+    own = config
+    if teacher:  # of this pipeline's seed: several seeds are several teachers
+        own = configs.to_dict(configfile.load(teacher)) | {"seed": config["seed"]}
     if train(_without_stages(own), workdir / "train") is None:
         raise Preempted
     return load_any(workdir / "train")[0]

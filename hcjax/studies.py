@@ -21,8 +21,9 @@ from hcjax.errors import ConfigError, DivergedError
 from hcjax.reports import report, tables
 from hcjax.run import run
 
-# What the table of a sweep shows of each run, and that of several seeds.
+# What the table of a sweep shows of each run, and those of several seeds.
 CHOOSE_BY = ("validation_accuracy", "validation_nll", "validation_ece", "train_seconds")
+STAGES = ("accuracy", "difference", "nonzeros", "file_bytes", "ratio", "macs")
 SHOWN = ("test_accuracy", "test_error", "nll", "ece", "train_seconds", "images_per_second")
 
 
@@ -37,18 +38,20 @@ def seeds(config: Any, workdir: Path, count: int, *, quiet: bool = False, starte
       started: see `run`; for the first run.
 
     Returns:
-      {"results": one dict per seed, "mean": {...}, "std": {...}, "n": count}.
+      {"results": one dict per seed, "mean": {...}, "std": {...}, "n": count}; of a config with
+      stages also "stages": for each seed a list of them, as in its report.
     """
     if count < 1:
         raise ConfigError(f"--seeds must be at least 1, got {count}")
     plain = configs.to_dict(config)
-    results = []
+    results, stages = [], []
     for seed in range(plain["seed"], plain["seed"] + count):
         done = run({**plain, "seed": seed}, workdir / f"seed-{seed}", quiet=quiet, started=started)
         if done is None:
             return {}
         started = None
         results.append({"seed": seed, **{k: done.get(k) for k in SHOWN}})
+        stages += [done["stages"]] if "stages" in done else []
     stats = {k: tables.mean_std([r[k] for r in results]) for k in SHOWN}
     summary = {
         "results": results,
@@ -56,7 +59,11 @@ def seeds(config: Any, workdir: Path, count: int, *, quiet: bool = False, starte
         "std": {k: v[1] for k, v in stats.items()},
         "n": count,
     }
-    _finish(workdir / "seeds.json", summary, tables.seeds(results))
+    table = tables.seeds(results)
+    if stages:
+        summary["stages"] = stages
+        table += f"\n\n{tables.stages(stages, STAGES)}"
+    _finish(workdir / "seeds.json", summary, table)
     return summary
 
 

@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 
 import hcjax
-from hcjax import config as configs
-from hcjax import configfile, pipeline, run
 from hcjax.graph.qtensor import QTensor
 from hcjax.training import compiler
-from tests.tiny import ROOT, flags, launch, npz, trained
+from tests.tiny import flags, launch, npz, trained
 
 # trainings and twenty compilations; the quick part of the suite has test_cards and test_run
 pytestmark = pytest.mark.slow
@@ -58,6 +56,10 @@ def kernels(blob):
     leaves = hcjax.unpack(blob).params.items()
     plain = {k: v.values if isinstance(v, QTensor) else v for k, v in leaves}
     return {k: np.asarray(v) for k, v in plain.items() if k.endswith("/kernel")}
+
+
+def kernel_of(blob):
+    return next(iter(kernels(blob).values()))
 
 
 def test_every_stage_is_a_file_that_says_what_belongs_to_it(made):
@@ -120,71 +122,6 @@ def test_another_config_is_refused_where_only_stages_are(made, tmp_path, capsys)
     assert networks(unfinished) == networks(workdir)
 
 
-def test_a_student_is_taught_by_a_workdir(tmp_path):
-    arguments = [
-        *flags(npz(tmp_path / "data.npz")), f"--workdir={tmp_path / 'run'}",
-        f"--config.teacher={trained()}", "--config.stages=('distill',)",
-        "--config.student.name=seed_cnn_tiny", "--config.distill.epochs=1",
-    ]  # fmt: skip
-    assert launch(*arguments) == 0
-    teacher, student = map(kernels, networks(tmp_path / "run").values())
-    assert not (tmp_path / "run" / "train").exists()  # nothing was trained again
-    assert all((teacher[path] != student[path]).any() for path in teacher)
-
-
-def test_the_teacher_counts_in_the_loss(tmp_path):
-    files = []
-    for weight in (0.0, 1.0):
-        config = configfile.load(str(ROOT / "configs/default.py"))
-        for change in [
-            *flags(npz(tmp_path / "data.npz"))[1:],
-            f"--config.teacher={trained()}",
-            "--config.stages=('distill',)",
-            "--config.student.name=seed_cnn_tiny",
-            f"--config.distill.weight={weight}",
-        ]:
-            key, value = change.removeprefix("--config.").split("=", 1)
-            configfile.override(config, key, value)
-        plain, folder = configs.to_dict(config), tmp_path / str(weight)
-        found = pipeline.compress(plain, folder, train=run.run, say=lambda *_: None, quiet=True)
-        files.append(kernels(found.files["student"].read_bytes()))
-    assert any((files[0][path] != files[1][path]).any() for path in files[0])
-
-
-def test_students_teach_and_several_teachers_teach_together(tmp_path):
-    base = [
-        *flags(npz(tmp_path / "data.npz")), f"--config.teacher={trained()}",
-        "--config.stages=('distill',)", "--config.student.name=seed_cnn_tiny",
-        "--config.distill.epochs=1", "--config.distill.weight=1.0",
-    ]  # fmt: skip
-    alone, beside = tmp_path / "alone", tmp_path / "beside"
-    assert launch(*base, "--config.distill.generations=2", f"--workdir={alone}") == 0
-    first = networks(alone)
-    assert list(first) == ["0-float.hcz", "1-student.hcz", "2-student-2.hcz"]
-    student = alone / "1-student.hcz"
-    other = f"--config.distill.beside=('{student}',)"
-    assert launch(*base, other, f"--workdir={beside}") == 0
-    # one seed, so what differs is who taught
-    assert (kernel_of(first["1-student.hcz"]) != kernel_of(networks(beside)["1-student.hcz"])).any()
-
-
-def kernel_of(blob):
-    return next(iter(kernels(blob).values()))
-
-
-def test_a_teacher_that_saw_other_images_is_refused(tmp_path, capsys):
-    base = [
-        *flags(npz(tmp_path / "data.npz")), f"--config.teacher={trained()}",
-        "--config.stages=('trim',)", f"--workdir={tmp_path / 'run'}",
-    ]  # fmt: skip
-    model, about = hcjax.load_any(trained())
-    other = tmp_path / "other.hcz"
-    other.write_bytes(hcjax.pack(model, about=about | {"mean": [0.125]}))
-    assert launch(*base, f"--config.distill.beside=('{other}',)") == 2
-    message = capsys.readouterr().err
-    assert "config.distill.beside" in message and "mean [0.125]" in message
-
-
 def test_a_penalty_on_bits_leaves_fewer(made, tmp_path):
     base = [
         *flags(npz(tmp_path / "data.npz")), f"--workdir={tmp_path / 'run'}",
@@ -228,6 +165,31 @@ def test_bad_configs_are_named(changes, message, tmp_path, capsys):
     arguments = [*flags(npz(tmp_path / "data.npz")), *options(**teacher | changes)]
     assert launch(*arguments, f"--workdir={tmp_path / 'run'}") == 2
     assert message in capsys.readouterr().err
+
+
+def test_several_seeds_are_summed_up_stage_by_stage(tmp_path, capsys):
+    arguments = [
+        *flags(npz(tmp_path / "data.npz")), f"--workdir={tmp_path / 'run'}", "--seeds=2", "--quiet",
+        f"--config.teacher={trained()}", "--config.stages=('prune',)",
+        "--config.prune.sparsity=0.75", "--config.prune.epochs=1", "--config.prune.method=fisher",
+    ]  # fmt: skip
+    assert launch(*arguments) == 0
+    table = capsys.readouterr().out.split("mean (n=2)")[-1].splitlines()
+    runs = json.loads((tmp_path / "run" / "seeds.json").read_text())["stages"]
+    assert [[stage["name"] for stage in run] for run in runs] == [["float", "pruned"]] * 2
+    accuracies = [run[1]["accuracy"] for run in runs]
+    assert table[0].split() == [
+        "accuracy",
+        "difference",
+        "nonzeros",
+        "file",
+        "bytes",
+        "ratio",
+        "macs",
+    ]
+    assert f"{100 * np.mean(accuracies):.2f}" in table[3] and table[3].startswith("pruned")
+    left = {run[1]["nonzeros"] for run in runs}
+    assert left == {run[0]["weights"] - int(0.75 * run[0]["weights"] + 0.5) for run in runs}
 
 
 def test_the_report_lists_the_stages(made):

@@ -7,6 +7,7 @@ import pytest
 
 import hcjax
 from hcjax import quantize
+from hcjax.errors import ConfigError
 from hcjax.graph.qtensor import QTensor
 from hcjax.training import compiler
 from tests.graph.networks import NETWORKS
@@ -122,3 +123,19 @@ def test_layers_stay_in_float_on_request_and_are_listed(name):
     assert len(kernels) == len(names)
     back = hcjax.unpack(hcjax.pack(small))
     np.testing.assert_array_equal(logits(back, images), got)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"bits": {"conv9": 4}}, r"bits: 'conv9' matches none of the layers conv1, conv2, dense1"),
+        ({"activation_bits": {"image": 4}}, r"activation_bits: 'image' matches none.*images"),
+        ({"floats": "dense"}, r"floats: 'dense' matches none"),
+    ],
+)
+def test_a_pattern_that_matches_no_layer_is_named(options, message):
+    model, images = folded("lenet5")
+    ranges = hcjax.calibrate(model, images)
+    with pytest.raises(ConfigError, match=message):
+        hcjax.fake_quantize(model, ranges, **options)
+    hcjax.fake_quantize(model, ranges, bits={"conv1": 4}, activation_bits={"images": 4})

@@ -21,7 +21,7 @@ import numpy as np
 
 from hcjax.graph import arithmetic, layers
 from hcjax.graph import values as values_of
-from hcjax.graph.model import Model, Op, Size, free, readers
+from hcjax.graph.model import LAYERS, Model, Op, Size, free, readers
 from hcjax.graph.observe import Ranges
 
 Bits = int | Mapping[str, int]
@@ -181,6 +181,11 @@ class Builder:
     def layer(self, op: Op, number: int) -> str:
         """Returns the name of the layer of a kernel."""
         return values_of.layer_name(self.model, op, number, self._paths)
+
+    def layer_of(self, op: Op) -> str:
+        """Returns the name of the layer that an op is; "" if it is none."""
+        kernel = next((i for i in op.inputs if i in self.known), None)
+        return self.layer(op, kernel) if op.kind in LAYERS and kernel is not None else ""
 
     def kernel(self, op: Op, number: int) -> tuple[int, int, int, str]:
         """Returns (rounded kernel, its steps, the greatest integer, the layer's name)."""

@@ -6,6 +6,9 @@ rounded by the functions that the int8 network rounds by; gradients pass straigh
 
 from __future__ import annotations
 
+import re
+
+from hcjax.errors import ConfigError
 from hcjax.graph import forms
 from hcjax.graph.builder import Bits, Builder
 from hcjax.graph.model import Graph, Model
@@ -46,6 +49,7 @@ def fake_quantize(
     Raises:
       ValueError: if the ranges are another model's, the granularity is unknown, or an accumulator
         could pass 30 bits.
+      ConfigError: if a regular expression matches no layer.
 
     Reference:
       Esser et al., "Learned Step Size Quantization", 2020, arXiv:1902.08153; the scale of step
@@ -82,6 +86,7 @@ def build(
         raise ValueError(f"granularity must be channel or tensor, got {granularity!r}")
     activation_bits = bits if activation_bits is None else activation_bits
     builder = Builder(model, ranges, bits, activation_bits, granularity, floats)
+    _check_patterns(builder, bits=bits, activation_bits=activation_bits, floats=floats)
     for op in builder.original:
         place(builder, op)
     logits = forms.logits(builder)
@@ -95,3 +100,15 @@ def build(
         floats=tuple(builder.left),
     )
     return made, builder
+
+
+def _check_patterns(builder: Builder, *, floats: str, **widths: Bits) -> None:
+    """Raises ConfigError if a pattern matches nothing; activations may be of images, or a sum."""
+    names = dict.fromkeys(layer for op in builder.original if (layer := builder.layer_of(op)))
+    patterns = [("floats", floats, names)] if floats else []
+    for key, bits in widths.items():
+        every = [*names, "images", "value"] if key == "activation_bits" else names
+        patterns += [(key, p, every) for p in (() if isinstance(bits, int) else bits)]
+    for key, pattern, every in patterns:
+        if not any(re.fullmatch(pattern, name) for name in every):
+            raise ConfigError(f"{key}: {pattern!r} matches none of the layers {', '.join(every)}")

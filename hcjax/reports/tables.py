@@ -192,6 +192,27 @@ def seeds(results: Sequence[Mapping[str, object]]) -> str:
     return table([*rows, last], ["seed", *names])
 
 
+def stages(runs: Sequence[Sequence[Mapping[str, object]]], names: Sequence[str]) -> str:
+    """Returns the stages of several pipelines, each number as mean ± standard deviation.
+
+    Args:
+      runs: for each run its stages, mappings with `name` and numbers; the same in all runs.
+      names: which numbers.
+
+    Example:
+      >>> runs = [[{"name": "pruned", "accuracy": a}] for a in (0.98, 0.99)]
+      >>> print(stages(runs, ["accuracy"]))
+      mean (n=2)        accuracy
+      ----------  --------------
+      pruned      98.50 ± 0.71 %
+    """
+    rows = []
+    for each in zip(*runs, strict=True):
+        cells = [_plus_minus(n, *mean_std([stage[n] for stage in each])[:2]) for n in names]
+        rows.append([each[0]["name"], *cells])
+    return table(rows, [f"mean (n={len(runs)})", *names])
+
+
 def mean_std(values: Sequence[float | None]) -> tuple[float | None, float | None, int]:
     """Returns mean, sample standard deviation and count of what is known.
 

@@ -1,0 +1,72 @@
+"""Who teaches in a pipeline: a workdir, an ensemble, a student; and by how much it counts."""
+
+import pytest
+
+import hcjax
+from hcjax import config as configs
+from hcjax import configfile, pipeline, run
+from tests.test_pipeline import kernel_of, kernels, networks, one_way  # noqa: F401
+from tests.tiny import ROOT, flags, launch, npz, trained
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_student_is_taught_by_a_workdir(tmp_path):
+    arguments = [
+        *flags(npz(tmp_path / "data.npz")), f"--workdir={tmp_path / 'run'}",
+        f"--config.teacher={trained()}", "--config.stages=('distill',)",
+        "--config.student.name=seed_cnn_tiny", "--config.distill.epochs=1",
+    ]  # fmt: skip
+    assert launch(*arguments) == 0
+    teacher, student = map(kernels, networks(tmp_path / "run").values())
+    assert not (tmp_path / "run" / "train").exists()  # nothing was trained again
+    assert all((teacher[path] != student[path]).any() for path in teacher)
+
+
+def test_the_teacher_counts_in_the_loss(tmp_path):
+    files = []
+    for weight in (0.0, 1.0):
+        config = configfile.load(str(ROOT / "configs/default.py"))
+        for change in [
+            *flags(npz(tmp_path / "data.npz"))[1:],
+            f"--config.teacher={trained()}",
+            "--config.stages=('distill',)",
+            "--config.student.name=seed_cnn_tiny",
+            f"--config.distill.weight={weight}",
+        ]:
+            key, value = change.removeprefix("--config.").split("=", 1)
+            configfile.override(config, key, value)
+        plain, folder = configs.to_dict(config), tmp_path / str(weight)
+        found = pipeline.compress(plain, folder, train=run.run, say=lambda *_: None, quiet=True)
+        files.append(kernels(found.files["student"].read_bytes()))
+    assert any((files[0][path] != files[1][path]).any() for path in files[0])
+
+
+def test_students_teach_and_several_teachers_teach_together(tmp_path):
+    base = [
+        *flags(npz(tmp_path / "data.npz")), f"--config.teacher={trained()}",
+        "--config.stages=('distill',)", "--config.student.name=seed_cnn_tiny",
+        "--config.distill.epochs=1", "--config.distill.weight=1.0",
+    ]  # fmt: skip
+    alone, beside = tmp_path / "alone", tmp_path / "beside"
+    assert launch(*base, "--config.distill.generations=2", f"--workdir={alone}") == 0
+    first = networks(alone)
+    assert list(first) == ["0-float.hcz", "1-student.hcz", "2-student-2.hcz"]
+    student = alone / "1-student.hcz"
+    other = f"--config.distill.beside=('{student}',)"
+    assert launch(*base, other, f"--workdir={beside}") == 0
+    # one seed, so what differs is who taught
+    assert (kernel_of(first["1-student.hcz"]) != kernel_of(networks(beside)["1-student.hcz"])).any()
+
+
+def test_a_teacher_that_saw_other_images_is_refused(tmp_path, capsys):
+    base = [
+        *flags(npz(tmp_path / "data.npz")), f"--config.teacher={trained()}",
+        "--config.stages=('trim',)", f"--workdir={tmp_path / 'run'}",
+    ]  # fmt: skip
+    model, about = hcjax.load_any(trained())
+    other = tmp_path / "other.hcz"
+    other.write_bytes(hcjax.pack(model, about=about | {"mean": [0.125]}))
+    assert launch(*base, f"--config.distill.beside=('{other}',)") == 2
+    message = capsys.readouterr().err
+    assert "config.distill.beside" in message and "mean [0.125]" in message
