@@ -61,6 +61,7 @@ def fuzz(inputs: int, seconds: float, first_seed: int) -> dict[str, collections.
     except BaseException:
         print(f"\nFAILED at the input in {culprit}", file=sys.stderr)
         raise
+    print(file=sys.stderr)
     culprit.unlink()
     return found
 
