@@ -85,11 +85,11 @@ def equinox():
     return apply, randomized(params), jnp.ones((1, 3, 16, 16))
 
 
-def haiku(make):
+def haiku(make, size=32):
     net = hk.without_apply_rng(
         hk.transform_with_state(lambda x, train: make()(x, is_training=train))
     )
-    x = jnp.ones((1, 32, 32, 3))
+    x = jnp.ones((1, size, size, 3))
     params, state = jax.eval_shape(lambda key: net.init(key, x, True), jax.random.key(0))
     rng = np.random.default_rng(0)  # drawn here, for haiku would compile each layer's
     params = jax.tree.map(lambda s: jnp.asarray(rng.normal(size=s.shape) / 10, s.dtype), params)
