@@ -7,7 +7,9 @@ layers, the unpruned network as teacher beside the labels.
 
 Command: python launch.py --config=configs/lenet_prune.py --seeds=3
 
-Device: 2 CPU cores, or any GPU or TPU. Expected: not measured to its end yet. Time: neither.
+Device: 2 CPU cores, or any GPU or TPU. Expected: not measured to its end; at sparsity 0.994 (2,583
+weights) 99.29 % test accuracy (seed 0), at 0.992 (3,444) 99.41 and 99.40 % (seeds 0 and 1). Time:
+16 minutes on one core of an Intel Xeon after the teacher's 3 on two.
 """
 
 from configs import lenet

@@ -1,5 +1,6 @@
 """Damaged `.hcz` files, as hypothesis draws them, and what unpacking one may come to."""
 
+import copy
 import hashlib
 import json
 import zlib
@@ -102,11 +103,11 @@ def altered(draw, head):
         if kind == "gone":
             del holder[path[-1]]
         elif kind == "copy":
-            holder[path[-1]] = json.loads(json.dumps(at(record, draw(st.sampled_from(every)))))
+            holder[path[-1]] = copy.deepcopy(at(record, draw(st.sampled_from(every))))
         elif kind == "number":
             holder[path[-1]] = draw(st.integers(-3, 40))
         else:
-            holder[path[-1]] = draw(st.sampled_from(OTHERS))
+            holder[path[-1]] = copy.deepcopy(draw(st.sampled_from(OTHERS)))
         if not record:
             break
     return json.dumps(record).encode()
