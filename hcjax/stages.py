@@ -7,7 +7,7 @@ which makes a Model of the one before it; the last is what the next stage takes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -140,6 +140,7 @@ def quantized(
 ) -> Made:
     """Returns the network in integers: as it is; and, with epochs, after training in integers."""
 
+    @cache
     def fake():
         ranges = calibrate(model, _prepared(work.dataset, images), method=method)
         widths = {"bits": _by_layer(bits), "activation_bits": _by_layer(activation_bits)}

@@ -1,33 +1,13 @@
 """Fisher pruning against NumPy's moving average of squared gradients, and exact zeros."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 from hcjax.errors import ConfigError
 from hcjax.transforms import prune
-
-SHAPES = {"conv": (1, 1, 4, 4), "dense": (6, 4), "bias": (4,)}
-
-
-def draw(seed):
-    rng = np.random.default_rng(seed)
-    return {k: jnp.asarray(rng.standard_normal(s), jnp.float32) for k, s in SHAPES.items()}
-
-
-def run(tx, steps, params, state=None, first=0):
-    """Returns (params, state, [(params before, gradients)])."""
-    state = tx.init(params) if state is None else state
-    update = jax.jit(tx.update)
-    seen = []
-    for i in range(first, first + steps):
-        grads = draw(100 + i)
-        seen.append((params, grads))
-        updates, state = update(grads, state, params)
-        params = optax.apply_updates(params, updates)
-    return params, state, seen
+from tests.transforms.stepping import SHAPES, draw, run
 
 
 def pruning(**changes):
@@ -41,7 +21,7 @@ def test_squares_are_averaged_whatever_the_optimiser_makes_of_the_gradients():
         expected = np.zeros(SHAPES[name])
         for _, grads in seen:
             expected = 0.5 * expected + 0.5 * np.square(np.asarray(grads[name], np.float64))
-        np.testing.assert_allclose(state.squares[name], expected, rtol=1e-5)
+        np.testing.assert_allclose(state.scores[name], expected, rtol=1e-5)
 
 
 def test_what_costs_least_goes_and_is_exactly_zero():
@@ -49,7 +29,7 @@ def test_what_costs_least_goes_and_is_exactly_zero():
     assert int(state.masks["conv"].sum() + state.masks["dense"].sum()) == 10
     assert bool(state.masks["bias"]) and (params["bias"] != 0).all()
     before = seen[-1][0]
-    scores = {n: np.asarray(state.squares[n] * before[n] ** 2) for n in ("conv", "dense")}
+    scores = {n: np.asarray(state.scores[n] * before[n] ** 2) for n in ("conv", "dense")}
     stay = min(np.where(state.masks[n], s, np.inf).min() for n, s in scores.items())
     gone = max(np.where(state.masks[n], -np.inf, s).max() for n, s in scores.items())
     assert gone <= stay

@@ -8,28 +8,9 @@ import pytest
 
 from hcjax.errors import ConfigError
 from hcjax.transforms import prune
+from tests.transforms.stepping import SHAPES, draw, run
 
 pytestmark = pytest.mark.slow
-
-SHAPES = {"conv": (1, 1, 4, 4), "dense": (6, 4), "bias": (4,)}
-
-
-def draw(seed):
-    rng = np.random.default_rng(seed)
-    return {k: jnp.asarray(rng.standard_normal(s), jnp.float32) for k, s in SHAPES.items()}
-
-
-def run(tx, steps, params, state=None, first=0):
-    """Returns (params, state, [(params before, gradients)])."""
-    state = tx.init(params) if state is None else state
-    update = jax.jit(tx.update)
-    seen = []
-    for i in range(first, first + steps):
-        grads = draw(100 + i)
-        seen.append((params, grads))
-        updates, state = update(grads, state, params)
-        params = optax.apply_updates(params, updates)
-    return params, state, seen
 
 
 def test_scores_add_up_raw_gradients_whatever_the_optimiser_makes_of_them():

@@ -3,29 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import optax
 
 from hcjax import trees
 from hcjax.errors import ConfigError
-from hcjax.transforms.prune.masked import held
 from hcjax.transforms.prune.masks import Block
-from hcjax.transforms.prune.schedules import gradually
-
-
-class FisherState(NamedTuple):
-    """Steps taken, the masks in force, the mean squared gradients, and the optimiser's state.
-
-    count: int32[]. masks: as in `GradualState`. squares: float32 arrays like the parameters.
-    """
-
-    count: jax.Array
-    masks: Any
-    squares: Any
-    inner: Any
+from hcjax.transforms.prune.scored import scored
 
 
 def fisher(
@@ -53,8 +38,8 @@ def fisher(
       sparsity, begin, end, every, initial, scope, structure, select: as of `gradual`.
 
     Returns:
-      optax.GradientTransformationExtraArgs; its state holds masks, squares and the optimiser's
-      state. `update` needs the parameters.
+      optax.GradientTransformationExtraArgs; its state holds masks, the averages (`scores`) and
+      the optimiser's state. `update` needs the parameters.
 
     Raises:
       ConfigError: if an argument is not legal.
@@ -73,25 +58,14 @@ def fisher(
     """
     if not 0 <= decay < 1:
         raise ConfigError(f"decay must be in [0, 1), got {decay}")
-    tx = optax.with_extra_args_support(tx)
-    start, renew = gradually(sparsity, begin=begin, end=end, every=every, initial=initial,
-                              scope=scope, structure=structure, select=select)  # fmt: skip
+    schedule = {"begin": begin, "end": end, "every": every, "initial": initial}
+    schedule |= {"scope": scope, "structure": structure, "select": select}
 
-    def init(params):
-        squares = optax.tree.zeros_like(params, jnp.float32)
-        return FisherState(jnp.zeros((), jnp.int32), start(params), squares, tx.init(params))
+    def see(square, gradient, weight):
+        del weight
+        return decay * square + (1 - decay) * jnp.square(gradient.astype(square.dtype))
 
-    def update(grads, state, params=None, **extra):
-        if params is None:
-            raise ValueError(optax.NO_PARAMS_MSG)
-        squares = jax.tree.map(
-            lambda s, g: decay * s + (1 - decay) * jnp.square(g.astype(s.dtype)),
-            state.squares,
-            grads,
-        )
-        updates, inner = tx.update(grads, state.inner, params, **extra)
-        scores = jax.tree.map(lambda s, w: s * jnp.square(w), squares, params)
-        found = renew(state.masks, state.count, params, scores)
-        return held(found, updates, params), FisherState(state.count + 1, found, squares, inner)
+    def rate(square, weight):
+        return square * jnp.square(weight)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return scored(tx, sparsity, see=see, rate=rate, **schedule)

@@ -3,28 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import optax
 
 from hcjax import trees
-from hcjax.transforms.prune.masked import held
 from hcjax.transforms.prune.masks import Block
-from hcjax.transforms.prune.schedules import gradually
-
-
-class MovementState(NamedTuple):
-    """Steps taken so far, masks, scores so far, and the state of the optimiser inside.
-
-    count: int32[]. masks: as of `GradualState`. scores: float32 arrays like the parameters.
-    """
-
-    count: jax.Array
-    masks: Any
-    scores: Any
-    inner: Any
+from hcjax.transforms.prune.scored import scored
 
 
 def movement(
@@ -65,6 +49,7 @@ def movement(
       their scores stay as they are, and they come back, from zero, when others fall below.
 
     Example:
+      >>> import jax.numpy as jnp
       >>> tx = movement(optax.sgd(0.5), 0.5, begin=0, end=2, every=1, initial=0.5)
       >>> params = {"w": jnp.array([[1.0, -3.0, 0.5, 2.0]])}
       >>> grads = {"w": jnp.array([[-1.0, -1.0, -1.0, 1.0]])}
@@ -72,22 +57,10 @@ def movement(
       >>> optax.apply_updates(params, updates)["w"].tolist(), state.scores["w"].tolist()
       ([[1.5, 0.0, 1.0, 0.0]], [[1.0, -3.0, 0.5, -2.0]])
     """
-    tx = optax.with_extra_args_support(tx)
-    start, renew = gradually(sparsity, begin=begin, end=end, every=every, initial=initial,
-                              scope=scope, structure=structure, select=select)  # fmt: skip
+    schedule = {"begin": begin, "end": end, "every": every, "initial": initial}
+    schedule |= {"scope": scope, "structure": structure, "select": select}
 
-    def init(params):
-        scores = optax.tree.zeros_like(params, jnp.float32)
-        return MovementState(jnp.zeros((), jnp.int32), start(params), scores, tx.init(params))
+    def see(score, gradient, weight):
+        return score - gradient.astype(score.dtype) * weight
 
-    def update(grads, state, params=None, **extra):
-        if params is None:
-            raise ValueError(optax.NO_PARAMS_MSG)
-        scores = jax.tree.map(
-            lambda s, g, w: s - g.astype(s.dtype) * w, state.scores, grads, params
-        )
-        updates, inner = tx.update(grads, state.inner, params, **extra)
-        found = renew(state.masks, state.count, params, scores)
-        return held(found, updates, params), MovementState(state.count + 1, found, scores, inner)
-
-    return optax.GradientTransformationExtraArgs(init, update)
+    return scored(tx, sparsity, see=see, **schedule)
