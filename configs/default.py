@@ -187,7 +187,10 @@ def get_config() -> ConfigDict:
     config.quantize = quantize = ConfigDict()
     quantize.epochs = placeholder(float)  # of its training; >= 0
     quantize.learning_rate = placeholder(float)  # the peak, > 0
-    quantize.bits = placeholder(_EITHER)  # 2 to 8, or of each layer: ("conv1=8", ".*=4")
+    quantize.bits = placeholder(_EITHER)  # 2 to 8, or of each layer: ("conv1=8", ".*=4"); None: 8
+    # Instead of bits: chosen for each layer by its sensitivity, on validation images, so that
+    quantize.size = placeholder(float)  # kernels have this part of their float32 bits, in (0, 1]
+    quantize.drop = placeholder(float)  # accuracy falls by this much at most; 0.001: 0.1 points
     quantize.activation_bits = placeholder(_EITHER)  # the same; None for 8
     quantize.granularity = placeholder(str)  # a step for each "channel" of a kernel, or "tensor"
     quantize.floats = placeholder(str)  # regular expression of layers that compute in float

@@ -28,7 +28,7 @@ from hcjax.graph.model import free
 from hcjax.models import inference
 from hcjax.reports import report
 from hcjax.saved import load_any
-from hcjax.stages import STAGES, Work
+from hcjax.stages import STAGES, Made, Work
 from hcjax.training import hosts, loop
 from hcjax.transforms import distill, prune
 
@@ -68,8 +68,8 @@ def compress(
     """
     reader = configs.Reader(config)
     made = recipe.build(reader)
-    (weighing, beside), stages = _distillation(reader), _stages(reader)
-    student = _student(reader, made.dataset)
+    (weighing, beside), student = _distillation(reader), _student(reader, made.dataset)
+    stages = _stages(reader)
     if student is None and "distill" in config["stages"]:
         raise ConfigError("stage 'distill' needs config.student.name, the network to be taught")
     reader.check_unread()
@@ -78,7 +78,7 @@ def compress(
         given = {k: np.float32(start.about[k]) for k in ("mean", "std") if k in start.about}
         dataset = dataclasses.replace(made.dataset, **given)
         teacher = _teacher(start, beside)
-        work = _work(config, made, dataset, teacher, student, weighing, workdir, quiet)
+        work = _work(config, made, dataset, teacher, student, weighing, workdir, quiet, say)
         found = Compressed({}, {}, dataset)
 
         def kept(name, make):
@@ -93,15 +93,16 @@ def compress(
             return found.models[name]
 
         model = kept("float", lambda: start)
-        for stage, given in stages:
-            for name, make in stage(model, work, **given):
-                model = kept(free(name, found.files), partial(make, model))
+        for stage in stages:
+            begun = model
+            for name, make in stage:
+                model = kept(free(name, found.files), partial(make, work, begun, model))
     except Preempted:
         return None
     return found
 
 
-def _work(config, made, dataset, teacher, student, weighing, workdir, quiet) -> Work:
+def _work(config, made, dataset, teacher, student, weighing, workdir, quiet, say) -> Work:
     """Returns what the stages share."""
     batch_size = made.fit["batch_size"]
     weight, temperature = weighing
@@ -148,7 +149,7 @@ def _work(config, made, dataset, teacher, student, weighing, workdir, quiet) -> 
         images = np.zeros((1, *dataset.image_shape), np.float32)
         return fold(trace(inference(student.apply, done.state), done.params, images))
 
-    return Work(dataset, steps, tune, learn)
+    return Work(dataset, steps, tune, learn, say)
 
 
 def _distillation(reader: configs.Reader) -> tuple[tuple[float, float], tuple[str, ...]]:
@@ -176,8 +177,8 @@ def _teacher(start: Model, beside: Sequence[str]) -> Callable:
     return distill.ensemble(teachers) if beside else teachers[0]
 
 
-def _stages(reader: configs.Reader) -> list[tuple[Callable, dict]]:
-    """Returns (function, options) of each stage: what of its section was not read before."""
+def _stages(reader: configs.Reader) -> list[Made]:
+    """Returns what each stage makes, by what of its section was not read before."""
     found, names = [], reader.get("stages")
     for name in names:
         function = options.choose("stage", STAGES, name)
@@ -186,7 +187,7 @@ def _stages(reader: configs.Reader) -> list[tuple[Callable, dict]]:
         options.check(f"stage '{name}'", function, given)
         epochs = given.get("epochs", 0)
         recipe.check(f"{name}.epochs", epochs, math.isfinite(epochs) and epochs >= 0, ">= 0")
-        found.append((function, given))
+        found.append(function(**given))
     return found
 
 

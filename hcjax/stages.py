@@ -1,13 +1,14 @@
-"""Stages: what is done to a trained network, one after another, each a function Model -> Models.
+"""Stages: what is done to a trained network, one after another.
 
-A stage takes a Model, what all stages share, and its options. It returns named functions, each of
-which makes a Model of the one before it; the last is what the next stage takes.
+A stage takes its options, checks them, and returns named functions `(work, start, before) ->
+Model`: of what all stages share, the Model that the stage begins with, and the one made before.
+The last one's is what the next stage begins with.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,10 +19,12 @@ from hcjax.errors import ConfigError
 from hcjax.graph import Model, calibrate, fake_quantize, int8
 from hcjax.graph import entropy as bits_in
 from hcjax.transforms import prune
+from hcjax.transforms.pick import pick
+from hcjax.transforms.sensitivity import sensitivity
 from hcjax.transforms.shrink import shrink
 from hcjax.transforms.trim import trim
 
-Made = list[tuple[str, Callable[[Model], Model]]]
+CHOOSING = 5000  # validation images, at most, that layers' bits are chosen on
 
 
 class Work(NamedTuple):
@@ -32,42 +35,38 @@ class Work(NamedTuple):
     makes of its optimiser the one that prunes, or keeps zeros, which None does; `penalty` of
     parameters is added to the loss. learn: `(name, *, epochs, learning_rate, teacher)`, the same
     for the student, from scratch, taught by a Model in place of the network that the stages begin
-    with.
+    with. say: prints lines.
     """
 
     dataset: data.Dataset
     steps: Callable[[float], int]
     tune: Callable[..., Model]
     learn: Callable[..., Model]
+    say: Callable[[str], None]
+
+
+# name of a network, and how it is made
+Made = list[tuple[str, Callable[[Work, Model, Model], Model]]]
 
 
 def distilled(
-    model: Model,
-    work: Work,
-    *,
-    generations: int = 1,
-    epochs: float | None = None,
-    learning_rate: float | None = None,
+    *, generations: int = 1, epochs: float | None = None, learning_rate: float | None = None
 ) -> Made:
     """Returns the student, trained on the labels and on the teacher's logits; and its students."""
-    del model  # it is the teacher, or follows it: the student starts anew
     if generations < 1:
         raise ConfigError(f"config.distill.generations must be >= 1, got {generations}")
     options = {"epochs": epochs, "learning_rate": learning_rate}
 
     def again(name):
-        return lambda before: work.learn(name, teacher=before, **options)
+        return lambda work, start, before: work.learn(name, teacher=before, **options)
 
+    # it starts anew: what the stage begins with is its teacher, or follows it
+    first = [("student", lambda work, start, before: work.learn("student", **options))]
     later = [f"student-{n}" for n in range(2, generations + 1)]
-    return [
-        ("student", lambda before: work.learn("student", **options)),
-        *((name, again(name)) for name in later),
-    ]
+    return first + [(name, again(name)) for name in later]
 
 
 def pruned(
-    model: Model,
-    work: Work,
     *,
     sparsity: float,
     method: str = "gradual",
@@ -77,17 +76,20 @@ def pruned(
     learning_rate: float | None = None,
 ) -> Made:
     """Returns the network with the smallest weights gone: at once, or more and more in training."""
-    del model
-    steps = work.steps(epochs)
-    if not steps:
-        masks = partial(prune.masks, sparsity=sparsity, scope=scope)
-        return [("pruned", lambda m: m.replace(params=prune.apply(masks(m.params), m.params)))]
     around = options.choose("method", METHODS, method)
-    end = max(1, round(ramp * steps))
-    schedule = {"sparsity": sparsity, "begin": 0, "end": end, "every": max(1, end // 100)}
-    given = {"epochs": epochs, "learning_rate": learning_rate}
-    given["around"] = lambda tx: around(tx, scope=scope, **schedule)
-    return [("pruned", lambda m: work.tune(m, "pruned", **given))]
+
+    def make(work, start, before):
+        steps = work.steps(epochs)
+        if not steps:
+            masks = prune.masks(before.params, sparsity=sparsity, scope=scope)
+            return before.replace(params=prune.apply(masks, before.params))
+        end = max(1, round(ramp * steps))
+        schedule = {"sparsity": sparsity, "begin": 0, "end": end, "every": max(1, end // 100)}
+        pruning = partial(around, scope=scope, **schedule)
+        given = {"epochs": epochs, "learning_rate": learning_rate}
+        return work.tune(before, "pruned", around=pruning, **given)
+
+    return [("pruned", make)]
 
 
 # name -> (optimiser, *, sparsity, begin, end, every, scope) -> optimiser that prunes
@@ -98,15 +100,12 @@ METHODS: dict[str, Callable[..., optax.GradientTransformation]] = {
 }
 
 
-def trimmed(model: Model, work: Work) -> Made:
+def trimmed() -> Made:
     """Returns the network without the channels that pruning has emptied."""
-    del model, work
-    return [("trimmed", trim)]
+    return [("trimmed", lambda work, start, before: trim(before))]
 
 
 def shrunk(
-    model: Model,
-    work: Work,
     *,
     keep: float | None = None,
     macs: float | None = None,
@@ -115,20 +114,22 @@ def shrunk(
     learning_rate: float | None = None,
 ) -> Made:
     """Returns the network with whole channels gone; and, with epochs, trained after that."""
-
-    del model
     options = {"epochs": epochs, "learning_rate": learning_rate}
-    made = [("shrunk", lambda m: shrink(m, keep=keep, macs=macs, round_to=round_to))]
-    if epochs:
-        made += [("shrunk-trained", lambda m: work.tune(m, "shrunk-trained", **options))]
-    return made
+
+    def cut(work, start, before):
+        return shrink(before, keep=keep, macs=macs, round_to=round_to)
+
+    def tuned(work, start, before):
+        return work.tune(before, "shrunk-trained", **options)
+
+    return [("shrunk", cut)] + ([("shrunk-trained", tuned)] if epochs else [])
 
 
 def quantized(
-    model: Model,
-    work: Work,
     *,
-    bits: Any = 8,
+    bits: Any = None,
+    size: float | None = None,
+    drop: float | None = None,
     activation_bits: Any = 8,
     granularity: str = "channel",
     floats: str = "",
@@ -139,25 +140,35 @@ def quantized(
     learning_rate: float | None = None,
 ) -> Made:
     """Returns the network in integers: as it is; and, with epochs, after training in integers."""
+    budget = {"bits": bits, "size": size, "drop": drop}
+    budget = {k: v for k, v in budget.items() if v is not None}
+    if len(budget) > 1:
+        raise ConfigError(f"config.quantize: give one of bits, size and drop, got {budget}")
+    chosen, activations = _by_layer(8 if bits is None else bits), _by_layer(activation_bits)
 
-    @cache
-    def fake():
-        ranges = calibrate(model, _prepared(work.dataset, images), method=method)
-        widths = {"bits": _by_layer(bits), "activation_bits": _by_layer(activation_bits)}
-        return fake_quantize(model, ranges, granularity=granularity, floats=floats, **widths)
+    made: list[Model] = []  # once, for both networks
 
-    def tuned(_):
-        start, options = fake(), {"epochs": epochs, "learning_rate": learning_rate}
+    def fake(work, start):
+        if not made:
+            ranges = calibrate(start, _prepared(work.dataset, images), method=method)
+            picked = _picked(start, work, size, drop) if {"size", "drop"} & set(budget) else chosen
+            widths = {"bits": picked, "activation_bits": activations}
+            options = {"granularity": granularity, "floats": floats, **widths}
+            made.append(fake_quantize(start, ranges, **options))
+        return made[0]
+
+    def tuned(work, start, before):
+        model, options = fake(work, start), {"epochs": epochs, "learning_rate": learning_rate}
         if entropy:
-            bits_of = bits_in(start)
+            bits_of = bits_in(model)
             options["penalty"] = lambda params: entropy * bits_of(params)
-        return int8(work.tune(start, "quantized-trained", **options))
+        return int8(work.tune(model, "quantized-trained", **options))
 
-    made = [("quantized", lambda m: int8(fake()))]
-    return [*made, ("quantized-trained", tuned)] if epochs else made
+    at_once = [("quantized", lambda work, start, before: int8(fake(work, start)))]
+    return at_once + ([("quantized-trained", tuned)] if epochs else [])
 
 
-# name -> what the stage makes of a Model
+# name -> stage
 STAGES: dict[str, Callable[..., Made]] = {
     "distill": distilled,
     "prune": pruned,
@@ -167,10 +178,29 @@ STAGES: dict[str, Callable[..., Made]] = {
 }
 
 
-def _prepared(dataset: data.Dataset, count: int) -> np.ndarray:
-    """Returns the first training images as the network sees them."""
-    images = np.asarray(dataset.train.images[:count], np.float32) / 255
+def _prepared(dataset: data.Dataset, count: int, part: str = "train") -> np.ndarray:
+    """Returns the first images of a part as the network sees them."""
+    images = np.asarray(getattr(dataset, part).images[:count], np.float32) / 255
     return (images - dataset.mean) / dataset.std
+
+
+def _picked(model: Model, work: Work, size: float | None, drop: float | None) -> dict[str, int]:
+    """Returns the bits of each layer that make a size, or cost `drop` of accuracy at most."""
+    if not len(work.dataset.validation.labels):
+        raise ConfigError(
+            "config.quantize: size and drop choose each layer's bits on validation images, and "
+            "there are none: set config.data.validation, or config.quantize.bits"
+        )
+    labels = work.dataset.validation.labels[:CHOOSING]
+    images = _prepared(work.dataset, CHOOSING, "validation")
+    found = sensitivity(model, images, labels, against="bits")
+    accuracy = None if drop is None else found.accuracy - drop
+    try:
+        picked = {k: int(n) for k, n in pick(found, size=size, accuracy=accuracy).items()}
+    except ConfigError as error:
+        raise ConfigError(f"config.quantize: {error}") from error
+    work.say(f"{found}\nbits: {', '.join(f'{k} {n}' for k, n in picked.items())}")
+    return picked
 
 
 def _by_layer(bits: int | Sequence[str]) -> int | Mapping[str, int]:

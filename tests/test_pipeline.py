@@ -137,6 +137,24 @@ def test_a_penalty_on_bits_leaves_fewer(made, tmp_path):
     assert after < before
 
 
+def test_bits_are_picked_for_each_layer_under_a_budget(made, tmp_path, capsys):
+    base = [
+        *flags(npz(tmp_path / "data.npz")), "--config.stages=('quantize',)",
+        f"--config.teacher={made[1] / '0-float.hcz'}", "--config.quantize.images=16",
+    ]  # fmt: skip
+    widths = {}
+    for name, value in (("size", 4.5 / 32), ("drop", 0.5)):
+        workdir = tmp_path / name
+        assert launch(*base, f"--config.quantize.{name}={value}", f"--workdir={workdir}") == 0
+        assert "bits: " in capsys.readouterr().out
+        leaves = hcjax.unpack((workdir / "1-quantized.hcz").read_bytes()).params
+        kernels = [v for k, v in leaves.items() if k.endswith("/kernel")]
+        widths[name] = [(kernel.bits, kernel.values.size) for kernel in kernels]
+    total = sum(size for _, size in widths["size"])
+    assert sum(bits * size for bits, size in widths["size"]) <= 4.5 * total
+    assert max(bits for bits, _ in widths["drop"]) < 8
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -153,6 +171,7 @@ def test_a_penalty_on_bits_leaves_fewer(made, tmp_path):
         ({"stages": "('prune','prune')"}, "a list of different stages"),
         ({"stages": "('distill','prune','trim','quantize')"}, "config.student.name"),
         ({"quantize.bits": "('conv1:8',)"}, "PATTERN=NUMBER"),
+        ({"quantize.size": 0.2}, "give one of bits, size and drop, got {'bits': 5, 'size': 0.2}"),
         ({"prune.method": "magic"}, "unknown method 'magic'"),
         ({"prune.sparsity": 1.5}, "sparsity must be in [0, 1]"),
         ({"distill.weight": 2.0}, "config.distill.weight must be in [0, 1]"),
