@@ -162,6 +162,9 @@ def get_config() -> ConfigDict:
     distill.weight = 0.9  # of the teacher's logits in the loss of every stage, in [0, 1]
     distill.temperature = 4.0  # > 0
     distill.beside = ()  # workdirs or .hcz files that teach beside the first network
+    # Folder that keeps the teachers' logits, 4 · K bytes for each image of a step: trainings with
+    # the same seed, data and augmentation compute them once; "" keeps none.
+    distill.logits = ""
     distill.generations = placeholder(int)  # the student's student, and so on; >= 1
     # The network that stage "distill" trains instead of the teacher: keys as in `model`.
     config.student = student = ConfigDict()

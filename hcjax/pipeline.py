@@ -7,6 +7,7 @@ file holds already is not made again, so a pipeline that was cut goes on, bit fo
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 import zlib
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ from hcjax import config as configs
 from hcjax import configfile, data, models, options, recipe
 from hcjax import workdir as workdirs
 from hcjax.artifact import pack, unpack
+from hcjax.data import order
 from hcjax.errors import ConfigError
 from hcjax.graph import Model, fold, trace
 from hcjax.graph.model import free
@@ -68,7 +70,7 @@ def compress(
     """
     reader = configs.Reader(config)
     made = recipe.build(reader)
-    (weighing, beside), student = _distillation(reader), _student(reader, made.dataset)
+    (weighing, beside, kept_in), student = _distillation(reader), _student(reader, made.dataset)
     stages = _stages(reader)
     if student is None and "distill" in config["stages"]:
         raise ConfigError("stage 'distill' needs config.student.name, the network to be taught")
@@ -77,8 +79,8 @@ def compress(
         start = _start(config, workdir, train)
         given = {k: np.float32(start.about[k]) for k in ("mean", "std") if k in start.about}
         dataset = dataclasses.replace(made.dataset, **given)
-        teacher = _teacher(start, beside)
-        work = _work(config, made, dataset, teacher, student, weighing, workdir, quiet, say)
+        taught = _taught(made, weighing, _teachers(start, beside), kept_in)
+        work = _work(config, made, dataset, taught, student, workdir, quiet, say)
         found = Compressed({}, {}, dataset)
 
         def kept(name, make):
@@ -102,19 +104,18 @@ def compress(
     return found
 
 
-def _work(config, made, dataset, teacher, student, weighing, workdir, quiet, say) -> Work:
+def _work(config, made, dataset, taught, student, workdir, quiet, say) -> Work:
     """Returns what the stages share."""
     batch_size = made.fit["batch_size"]
-    weight, temperature = weighing
     fit = made.fit | {"patience": None, "quiet": quiet}
-    if weight:
-        fit["loss"] = distill.taught(fit["loss"], weight=weight, temperature=temperature)
-        fit["teacher"] = teacher
 
     def steps(epochs):
         return round(epochs * len(dataset.train.labels) / batch_size)
 
-    def fitted(name, apply, params, *, epochs, learning_rate, around=lambda tx: tx, **changes):
+    def fitted(
+        name, apply, params, *, epochs, learning_rate, around=lambda tx: tx, teacher=None, **changes
+    ):
+        key = _key(fit["key"], name)
         count = made.steps if epochs is None else steps(epochs)
         tx = recipe.optimizer_of(configs.Reader(config), count, learning_rate=learning_rate)
         done = loop.fit(
@@ -123,7 +124,7 @@ def _work(config, made, dataset, teacher, student, weighing, workdir, quiet, say
             dataset,
             steps=count,
             workdir=workdir / name,
-            **fit | {"tx": around(tx), "key": _key(fit["key"], name)} | changes,
+            **fit | taught(key, teacher) | {"tx": around(tx), "key": key} | changes,
         )
         if done.stopped == "preempted":
             raise Preempted
@@ -142,27 +143,52 @@ def _work(config, made, dataset, teacher, student, weighing, workdir, quiet, say
 
     def learn(name, *, epochs, learning_rate, teacher=None):
         params, state = jax.jit(student.init)(_key(fit["key"], f"{name} parameters"))
-        options = {"epochs": epochs, "learning_rate": learning_rate, "state": state}
-        if weight and teacher is not None:
-            options["teacher"] = partial(teacher.apply, teacher.params)
-        done = fitted(name, student.apply, params, **options)
+        options = {"epochs": epochs, "learning_rate": learning_rate, "teacher": teacher}
+        done = fitted(name, student.apply, params, state=state, **options)
         images = np.zeros((1, *dataset.image_shape), np.float32)
         return fold(trace(inference(student.apply, done.state), done.params, images))
 
     return Work(dataset, steps, tune, learn, say)
 
 
-def _distillation(reader: configs.Reader) -> tuple[tuple[float, float], tuple[str, ...]]:
-    """Returns ((weight of the teacher in the loss, temperature), other teachers) of `distill`."""
+def _distillation(
+    reader: configs.Reader,
+) -> tuple[tuple[float, float], tuple[str, ...], Path | None]:
+    """Returns ((weight, temperature), other teachers, folder of their logits) of `distill`."""
     section = reader.section("distill")
     weight, temperature, beside = (section.get(k) for k in ("weight", "temperature", "beside"))
     recipe.check("distill.weight", weight, 0 <= weight <= 1, "in [0, 1]")
     recipe.check("distill.temperature", temperature, temperature > 0, "> 0")
-    return (weight, temperature), tuple(beside)
+    folder = section.get("logits")
+    return (weight, temperature), tuple(beside), Path(folder).expanduser() if folder else None
 
 
-def _teacher(start: Model, beside: Sequence[str]) -> Callable:
-    """Returns `images -> logits` of a network; or, with others, of the ensemble of them all."""
+def _taught(made, weighing, teachers: Sequence[Model], folder: Path | None) -> Callable:
+    """Returns (key of a training, its own teacher or None) -> what `fit` takes to be taught."""
+    weight, temperature = weighing
+
+    def taught(key, teacher):
+        if not weight:
+            return {}
+        models = teachers if teacher is None else [teacher]
+        tell = [partial(model.apply, model.params) for model in models]
+        given = {
+            "loss": distill.taught(made.fit["loss"], weight=weight, temperature=temperature),
+            "teacher": tell[0] if len(tell) == 1 else distill.ensemble(tell),
+        }
+        if folder:
+            facts = (order.seed_of(key), made.fit["batch_size"], made.fit["augment"])
+            digest = hashlib.sha256(repr(facts).encode())
+            for model in models:
+                digest.update(pack(model))
+            given["teacher_logits"] = folder / f"{digest.hexdigest()[:16]}.logits"
+        return given
+
+    return taught
+
+
+def _teachers(start: Model, beside: Sequence[str]) -> list[Model]:
+    """Returns the network that the stages begin with, and the others that teach beside it."""
     models = [start]
     for path in beside:
         model, about = load_any(path)
@@ -173,8 +199,7 @@ def _teacher(start: Model, beside: Sequence[str]) -> Callable:
                     f"that of the network beside it, {start.about.get(key)!r:.80}"
                 )
         models.append(model)
-    teachers = [partial(model.apply, model.params) for model in models]
-    return distill.ensemble(teachers) if beside else teachers[0]
+    return models
 
 
 def _stages(reader: configs.Reader) -> list[Made]:

@@ -70,3 +70,20 @@ def test_a_teacher_that_saw_other_images_is_refused(tmp_path, capsys):
     assert launch(*base, f"--config.distill.beside=('{other}',)") == 2
     message = capsys.readouterr().err
     assert "config.distill.beside" in message and "mean [0.125]" in message
+
+
+def test_logits_are_kept_for_the_next_student(tmp_path):
+    base = [
+        *flags(npz(tmp_path / "data.npz")), f"--config.teacher={trained()}",
+        "--config.stages=('distill',)", "--config.student.name=seed_cnn_tiny",
+        "--config.distill.epochs=1", f"--config.distill.logits={tmp_path / 'kept'}",
+    ]  # fmt: skip
+    found = []
+    for temperature in (1.0, 2.0):
+        workdir = tmp_path / str(temperature)
+        given = f"--config.distill.temperature={temperature}"
+        assert launch(*base, given, f"--workdir={workdir}") == 0
+        (file,) = (tmp_path / "kept").iterdir()
+        found.append((file.name, file.read_bytes(), networks(workdir)["1-student.hcz"]))
+    (name, kept, first), (other, again, second) = found
+    assert (name, kept) == (other, again) and first != second

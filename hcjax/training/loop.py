@@ -22,7 +22,7 @@ from hcjax.data import batches, order
 from hcjax.data.dataset import Dataset
 from hcjax.errors import ConfigError
 from hcjax.reports.progress import Progress
-from hcjax.training import evaluate, hosts, parallel, preemption, profiler, stopping
+from hcjax.training import evaluate, hosts, parallel, preemption, profiler, stopping, teaching
 from hcjax.training.session import Session
 from hcjax.training.step import TrainState, init_state
 from hcjax.training.steps import make_steps
@@ -69,6 +69,7 @@ def fit(
     class_weights: Any = None,
     ema_decay: float | None = None,
     teacher: Callable | None = None,
+    teacher_logits: str | Path | None = None,
     accelerate: bool = True,
     eval_every: int | None = None,
     eval_batch_size: int = 1000,
@@ -104,6 +105,8 @@ def fit(
       ema_decay: in [0, 1): evaluate, and return, a moving average of parameters and statistics.
       teacher: `float32[N, H, W, C] -> logits` of the prepared images; the target that `loss` gets
         is then the pair (target, teacher's logits), see `distill.taught`. None for no teacher.
+      teacher_logits: file that keeps the teacher's logits for other runs with the same key, data,
+        batches, augmentation and teacher, see `teaching.remembered`. None keeps none.
       accelerate: rewrite what the platform's compiler is slow at, see `hcjax.accelerate`.
       eval_every: steps between validations; None for one epoch.
       eval_batch_size: examples per evaluation step over all devices, rounded up to their multiple.
@@ -141,12 +144,11 @@ def fit(
       (4, 'steps')
     """
     started = started or time.perf_counter()
-    stopping.check(monitor, patience)
-    _check(steps=steps, batch_size=batch_size, data=data, patience=patience)
+    stopping.check(monitor, patience, validation=data.validation)
+    _check(steps, batch_size, data)
     apply, state = evaluate.four_arguments(apply, state)
     eval_every = eval_every or math.ceil(len(data.train.labels) / batch_size)
     checkpoint_every = checkpoint_every or eval_every
-
     train_step, eval_step = make_steps(
         apply,
         loss=loss,
@@ -181,17 +183,15 @@ def fit(
         data={k: getattr(data, k) for k in ("class_names", "image_shape", "mean", "std")},
         restore_best=patience is not None,
     )
-    with ExitStack() as stack:
-        stack.enter_context(hosts.explained())
+    with hosts.explained(), ExitStack() as stack:
         if workdir is not None:
             session.open(Path(workdir), keep, stack)
         terminated = stack.enter_context(preemption.notice())
         quiet = quiet or jax.process_index() != 0
         progress = Progress(steps, initial=session.step, batch_size=batch_size, quiet=quiet)
         session.progress = stack.enter_context(progress)
-        profile = stack.enter_context(
-            profiler.window(workdir, session.step + 10, profile_steps, lambda: session.train_state)
-        )
+        window = (session.step + 10, profile_steps, lambda: session.train_state)
+        profile = stack.enter_context(profiler.window(workdir, *window))
         stream = batches.train_batches(
             data.train,
             seed=order.seed_of(key),
@@ -202,11 +202,14 @@ def fit(
             partners=augmentation.needs_partners(augment),
             threads=threads,
         )
+        taught = {"data": data, "augment": augment, "key": key, "identity": identity}
+        told = stack.enter_context(teaching.remembered(teacher_logits, teacher, **taught))
         session.start_clock(started)
         preempted = False
         for batch in () if session.stopped else stream:
             profile(session.step)
-            session.add(*train_step(session.train_state, parallel.shard(batch), key))
+            batch = told(session.step, parallel.shard(batch))
+            session.add(*train_step(session.train_state, batch, key))
             done = session.step
             preempted = terminated(done)
             session.stopped = "steps" if done == steps else ""
@@ -237,7 +240,7 @@ def fit(
     )
 
 
-def _check(*, steps: int, batch_size: int, data: Dataset, patience: int | None) -> None:
+def _check(steps: int, batch_size: int, data: Dataset) -> None:
     n = jax.device_count()
     if steps < 0:
         raise ConfigError(f"steps must be >= 0, got {steps}")
@@ -245,5 +248,3 @@ def _check(*, steps: int, batch_size: int, data: Dataset, patience: int | None) 
         raise ConfigError(f"batch_size must be a multiple of the {n} devices, got {batch_size}")
     if not len(data.train.labels):
         raise ConfigError("the training split is empty")
-    if patience is not None and not len(data.validation.labels):
-        raise ConfigError("early stopping (patience) needs validation examples, and there are none")

@@ -71,6 +71,15 @@ def evaluate(
     return _mapped(eval_step, accelerate, replicated=2, **axes)
 
 
+def teach(step: Callable, *, accelerate: bool = False) -> Callable:
+    """Returns `step(number, batch, key) -> logits` over all devices: [D, N/D, K].
+
+    Args:
+      step: a pure function. accelerate: as of `train`.
+    """
+    return _mapped(step, accelerate, replicated=1, in_axes=(None, 0, None), out_axes=0)
+
+
 def _mapped(
     step: Callable, accelerate: bool, *, replicated: int, donate: tuple[int, ...] = (), **axes: Any
 ) -> Callable:

@@ -151,7 +151,7 @@ def make_train_step(
     tx = optax.with_extra_args_support(tx)
 
     def train_step(state: TrainState, batch: dict, key: jax.Array):
-        prepare_key, loss_key = jax.random.split(jax.random.fold_in(key, state.step))
+        prepare_key, loss_key = keys(key, state.step)
         if prepare is not None:
             batch = prepare(batch, prepare_key)
         gradient = jax.value_and_grad(loss_fn, has_aux=True)
@@ -173,6 +173,16 @@ def make_train_step(
         return TrainState(state.step + 1, params, net_state, opt_state, ema), sums
 
     return train_step
+
+
+def keys(key: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns a step's keys, for `prepare` and for the loss.
+
+    Args:
+      key: the run's. step: int32[], steps completed before this one.
+    """
+    prepare_key, loss_key = jax.random.split(jax.random.fold_in(key, step))
+    return prepare_key, loss_key
 
 
 def moving_average(average: Any, tree: Any, step: jax.Array, decay: float):

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import optax
 
 from hcjax.data import prepare
-from hcjax.training import evaluate, parallel, step
+from hcjax.training import evaluate, parallel, step, teaching
 
 
 def make_steps(
@@ -43,29 +42,9 @@ def make_steps(
     train_step = step.make_train_step(
         step.make_loss_fn(apply, loss, penalty=penalty, class_weights=class_weights),
         tx,
-        prepare=prepared if teacher is None else taught(prepared, teacher),
+        prepare=prepared if teacher is None else teaching.with_teacher(prepared, teacher),
         ema_decay=ema_decay,
         devices=parallel.DEVICES,
     )
     eval_step = evaluate.make_eval_step(apply, prepare=ready, devices=parallel.DEVICES)
     return train_step, eval_step
-
-
-def taught(prepare: Callable, teacher: Callable) -> Callable:
-    """Returns `prepare`, after which a batch's target is the pair (target, teacher's logits).
-
-    Args:
-      prepare: `(batch, key) -> batch`, see `make_prepare`.
-      teacher: `images -> logits`, called on the prepared images.
-
-    Example:
-      >>> ready = taught(lambda batch, key: batch, lambda images: 2 * images)
-      >>> ready({"image": 1.0, "target": 3}, None)["target"]
-      (3, 2.0)
-    """
-
-    def prepared(batch: dict, key: jax.Array | None) -> dict:
-        batch = prepare(batch, key)
-        return batch | {"target": (batch["target"], teacher(batch["image"]))}
-
-    return prepared

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from hcjax.data.dataset import Split
 from hcjax.errors import ConfigError
 
 MONITORS = {"nll": lambda summary: summary["nll"], "accuracy": lambda summary: summary["error"]}
@@ -40,9 +41,14 @@ def update(best: Best, value: float, step: int, kept: Any) -> Best:
     return best._replace(since=best.since + 1)
 
 
-def check(monitor: str, patience: int | None) -> None:
-    """Raises ConfigError unless `monitor` is a key of MONITORS and `patience` None or >= 1."""
+def check(monitor: str, patience: int | None, *, validation: Split) -> None:
+    """Raises ConfigError unless `monitor` is a key of MONITORS and `patience` None or >= 1.
+
+    With patience there must be validation examples.
+    """
     if monitor not in MONITORS:
         raise ConfigError(f"monitor must be one of {sorted(MONITORS)}, got {monitor!r}")
     if patience is not None and patience < 1:
         raise ConfigError(f"patience must be at least 1 validation, or None, got {patience}")
+    if patience is not None and not len(validation.labels):
+        raise ConfigError("early stopping (patience) needs validation examples, and there are none")

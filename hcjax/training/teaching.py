@@ -1,0 +1,178 @@
+"""What a teacher says of the images of a training: computed in the step, or kept in a file.
+
+Order and augmentation are a pure function of (key, step), and so are the teacher's logits: a run
+with the same key, batches and augmentation, e.g. with another student or temperature, finds them.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import jax
+import numpy as np
+
+from hcjax.data import make_prepare
+from hcjax.data.dataset import Dataset
+from hcjax.errors import CheckpointError, ConfigError
+from hcjax.training import parallel, step
+
+LOGITS = "teacher_logits"  # of a batch
+HEADER_BYTES = 4096  # JSON, filled up with spaces; then a record for each step
+FORMAT = "hcjax teacher's logits 1"
+
+
+def with_teacher(prepare: Callable, teacher: Callable) -> Callable:
+    """Returns `prepare`, after which a batch's target is the pair (target, teacher's logits).
+
+    Args:
+      prepare: `(batch, key) -> batch`, see `make_prepare`.
+      teacher: `images -> logits`, called on the prepared images unless the batch has
+        "teacher_logits" already.
+
+    Example:
+      >>> ready = with_teacher(lambda batch, key: batch, lambda images: 2 * images)
+      >>> ready({"image": 1.0, "target": 3}, None)["target"]
+      (3, 2.0)
+      >>> ready({"image": 1.0, "target": 3, "teacher_logits": 5.0}, None)["target"]
+      (3, 5.0)
+    """
+
+    def prepared(batch: dict, key: jax.Array | None) -> dict:
+        known = batch.get(LOGITS)
+        batch = prepare({k: v for k, v in batch.items() if k != LOGITS}, key)
+        logits = teacher(batch["image"]) if known is None else known
+        return batch | {"target": (batch["target"], logits)}
+
+    return prepared
+
+
+@contextmanager
+def remembered(
+    path: str | Path | None,
+    teacher: Callable | None,
+    *,
+    data: Dataset,
+    augment: Sequence[tuple[str, dict]],
+    key: jax.Array,
+    identity: dict,
+) -> Iterator[Callable[[int, dict], dict]]:
+    """Gives `(step, sharded batch) -> batch` with the teacher's logits, from a file or into it.
+
+    A record of the file is a checksum and float32[n, K], at a place that follows from the step
+    alone: one that is missing or damaged is computed and written again, and two runs that fill one
+    file at a time write the same. It takes 4 · K bytes for each image of each step. The first run
+    augments its images twice, for the teacher and for the student; the next ones save the teacher.
+
+    Args:
+      path: the file, made if it is missing. Without it, or a teacher, batches stay as they are.
+      teacher: `images -> logits`; nothing in the file says which, so its name should.
+      data, augment, key: as of `fit`.
+      identity: JSON object of what makes a run the same, as `fit` writes it down.
+
+    Raises:
+      ConfigError: if the file is of another training, naming what differs.
+      CheckpointError: if it is no such file, or cannot be read or written.
+    """
+    if path is None or teacher is None:
+        yield lambda number, batch: batch
+        return
+    path, hosts = Path(path).expanduser(), jax.process_count()
+    facts = {k: v for k, v in identity.items() if k not in ("ema_decay", "accelerate")}
+    facts |= {"format": FORMAT, "hosts": hosts, "image_shape": data.image_shape}
+    facts |= {k: np.asarray(getattr(data, k), np.float64).tolist() for k in ("mean", "std")}
+    known = {"mean": data.mean, "std": data.std, "num_classes": data.num_classes}
+    prepare = make_prepare(**known, augment=augment)
+
+    def teach(number, batch, key):
+        prepare_key, _ = step.keys(key, number)
+        return teacher(prepare(batch, prepare_key)["image"]).astype(np.float32)
+
+    teach, pending = parallel.teach(teach, accelerate=identity["accelerate"]), []
+    with _explained(path):
+        file = _open(path, facts)
+
+    def seek(number, labels):
+        """Returns the length of a step's record, which the file is then at."""
+        record = 4 + 4 * labels.size * data.num_classes
+        file.seek(HEADER_BYTES + (number * hosts + jax.process_index()) * record)
+        return record
+
+    def write():
+        """Writes what the step before was told; this one's computation goes on meanwhile."""
+        while pending:
+            number, labels, logits = pending.pop()
+            values = np.ascontiguousarray(parallel.local_rows(logits), "<f4").tobytes()
+            with _explained(path):
+                seek(number, labels)
+                file.write(_checksum(values) + values)
+
+    def told(number: int, batch: dict) -> dict:
+        write()
+        labels = batch["label"]
+        with _explained(path):
+            record = seek(number, labels)
+            found = file.read(record)
+        if len(found) == record and _checksum(found[4:]) == found[:4]:
+            known = np.frombuffer(found, "<f4", offset=4)
+            return batch | {LOGITS: known.reshape(*labels.shape, data.num_classes)}
+        logits = teach(np.int32(number), batch, key)
+        pending.append((number, labels, logits))
+        return batch | {LOGITS: logits}
+
+    with file:
+        yield told
+        write()
+
+
+def _checksum(values: bytes) -> bytes:
+    return zlib.crc32(values).to_bytes(4, "little")
+
+
+def _open(path: Path, facts: dict) -> BinaryIO:
+    """Returns the file, open for reading and writing, made if it is missing; checks its header."""
+    header = json.dumps(facts, sort_keys=True).encode()
+    if len(header) > HEADER_BYTES:
+        raise ConfigError(f"too many augmentations for {path}: {len(header)} bytes of options")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    file = open(path, "r+b", buffering=0)  # noqa: SIM115
+    try:
+        if found := file.read(HEADER_BYTES):
+            _compare(path, found, facts)
+        else:
+            file.write(header.ljust(HEADER_BYTES))
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _compare(path: Path, found: bytes, facts: dict) -> None:
+    try:
+        there: Any = json.loads(found)
+        right = there["format"] == FORMAT
+    except (ValueError, TypeError, KeyError):
+        right = False
+    if not right:
+        raise CheckpointError(f"{path} does not hold a teacher's logits; move it, or name another")
+    here = json.loads(json.dumps(facts))
+    differ = [k for k in sorted(here | there) if here.get(k) != there.get(k)]
+    if differ:
+        lines = "; ".join(f"{k} is {there.get(k)!r} there, {here.get(k)!r} here" for k in differ)
+        raise ConfigError(f"{path} holds a teacher's logits of another training: {lines:.500}")
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(
+            f"the teacher's logits cannot be kept in {path}: {error.strerror}; free space, or go "
+            "on without that file"
+        ) from error
