@@ -77,6 +77,7 @@ def test_the_default_values_of_load_are_those_of_the_config():
 
 # configs that train another's network and go on with it
 STAGED = ("lenet_compress", "lenet_distill", "lenet_int8", "lenet_prune")
+STAGED += ("resnet20_compress", "resnet20_int8")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,0 +1,36 @@
+"""ResNet-20 in integers on Fashion-MNIST: int8 weights and activations, or 4 bits of both.
+
+Paper: Esser et al., "Learned Step Size Quantization", 2020, arXiv:1902.08153. Deviations: steps of
+each output channel, rounding as the integer program rounds, BatchNorm folded before training, Adam,
+the float network as teacher at temperature 1.
+
+Command: python launch.py --config=configs/resnet20_int8.py
+In 4 bits, the first and the last layer in 8:
+         python launch.py --config=configs/resnet20_int8.py --config.quantize.learning_rate=1e-3
+         --config.quantize.bits="('stem.*=8','dense1=8','.*=4')" --config.quantize.epochs=10
+         --config.quantize.activation_bits="('stem.*=8','dense1=8','.*=4')"
+
+Device: 2 CPU cores, or any GPU or TPU. Expected: after training (512 images) 0.12 points below the
+float network's 94.72 % (seed 0; 2-core AMD EPYC, jax 0.12.0.1); trained further: not measured yet.
+Time: about 3 minutes an epoch after the teacher's 56.
+"""
+
+from configs import resnet20
+
+
+def get_config():
+    """Returns the config."""
+    config = resnet20.get_config()
+    config.teacher = "configs/resnet20.py"
+    config.stages = ("quantize",)
+    config.loss.l2 = 0.0  # steps follow the weights: what shrinks both changes nothing
+    config.optim.name = "adamw"
+    config.optim.momentum = None
+    config.optim.nesterov = None
+    config.distill.weight = 0.5
+    config.distill.temperature = 1.0
+    config.quantize.bits = 8
+    config.quantize.images = 512
+    config.quantize.epochs = 3.0
+    config.quantize.learning_rate = 1e-4
+    return config
