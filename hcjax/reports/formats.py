@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-FRACTIONS = ("accuracy", "error", "ece", "sparsity", "density", "confidence")
+FRACTIONS = ("accuracy", "error", "ece", "sparsity", "density", "confidence", "difference")
 
 
 def value(name: str, x: object) -> str:
@@ -38,7 +38,7 @@ def value(name: str, x: object) -> str:
     if not math.isfinite(number):
         return str(number)
     if name.endswith(FRACTIONS):
-        return percent(number)
+        return percent(number, sign="difference" in name)
     if name.endswith("bytes"):
         return size(number)
     if "seconds" in name:
@@ -66,22 +66,23 @@ def label(name: str) -> str:
     return name.replace("_per_second", "/s").replace("_", " ")
 
 
-def percent(fraction: float) -> str:
+def percent(fraction: float, *, sign: bool = False) -> str:
     """Returns a fraction as percent with two decimals, never rounded up to a perfect 100.
 
     Args:
       fraction: usually in [0, 1].
+      sign: whether to write "+" too, as of a difference.
 
     Returns:
       E.g. `"99.50 %"`.
 
     Example:
-      >>> percent(0.5), percent(0.99999), percent(1.0)
-      ('50.00 %', '99.99 %', '100.00 %')
+      >>> percent(0.5), percent(0.99999), percent(1.0), percent(0.001, sign=True)
+      ('50.00 %', '99.99 %', '100.00 %', '+0.10 %')
     """
     if 0.9999 < fraction < 1:
         return "99.99 %"
-    return f"{100 * fraction:.2f} %"
+    return f"{100 * fraction:{'+' if sign else ''}.2f} %"
 
 
 def size(size_bytes: float) -> str:

@@ -200,11 +200,11 @@ def stages(runs: Sequence[Sequence[Mapping[str, object]]], names: Sequence[str])
       names: which numbers.
 
     Example:
-      >>> runs = [[{"name": "pruned", "accuracy": a}] for a in (0.98, 0.99)]
-      >>> print(stages(runs, ["accuracy"]))
-      mean (n=2)        accuracy
-      ----------  --------------
-      pruned      98.50 ± 0.71 %
+      >>> runs = [[{"name": "int8", "difference": d, "ratio": 4.6}] for d in (0.0, -0.001)]
+      >>> print(stages(runs, ["difference", "ratio"]))
+      mean (n=2)      difference  ratio
+      ----------  --------------  -----
+      int8        -0.05 ± 0.07 %    4.6
     """
     rows = []
     for each in zip(*runs, strict=True):
@@ -239,9 +239,11 @@ def _plus_minus(name: str, mean: float | None, std: float | None) -> str:
     if mean is None or std is None or std == 0:
         return formats.value(name, mean)
     if name.endswith(formats.FRACTIONS):
-        return f"{100 * mean:.2f} ± {100 * std:.2f} %"
+        return f"{formats.percent(mean, sign='difference' in name)[:-2]} ± {100 * std:.2f} %"
     unit = " s" if "seconds" in name else ""
-    digits = max(0, 1 - math.floor(math.log10(std)))  # two digits of the std say what is known
+    known = 1 - math.floor(math.log10(std))  # two digits of the std say what is known
+    wanted = 3 - math.floor(math.log10(abs(mean))) if mean else known  # and four of the mean do
+    digits = max(0, min(known, wanted))
     return f"{mean:,.{digits}f} ± {std:,.{digits}f}{unit}"
 
 
