@@ -1,27 +1,34 @@
 """A student of fewer than 6,000 weights, taught by LeNet-5.
 
 Paper: Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015,
-arXiv:1503.02531.
+arXiv:1503.02531. Deviations: temperature 1; half of the loss is the labels'.
 
 Command: python launch.py --config=configs/lenet_distill.py
 Alone: the same with --config.distill.weight=0
 
-Device: 2 CPU cores, or any GPU or TPU. Expected: not measured to its end yet. Time: neither.
+Chosen on 10,000 images kept from the training part, seed 0, 15 epochs: taught 99.17 %, alone 99.14;
+with label smoothing and images moved as for the teacher 98.85 and 98.86; at temperature 4 98.91
+(weight 0.7, smoothing) and 99.00 (0.9, and no smoothing of the teacher either). That says which
+settings are bad, not yet that the teacher helps.
+
+Device: 2 CPU cores, or any GPU or TPU. Expected: not measured to its end; after 35 epochs on 50,000
+images 99.22 % test accuracy (seed 0, 5,526 weights). Time: 12 minutes on one core of a busy AMD
+EPYC, after the teacher's.
 """
 
-from configs import lenet
+from configs import lenet_prune
 
 
 def get_config():
     """Returns the config."""
-    config = lenet.get_config()
+    config = lenet_prune.few_weights()
     config.stages = ("distill",)
+    config.loss.smoothing = 0.0
+    config.optim.learning_rate = 8e-3
     config.student.name = "lenet5"
     config.student.activation = "relu"
     config.student.dropout = 0.0
     config.student.filters = (6, 14)
     config.student.hidden = 14
-    config.distill.epochs = 30.0
-    config.distill.weight = 0.9
-    config.distill.temperature = 4.0
+    config.distill.epochs = 40.0
     return config

@@ -7,19 +7,19 @@ layers, the unpruned network as teacher beside the labels.
 
 Command: python launch.py --config=configs/lenet_prune.py --seeds=3
 
-Device: 2 CPU cores, or any GPU or TPU. Expected: not measured to its end; at sparsity 0.994 (2,583
-weights) 99.29 % test accuracy (seed 0), at 0.992 (3,444) 99.41 and 99.40 % (seeds 0 and 1). Time:
-16 minutes on one core of an Intel Xeon after the teacher's 3 on two.
+Device: 2 CPU cores, or any GPU or TPU. Expected: not measured to its end. After 24 epochs on 50,000
+images, without label smoothing, 99.23 % test accuracy (seed 0); at sparsity 0.994 (2,583 weights)
+99.29 % (seed 0), at 0.992 (3,444) 99.41 and 99.40 % (seeds 0 and 1). Time: 16 minutes on one core
+of an Intel Xeon after the teacher's 3 on two.
 """
 
 from configs import lenet
 
 
-def get_config():
-    """Returns the config."""
+def few_weights():
+    """Returns the config of a network of few weights that LeNet-5 teaches."""
     config = lenet.get_config()
     config.teacher = "configs/lenet.py"
-    config.stages = ("prune",)
     # few weights learn less: images are moved less, and nothing decays
     config.augment.affine.rotate = 9.0
     config.augment.affine.scale = 0.08
@@ -28,6 +28,13 @@ def get_config():
     config.optim.weight_decay = 0.0
     config.distill.weight = 0.5
     config.distill.temperature = 1.0
+    return config
+
+
+def get_config():
+    """Returns the config."""
+    config = few_weights()
+    config.stages = ("prune",)
     config.prune.method = "fisher"
     config.prune.scope = "global"
     config.prune.sparsity = 0.995

@@ -241,9 +241,10 @@ def _plus_minus(name: str, mean: float | None, std: float | None) -> str:
     if name.endswith(formats.FRACTIONS):
         return f"{formats.percent(mean, sign='difference' in name)[:-2]} ± {100 * std:.2f} %"
     unit = " s" if "seconds" in name else ""
-    known = 1 - math.floor(math.log10(std))  # two digits of the std say what is known
-    wanted = 3 - math.floor(math.log10(abs(mean))) if mean else known  # and four of the mean do
-    digits = max(0, min(known, wanted))
+    digits = 1 - math.floor(
+        math.log10(std)
+    )  # two of the std say what is known, four of the mean do
+    digits = max(0, min(digits, 3 - math.floor(math.log10(abs(mean) or std))))
     return f"{mean:,.{digits}f} ± {std:,.{digits}f}{unit}"
 
 
