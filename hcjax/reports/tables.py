@@ -235,17 +235,14 @@ def mean_std(values: Sequence[float | None]) -> tuple[float | None, float | None
 
 
 def _plus_minus(name: str, mean: float | None, std: float | None) -> str:
-    """Returns mean ± std with the unit written once."""
+    """Returns mean ± std: two digits of the std, four of the mean at most; the unit once."""
     if mean is None or std is None or std == 0:
         return formats.value(name, mean)
     if name.endswith(formats.FRACTIONS):
         return f"{formats.percent(mean, sign='difference' in name)[:-2]} ± {100 * std:.2f} %"
-    unit = " s" if "seconds" in name else ""
-    digits = 1 - math.floor(
-        math.log10(std)
-    )  # two of the std say what is known, four of the mean do
-    digits = max(0, min(digits, 3 - math.floor(math.log10(abs(mean) or std))))
-    return f"{mean:,.{digits}f} ± {std:,.{digits}f}{unit}"
+    digits = min(1 - math.floor(math.log10(std)), 3 - math.floor(math.log10(abs(mean) or std)))
+    form = f",.{max(0, digits)}f"
+    return f"{mean:{form}} ± {std:{form}}{' s' if 'seconds' in name else ''}"
 
 
 def _plain(x: object) -> object:
