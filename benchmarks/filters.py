@@ -141,7 +141,7 @@ def speed(whole: hcjax.Model, small: hcjax.Model, rounds: int) -> dict[str, floa
     runs = {}
     for name, model in (("whole", whole), ("small", small)):
         model = hcjax.fold(model)
-        program = hcjax.jit(hcjax.accelerate(model.apply))
+        program = hcjax.jit(model.apply)
         runs[name] = lambda program=program, params=model.params: program(params, images)
         jax.block_until_ready(runs[name]())
     return timing.ratios(timing.in_rounds(runs, rounds), "small", "whole")
@@ -159,8 +159,7 @@ def main() -> None:
     parser.add_argument("--round-to", type=int, default=8, help="hcjax's channel counts")
     parser.add_argument("--theirs", nargs="+", default=THEIRS[:1], choices=THEIRS)
     parser.add_argument("--quick", action="store_true")
-    default = Path.home() / ".cache" / "hcjax" / "peers"
-    parser.add_argument("--venvs", type=Path, default=default, help="folder of the environments")
+    parser.add_argument("--venvs", type=Path, default=peers.VENVS, help="of the environments")
     args = parser.parse_args()
     if args.quick:
         start, args.epochs, args.seeds, args.rounds, args.rate = quick(), 1.0, 1, 2, 1e-3

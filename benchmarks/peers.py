@@ -30,6 +30,7 @@ from typing import NamedTuple
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # this race; benchmarks/gpu.py is the other
 FOLDER = Path(__file__).resolve().parent / "peers"
+VENVS = Path.home() / ".cache" / "hcjax" / "peers"
 sys.path[:0] = [str(FOLDER.parents[1]), str(FOLDER)]
 
 import floor  # noqa: E402
@@ -187,8 +188,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=1.0, help="of each racer's turn")
     parser.add_argument("--json", type=Path, help="write all rows there")
     parser.add_argument("--chart", type=Path, help="write a bar chart (PNG) there")
-    home = Path.home() / ".cache" / "hcjax" / "peers"
-    parser.add_argument("--venvs", type=Path, default=home, help="folder of the environments")
+    parser.add_argument("--venvs", type=Path, default=VENVS, help="folder of the environments")
     options = parser.parse_args()
     works = options.only or (QUICK["works"] if options.quick else list(networks.WORKS))
     if unknown := set(works) - set(networks.WORKS):

@@ -144,15 +144,15 @@ def quantized(
     budget = {k: v for k, v in budget.items() if v is not None}
     if len(budget) > 1:
         raise ConfigError(f"config.quantize: give one of bits, size and drop, got {budget}")
-    chosen, activations = _by_layer(8 if bits is None else bits), _by_layer(activation_bits)
-
+    given, activations = _by_layer(8 if bits is None else bits), _by_layer(activation_bits)
     made: list[Model] = []  # once, for both networks
 
     def fake(work, start):
         if not made:
             ranges = calibrate(start, _prepared(work.dataset, images), method=method)
-            picked = _picked(start, work, size, drop) if {"size", "drop"} & set(budget) else chosen
-            widths = {"bits": picked, "activation_bits": activations}
+            picks = size is not None or drop is not None
+            chosen = _picked(start, work, size, drop) if picks else given
+            widths = {"bits": chosen, "activation_bits": activations}
             options = {"granularity": granularity, "floats": floats, **widths}
             made.append(fake_quantize(start, ranges, **options))
         return made[0]

@@ -19,6 +19,7 @@ import numpy as np
 from hcjax.data import make_prepare
 from hcjax.data.dataset import Dataset
 from hcjax.errors import CheckpointError, ConfigError
+from hcjax.reports.report import jsonable
 from hcjax.training import parallel, step
 
 LOGITS = "teacher_logits"  # of a batch
@@ -83,8 +84,8 @@ def remembered(
         return
     path, hosts = Path(path).expanduser(), jax.process_count()
     facts = {k: v for k, v in identity.items() if k not in ("ema_decay", "accelerate")}
-    facts |= {"format": FORMAT, "hosts": hosts, "image_shape": data.image_shape}
-    facts |= {k: np.asarray(getattr(data, k), np.float64).tolist() for k in ("mean", "std")}
+    facts |= {k: getattr(data, k) for k in ("image_shape", "mean", "std")}
+    facts = jsonable(facts | {"format": FORMAT, "hosts": hosts})
     known = {"mean": data.mean, "std": data.std, "num_classes": data.num_classes}
     prepare = make_prepare(**known, augment=augment)
 
@@ -160,10 +161,9 @@ def _compare(path: Path, found: bytes, facts: dict) -> None:
         right = False
     if not right:
         raise CheckpointError(f"{path} does not hold a teacher's logits; move it, or name another")
-    here = json.loads(json.dumps(facts))
-    differ = [k for k in sorted(here | there) if here.get(k) != there.get(k)]
+    differ = [k for k in sorted(facts | there) if facts.get(k) != there.get(k)]
     if differ:
-        lines = "; ".join(f"{k} is {there.get(k)!r} there, {here.get(k)!r} here" for k in differ)
+        lines = "; ".join(f"{k} is {there.get(k)!r} there, {facts.get(k)!r} here" for k in differ)
         raise ConfigError(f"{path} holds a teacher's logits of another training: {lines:.500}")
 
 
