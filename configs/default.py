@@ -103,7 +103,7 @@ def get_config() -> ConfigDict:
     model.width = placeholder(int)  # resnet*: channels of the first stage, >= 1
     model.stride_in = placeholder(str)  # resnet50: the convolution that halves, "3x3" or "1x1"
     model.zero_init = placeholder(bool)  # resnet*: each block's last scale starts at 0
-    model.norm_momentum = placeholder(float)  # fast_cnn, resnet*: of running statistics, in [0, 1)
+    model.norm_momentum = placeholder(float)  # of BatchNorm's running statistics, in [0, 1)
 
     config.loss = loss = ConfigDict()
     loss.name = "cross_entropy"  # a key of hcjax.losses.LOSSES

@@ -12,7 +12,7 @@ from typing import Any
 
 from hcjax import options as tables
 from hcjax.errors import ConfigError
-from hcjax.models import alexnet, lenet, mnist_cnn, nin, resnet
+from hcjax.models import alexnet, lenet, mnist_cnn, nin, resnet, vgg
 from hcjax.models.adapters import linen
 from hcjax.models.network import Network, inference
 
@@ -34,6 +34,8 @@ MODELS = {
     "alexnet_tiny": partial(alexnet.alexnet32, filters=(4, 8, 8, 8, 8), hidden=(16, 16)),
     "nin": nin.nin,
     "nin_tiny": partial(nin.nin, filters=((8, 8, 8), (8, 8, 8), (8, 8))),
+    "vgg": vgg.vgg,
+    "vgg_tiny": partial(vgg.vgg, filters=((4, 4), (8,))),
     "resnet8": partial(resnet.resnet_small, depth=8),
     "resnet20": partial(resnet.resnet_small, depth=20),
     "resnet32": partial(resnet.resnet_small, depth=32),

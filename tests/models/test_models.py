@@ -25,6 +25,7 @@ COUNTS = [
     ("alexnet", 1000, (227, 227, 3), 60_965_224),
     ("alexnet32", 10, SMALL, 7_506_762),
     ("nin", 10, SMALL, 966_986),
+    ("vgg", 10, SMALL, 1_739_210),
     ("resnet20", 10, SMALL, 269_722),
     ("resnet32", 10, SMALL, 464_154),
     ("resnet44", 10, SMALL, 658_586),
@@ -40,6 +41,7 @@ TINY = {
     "lenet5_tiny": (16, 16, 1),
     "alexnet_tiny": (8, 8, 3),
     "nin_tiny": (8, 8, 3),
+    "vgg_tiny": (8, 8, 3),
     "resnet_tiny": (8, 8, 3),
     "resnet50_tiny": (32, 32, 3),
 }
@@ -89,7 +91,7 @@ def test_every_model_keeps_the_interface(name):
     assert (logits.shape, logits.dtype) == ((3, 7), jnp.float32)
     assert new_state == state
     assert {leaf.dtype for leaf in jax.tree.leaves((params, state))} == {jnp.dtype("float32")}
-    has_norm = name.startswith(("resnet", "fast_cnn"))
+    has_norm = name.startswith(("resnet", "fast_cnn", "vgg"))
     assert bool(jax.tree.leaves(state)) == has_norm
 
 
@@ -124,7 +126,7 @@ def test_bfloat16_is_near_float32(name):
     assert 0 < float(jnp.abs(full - half).max()) < 0.03 * scale  # a few bfloat16 roundings, 2^-8
 
 
-@pytest.mark.parametrize("name", ["seed_cnn_tiny", "alexnet_tiny", "nin_tiny"])
+@pytest.mark.parametrize("name", ["seed_cnn_tiny", "alexnet_tiny", "nin_tiny", "vgg_tiny"])
 def test_dropout_needs_a_key_in_training_only_and_follows_it(name):
     shape = TINY[name]
     network = models.create(name, input_shape=shape, dropout=0.5)
@@ -185,6 +187,7 @@ def test_inference_binds_the_state_and_changes_nothing():
         ("lenet5", {"input_shape": (12, 28, 1)}, "12×28 images are too small"),
         ("alexnet", {"input_shape": (32, 32, 3)}, "32×32 images are too small"),
         ("lenet5_1998", {"pool": "mean"}, "unknown pool 'mean'"),
+        ("vgg", {"filters": (8, 8)}, "filters must be channels for each block"),
         ("resnet20", {"norm_momentum": 1.0}, r"norm_momentum must be in \[0, 1\), got 1.0"),
     ],
 )
