@@ -158,6 +158,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="of timing")
     parser.add_argument("--round-to", type=int, default=8, help="hcjax's channel counts")
     parser.add_argument("--theirs", nargs="+", default=THEIRS[:1], choices=THEIRS)
+    parser.add_argument("--only", nargs="+", metavar="ROW", help='such as "hcjax, inside"')
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--venvs", type=Path, default=peers.VENVS, help="of the environments")
     args = parser.parse_args()
@@ -177,6 +178,10 @@ def main() -> None:
         ways[f"Torch-Pruning, {name}"] = lambda name=name: theirs(
             start, name, args.macs, args.venvs
         )
+
+    if unknown := set(args.only or ()) - set(ways):
+        parser.error(f"--only: unknown {sorted(unknown)}; legal: {list(ways)}")
+    ways = {name: way for name, way in ways.items() if not args.only or name in args.only}
 
     def score(params, state):
         found = hcjax.evaluate(start.apply, params, start.dataset, state=state)

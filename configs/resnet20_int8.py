@@ -10,9 +10,10 @@ In 4 bits, the first and the last layer in 8:
          --config.quantize.bits="('stem.*=8','dense1=8','.*=4')" --config.quantize.epochs=10
          --config.quantize.activation_bits="('stem.*=8','dense1=8','.*=4')"
 
-Device: 2 CPU cores, or any GPU or TPU. Expected: after training (512 images) 0.12 points below the
-float network's 94.72 % (seed 0; 2-core AMD EPYC, jax 0.12.0.1); trained further: not measured yet.
-Time: about 3 minutes an epoch after the teacher's 56.
+Device: 2 CPU cores, or any GPU or TPU. Expected (seed 0, float 94.72 %; Python 3.13, jax 0.12.0.1):
+after training (512 images) 94.65 %, 258,154 bytes; trained further 94.74 %, 236,091 bytes. In
+4 bits 92.89 and 93.93 %, 118,828 bytes. Time: 10 minutes and, in 4 bits, 36 on one core of an AMD
+EPYC with AVX-512, after the teacher's 28 on two.
 """
 
 from configs import resnet20
