@@ -1,35 +1,41 @@
-"""A student of fewer than 6,000 weights, taught by LeNet-5.
+"""A student of fewer than 6,000 weights that sees every image as it is, taught by LeNet-5.
 
 Paper: Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015,
-arXiv:1503.02531. Deviations: temperature 1; half of the loss is the labels'.
+arXiv:1503.02531, section 3: what the teacher learned from moved images it hands on, though the
+student sees none. Deviations: convolutions, temperature 4 instead of 20, and no labels.
 
-Command: python launch.py --config=configs/lenet_distill.py
+Command: python launch.py --config=configs/lenet_distill.py --seeds=5
 Alone: the same with --config.distill.weight=0
 
-Chosen on 10,000 images kept from the training part, seed 0, 15 epochs: taught 99.17 %, alone 99.14;
-with label smoothing and images moved as for the teacher 98.85 and 98.86; at temperature 4 98.91
-(weight 0.7, smoothing) and 99.00 (0.9, and no smoothing of the teacher either). That says which
-settings are bad, not yet that the teacher helps.
+Chosen on 10,000 images kept from the training part, seed 0. Validation accuracy after 20 epochs:
+taught 99.25 %, alone 99.05. After 10 on moved images (affine: rotate 9, scale 0.08, shift 1, shear
+0.1): alone 99.10 %, and taught no better: 99.00 and 98.97 (temperature 4, weight 1 and 0.9), 99.02
+(temperature 1, weight 1), 98.92 (the same with mixup).
 
-Device: 2 CPU cores, or any GPU or TPU. Expected: not measured to its end; after 35 epochs on 50,000
-images 99.22 and 99.24 % test accuracy (seeds 0 and 1, 5,526 weights; validation 99.22 and 99.24 %),
-alone 99.20 % (seed 0; validation 99.27 %): no gain by the teacher was seen. Time: 12 minutes on one
-core of a busy AMD EPYC, after the teacher's.
+Device: 2 CPU cores, or any GPU or TPU. Expected: not measured to its end; of the networks above
+99.36 % test accuracy taught, 99.08 alone (5,596 weights). Time: 210 s on one core of an AMD EPYC
+with AVX-512 for 20 epochs of 50,000 images, after the teacher's.
 """
 
-from configs import lenet_prune
+from configs import default
 
 
 def get_config():
     """Returns the config."""
-    config = lenet_prune.few_weights()
+    config = default.get_config()
+    config.teacher = "configs/lenet.py"
     config.stages = ("distill",)
-    config.loss.smoothing = 0.0
-    config.optim.learning_rate = 8e-3
-    config.student.name = "lenet5"
-    config.student.activation = "relu"
-    config.student.dropout = 0.0
-    config.student.filters = (6, 14)
-    config.student.hidden = 14
+    config.data.validation = 0
+    config.student.name = "vgg"
+    config.student.filters = ((8, 8), (14, 14), (16,))
+    config.distill.weight = 1.0
+    config.distill.temperature = 4.0
     config.distill.epochs = 40.0
+    config.optim.name = "adamw"
+    config.optim.learning_rate = 8e-3
+    config.optim.weight_decay = 0.0
+    config.schedule.name = "one_cycle"
+    config.schedule.warmup_fraction = 0.15
+    config.train.ema_decay = 0.999
+    config.train.checkpoint_every = 500
     return config

@@ -16,10 +16,11 @@ of an Intel Xeon after the teacher's 3 on two.
 from configs import lenet
 
 
-def few_weights():
-    """Returns the config of a network of few weights that LeNet-5 teaches."""
+def get_config():
+    """Returns the config."""
     config = lenet.get_config()
     config.teacher = "configs/lenet.py"
+    config.stages = ("prune",)
     # few weights learn less: images are moved less, and nothing decays
     config.augment.affine.rotate = 9.0
     config.augment.affine.scale = 0.08
@@ -28,13 +29,6 @@ def few_weights():
     config.optim.weight_decay = 0.0
     config.distill.weight = 0.5
     config.distill.temperature = 1.0
-    return config
-
-
-def get_config():
-    """Returns the config."""
-    config = few_weights()
-    config.stages = ("prune",)
     config.prune.method = "fisher"
     config.prune.scope = "global"
     config.prune.sparsity = 0.995
