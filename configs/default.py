@@ -195,6 +195,7 @@ def get_config() -> ConfigDict:
     quantize.size = placeholder(float)  # kernels have this part of their float32 bits, in (0, 1]
     quantize.drop = placeholder(float)  # accuracy falls by this much at most; 0.001: 0.1 points
     quantize.activation_bits = placeholder(_EITHER)  # the same; None for 8
+    quantize.input_bits = placeholder(_EITHER)  # of what each layer reads, if fewer; None for 8
     quantize.granularity = placeholder(str)  # a step for each "channel" of a kernel, or "tensor"
     quantize.floats = placeholder(str)  # regular expression of layers that compute in float
     quantize.method = placeholder(str)  # of calibration: mse, minmax, percentile or entropy

@@ -131,6 +131,7 @@ def quantized(
     size: float | None = None,
     drop: float | None = None,
     activation_bits: Any = 8,
+    input_bits: Any = 8,
     granularity: str = "channel",
     floats: str = "",
     method: str = "mse",
@@ -144,7 +145,8 @@ def quantized(
     budget = {k: v for k, v in budget.items() if v is not None}
     if len(budget) > 1:
         raise ConfigError(f"config.quantize: give one of bits, size and drop, got {budget}")
-    given, activations = _by_layer(8 if bits is None else bits), _by_layer(activation_bits)
+    given = _by_layer(8 if bits is None else bits)
+    others = {"activation_bits": _by_layer(activation_bits), "input_bits": _by_layer(input_bits)}
     made: list[Model] = []  # once, for both networks
 
     def fake(work, start):
@@ -152,8 +154,7 @@ def quantized(
             ranges = calibrate(start, _prepared(work.dataset, images), method=method)
             picks = size is not None or drop is not None
             chosen = _picked(start, work, size, drop) if picks else given
-            widths = {"bits": chosen, "activation_bits": activations}
-            options = {"granularity": granularity, "floats": floats, **widths}
+            options = {"bits": chosen, "granularity": granularity, "floats": floats, **others}
             made.append(fake_quantize(start, ranges, **options))
         return made[0]
 

@@ -1,19 +1,14 @@
-"""The graph of a quantized network in the making, and the forms that its numbers take.
+"""The graph of a quantized network in the making.
 
-What an op gives is written down in the form that the op makes; `forms` puts it into another where a
-reader asks for one:
-
-- Narrow: int8, for itself;
-- Wide: a sum of accumulators, not rounded yet, with what is to be added and where to clip;
-- Cone: elementwise ops behind one Narrow, to become a table of 256 entries;
-- float: what no rule knows, listed in `Model.floats`.
+What an op gives is written down in the form that the op makes (`widths`); `forms` puts it into
+another where a reader asks for one.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,51 +18,13 @@ from hcjax.graph import arithmetic, layers
 from hcjax.graph import values as values_of
 from hcjax.graph.model import LAYERS, Model, Op, Size, free, readers
 from hcjax.graph.observe import Ranges
+from hcjax.graph.widths import Cone, Narrow, Wide
 
 Bits = int | Mapping[str, int]
 # ops that neither add nor scale: their result keeps the grid of what they read
 MOVED = ("reshape", "transpose", "squeeze", "expand_dims", "broadcast_in_dim", "rev", "slice")
 MOVED += ("copy", "reduce_max", "reduce_window_max")
 ORDERED = (*MOVED, "relu")
-
-
-class Narrow(NamedTuple):
-    """int8: number of the array, number of its step, and its limits."""
-
-    number: int
-    step: int
-    least: int
-    most: int
-
-
-class Term(NamedTuple):
-    """An accumulator: number of the array, of the float that gradients pass, of its scale."""
-
-    number: int
-    smooth: int
-    scale: int
-    bound: int
-
-
-class Wide(NamedTuple):
-    """clip(sum of scale · term + offset, low, high), real numbers; offset: a number or None."""
-
-    terms: tuple[Term, ...]
-    offset: int | None = None
-    low: float = -np.inf
-    high: float = np.inf
-
-    @property
-    def clipped(self) -> bool:
-        """Whether anything is cut off."""
-        return self.low > -np.inf or self.high < np.inf
-
-
-class Cone(NamedTuple):
-    """Elementwise ops of the original graph behind one number of it."""
-
-    origin: int
-    ops: tuple[Op, ...] = ()
 
 
 class Builder:
@@ -79,13 +36,14 @@ class Builder:
         ranges: Ranges,
         bits: Bits,
         activation_bits: Bits,
+        input_bits: Bits = 8,
         granularity: str = "channel",
         floats: str = "",
     ):
         self.original, values, stretched = values_of.evaluate(model)
         self.original = [op for op in self.original if op.output not in stretched]
         self.model, self.ranges, self.granularity = model, ranges, granularity
-        self.bits, self.activation_bits = bits, activation_bits
+        self.bits, self.activation_bits, self.input_bits = bits, activation_bits, input_bits
         self.in_float = re.compile(floats or "(?!)").fullmatch  # of a layer's name
         self.known = values | stretched
         self.readers = readers(self.original)
@@ -124,7 +82,8 @@ class Builder:
         shape = about.pop("shape", ()) if of is None else self.shape[of]
         source, macs = about.pop("source", ""), about.pop("macs", 0)
         dtype = about.pop("dtype", jnp.float32)
-        new = Op(kind, inputs, (self._next,), shape, dtype, source, as_list(run), about, macs)
+        results = lambda *inputs: [run(*inputs)]  # noqa: E731
+        new = Op(kind, inputs, (self._next,), shape, dtype, source, results, about, macs)
         self.ops.append(new)
         self._made[self._next] = new
         return self._next
@@ -230,16 +189,25 @@ class Builder:
             value, least, most = self.ranges.step(end, bits)
             if wide:
                 value, least, most = value * most / 32767, -32767, 32767
-            step = self.parameter(f"{label}/step", jnp.float32(value))
-            count = int(np.prod([sum(size) for size in self.shape[end]], dtype=np.int64))
-            step = self.emit("step", (step,), lambda batch, s: arithmetic.learned(s, count, most))
-            self._steps[end] = Narrow(0, step, least, most)
+            self._steps[end] = self._grid(f"{label}/step", end, value, least, most)
         return self._steps[end]
 
+    def coarser(self, number: int, layer: str, q: Narrow) -> Narrow | None:
+        """Returns the grid that a layer reads a value on; None if the value's own has no more bits.
 
-def as_list(run: Callable[..., Any]) -> Callable[..., list]:
-    """Returns a function of one result as one of a list of results."""
-    return lambda *inputs: [run(*inputs)]
+        q: the value's own.
+        """
+        bits = _bits(self.input_bits, layer)
+        if arithmetic.limits(bits, signed=q.least < 0)[1] >= q.most:
+            return None
+        return self._grid(f"{layer}/input_step", number, *self.ranges.step(number, bits))
+
+    def _grid(self, path: str, number: int, value: Any, least: int, most: int) -> Narrow:
+        """Returns a grid for a value, whose step is learned."""
+        step = self.parameter(path, jnp.float32(value))
+        count = int(np.prod([sum(size) for size in self.shape[number]], dtype=np.int64))
+        step = self.emit("step", (step,), lambda batch, s: arithmetic.learned(s, count, most))
+        return Narrow(0, step, least, most)
 
 
 def _bits(bits: Bits, name: str) -> int:

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from hcjax.graph import forms, tables
-from hcjax.graph.builder import Builder, Cone, Narrow, Term, Wide
+from hcjax.graph.builder import Builder
 from hcjax.graph.model import Op, Size
+from hcjax.graph.widths import Cone, Narrow, Term, Wide
 
 # of these an unrounded sum is another that no table needs to stand for
 _EXACTLY = ("add", "sub", "mul", "div", "neg", "relu", "relu6", "max", "min", "clamp")

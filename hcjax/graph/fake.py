@@ -22,6 +22,7 @@ def fake_quantize(
     *,
     bits: Bits = 8,
     activation_bits: Bits | None = None,
+    input_bits: Bits = 8,
     granularity: str = "channel",
     floats: str = "",
 ) -> Model:
@@ -37,14 +38,18 @@ def fake_quantize(
       bits: of kernels, 2 to 8; or regular expression of a layer's whole name -> bits, 8 elsewhere.
       activation_bits: of activations likewise, by the layer that they come from; "images" is the
         input. None: as `bits`.
+      input_bits: of what a layer reads, by that layer: where the activation has more, it is rounded
+        again for this layer alone. So a residual sum may keep 8 bits that every convolution reads
+        as 4.
       granularity: "channel": a kernel has a step for each of its output channels; "tensor": one for
         all, fewer numbers to store, and fewer levels for channels that are small (`equalize`).
       floats: regular expression of the whole names of layers that compute in float all the same,
         e.g. those that `quantize.profile` finds no faster; "" for none.
 
     Returns:
-      Model with the params it had, `LAYER/kernel_step` float32[C] or float32[] of each kernel and
-      `NAME/step` float32[]. What stays in float is listed in `floats`.
+      Model with the params it had, `LAYER/kernel_step` float32[C] or float32[] of each kernel,
+      `NAME/step` float32[], and `LAYER/input_step` float32[] where an input is rounded again. What
+      stays in float is listed in `floats`.
 
     Raises:
       ValueError: if the ranges are another model's, the granularity is unknown, or an accumulator
@@ -67,6 +72,7 @@ def fake_quantize(
       [[-1.5]]
     """
     options = {"bits": bits, "activation_bits": activation_bits, "granularity": granularity}
+    options |= {"input_bits": input_bits}
     return build(model, ranges, floats=floats, **options)[0]
 
 
@@ -76,6 +82,7 @@ def build(
     *,
     bits: Bits = 8,
     activation_bits: Bits | None = None,
+    input_bits: Bits = 8,
     granularity: str = "channel",
     floats: str = "",
 ) -> tuple[Model, Builder]:
@@ -85,8 +92,9 @@ def build(
     if granularity not in ("channel", "tensor"):
         raise ValueError(f"granularity must be channel or tensor, got {granularity!r}")
     activation_bits = bits if activation_bits is None else activation_bits
-    builder = Builder(model, ranges, bits, activation_bits, granularity, floats)
-    _check_patterns(builder, bits=bits, activation_bits=activation_bits, floats=floats)
+    widths = {"bits": bits, "activation_bits": activation_bits, "input_bits": input_bits}
+    builder = Builder(model, ranges, **widths, granularity=granularity, floats=floats)
+    _check_patterns(builder, floats=floats, **widths)
     for op in builder.original:
         place(builder, op)
     logits = forms.logits(builder)

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from hcjax.graph import arithmetic, layers, tables
-from hcjax.graph.builder import Builder, Cone, Narrow, Term, Wide
+from hcjax.graph.builder import Builder
 from hcjax.graph.model import LAYERS, Op
+from hcjax.graph.widths import Cone, Narrow, Term, Wide
 
 _MOST_TERMS = 8
 
@@ -24,6 +25,13 @@ def narrow_of(b: Builder, number: int, grid: Narrow | None = None) -> Narrow:
         grid = b.step(number) if grid is None else grid
         b.narrow[number] = _narrowed(b, number, grid)
     return b.narrow[number]
+
+
+def input_of(b: Builder, number: int, layer: str) -> Narrow:
+    """Returns a value as int8 for a layer, rounded again if the layer reads fewer bits."""
+    q = narrow_of(b, number)
+    grid = b.coarser(number, layer, q)
+    return q if grid is None else requantized(b, number, _as_wide(q), grid)
 
 
 def regridded(b: Builder, number: int, grid: Narrow) -> Narrow:

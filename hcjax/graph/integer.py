@@ -19,6 +19,7 @@ def int8(
     *,
     bits: Bits = 8,
     activation_bits: Bits | None = None,
+    input_bits: Bits = 8,
     granularity: str = "channel",
     floats: str = "",
 ) -> Model:
@@ -27,7 +28,8 @@ def int8(
     Args:
       model: from `fake_quantize`; or, with ranges, any other, which is quantized as it is.
       ranges: from `calibrate` of the model; None: it is fake-quantized already.
-      bits, activation_bits, granularity, floats: as in `fake_quantize`; only with ranges.
+      bits, activation_bits, input_bits, granularity, floats: as in `fake_quantize`; only with
+        ranges.
 
     Returns:
       Model whose kernels are QTensors; its other params are `NAME/multiplier`, `NAME/offset` and
@@ -52,6 +54,7 @@ def int8(
     """
     if ranges is not None:
         options = {"bits": bits, "activation_bits": activation_bits, "granularity": granularity}
+        options |= {"input_bits": input_bits}
         model = fake_quantize(model, ranges, floats=floats, **options)
     if not any(op.kind == "step" for op in model.graph.ops):
         raise TypeError(

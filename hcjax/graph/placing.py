@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from hcjax.graph import elementwise, forms, layers, ops
-from hcjax.graph.builder import MOVED, Builder, Narrow, Term, Wide
+from hcjax.graph.builder import MOVED, Builder
 from hcjax.graph.model import Op, Size
+from hcjax.graph.widths import Narrow, Term, Wide
 
 _EXACT = 2**24  # below it float32 holds every whole number
 
@@ -36,8 +37,8 @@ def _layer(b: Builder, op: Op) -> bool:
     side = op.inputs[:2].index(inside[0])
     if b.in_float(b.layer(op, op.inputs[1 - side])):
         return False
-    q = forms.narrow_of(b, inside[0])
     kernel, steps, most, name = b.kernel(op, op.inputs[1 - side])
+    q = forms.input_of(b, inside[0], name)
     numbers = (q.number, kernel) if side == 0 else (kernel, q.number)
     shapes = [tuple(s.q + s.r for s in b.shape[inside[0]]), b.known[op.inputs[1 - side]].shape]
     count = layers.products(op, shapes if side == 0 else shapes[::-1])

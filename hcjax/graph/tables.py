@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from hcjax.graph import arithmetic
-from hcjax.graph.builder import Builder, Cone, Narrow
+from hcjax.graph.builder import Builder
+from hcjax.graph.widths import Cone, Narrow
 
 
 def holds(b: Builder, number: int, cone: Cone) -> bool:

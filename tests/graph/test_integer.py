@@ -68,6 +68,31 @@ def test_fewer_bits_are_the_same_in_both_forms(bits, activation_bits):
     check(small.params["conv1/kernel"])
 
 
+def test_a_layer_may_read_fewer_bits_than_a_residual_sum_keeps():
+    def apply(p, x):
+        h = jax.nn.relu(x @ p["w1"])
+        h = h + h @ p["w2"]
+        return (h + h @ p["w3"]) @ p["w4"]
+
+    keys = jax.random.split(jax.random.key(0), 5)
+    params = {f"w{n}": jax.random.normal(keys[n], (16, 16)) / 4 for n in range(1, 5)}
+    images = jax.random.normal(keys[0], (64, 16))
+    model = hcjax.trace(apply, params, images[:1])
+    ranges, expected = hcjax.calibrate(model, images), logits(model, images)
+    error = {}
+    for widths in ((8, 8), (8, 4), (4, 8), (4, 4)):
+        options = {"activation_bits": widths[0], "input_bits": {"w[23]": widths[1]}}
+        fake = hcjax.fake_quantize(model, ranges, **options)
+        small = hcjax.int8(model, ranges, **options)
+        got = logits(small, images)
+        np.testing.assert_array_equal(got, logits(fake, images))
+        np.testing.assert_array_equal(got, reference.logits(small, images))
+        again = [path for path in fake.paths if path.endswith("input_step")]
+        assert again == (["w2/input_step", "w3/input_step"] if widths == (8, 4) else [])
+        error[widths] = np.square(got - expected).mean()
+    assert error[8, 8] < error[8, 4] < error[4, 8] == error[4, 4]
+
+
 SLOW = [pytest.param(n, marks=pytest.mark.slow) for n in ("haiku mobilenet", "resnet_tiny")]
 
 
@@ -254,6 +279,8 @@ def test_bad_calls_say_what_is_wrong():
         hcjax.fake_quantize(model, ranges, granularity="layer")
     with pytest.raises(ValueError, match="bits must be 2 to 8, got 9"):
         hcjax.fake_quantize(model, ranges, bits=9)
+    with pytest.raises(hcjax.errors.ConfigError, match="input_bits: 'conv7' matches none of"):
+        hcjax.fake_quantize(model, ranges, input_bits={"conv7": 4})
     wide = hcjax.trace(
         lambda p, x: x @ p @ jnp.ones((1, 1)), jnp.ones((70_000, 1)), jnp.ones((1, 70_000))
     )
