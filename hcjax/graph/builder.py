@@ -82,8 +82,7 @@ class Builder:
         shape = about.pop("shape", ()) if of is None else self.shape[of]
         source, macs = about.pop("source", ""), about.pop("macs", 0)
         dtype = about.pop("dtype", jnp.float32)
-        results = lambda *inputs: [run(*inputs)]  # noqa: E731
-        new = Op(kind, inputs, (self._next,), shape, dtype, source, results, about, macs)
+        new = Op(kind, inputs, (self._next,), shape, dtype, source, _as_list(run), about, macs)
         self.ops.append(new)
         self._made[self._next] = new
         return self._next
@@ -208,6 +207,11 @@ class Builder:
         count = int(np.prod([sum(size) for size in self.shape[number]], dtype=np.int64))
         step = self.emit("step", (step,), lambda batch, s: arithmetic.learned(s, count, most))
         return Narrow(0, step, least, most)
+
+
+def _as_list(run: Callable[..., Any]) -> Callable[..., list]:
+    """Returns a function of one result as one of a list of results."""
+    return lambda *inputs: [run(*inputs)]
 
 
 def _bits(bits: Bits, name: str) -> int:

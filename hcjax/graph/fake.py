@@ -71,9 +71,8 @@ def fake_quantize(
       >>> fake.apply(fake.params, images).round(1).tolist()
       [[-1.5]]
     """
-    options = {"bits": bits, "activation_bits": activation_bits, "granularity": granularity}
-    options |= {"input_bits": input_bits}
-    return build(model, ranges, floats=floats, **options)[0]
+    widths = {"bits": bits, "activation_bits": activation_bits, "input_bits": input_bits}
+    return build(model, ranges, **widths, granularity=granularity, floats=floats)[0]
 
 
 def build(

@@ -53,9 +53,8 @@ def int8(
       [[-1.5]]
     """
     if ranges is not None:
-        options = {"bits": bits, "activation_bits": activation_bits, "granularity": granularity}
-        options |= {"input_bits": input_bits}
-        model = fake_quantize(model, ranges, floats=floats, **options)
+        widths = {"bits": bits, "activation_bits": activation_bits, "input_bits": input_bits}
+        model = fake_quantize(model, ranges, **widths, granularity=granularity, floats=floats)
     if not any(op.kind == "step" for op in model.graph.ops):
         raise TypeError(
             "the model is not quantized: give int8(model, ranges) with ranges = calibrate(model, "

@@ -1,4 +1,4 @@
-"""VGG for small images: blocks of 3×3 convolutions, each block followed by a pool."""
+"""VGG for small images: blocks of 3×3 convolutions with pools between them."""
 
 from __future__ import annotations
 
@@ -63,11 +63,12 @@ def vgg(
     options = {"axis_name": axis_name, "momentum": norm_momentum}
 
     start, statistics, inputs = {}, {}, input_shape[2]
-    names = [[f"block{b}_{{}}{n}" for n in range(1, len(block) + 1)]
-             for b, block in enumerate(filters, start=1)]  # fmt: skip
-    for block, sizes in zip(names, filters, strict=True):
-        for name, outputs in zip(block, sizes, strict=True):
-            conv, unit = name.format("conv"), name.format("norm")
+    blocks = []  # names of each block's convolutions and of the norms behind them
+    for b, sizes in enumerate(filters, start=1):
+        blocks.append(
+            [(f"block{b}_conv{n}", f"block{b}_norm{n}") for n in range(1, len(sizes) + 1)]
+        )
+        for (conv, unit), outputs in zip(blocks[-1], sizes, strict=True):
             shape = (3, 3, inputs, outputs)
             start[conv], start[unit], statistics[unit] = initial.normed_conv(
                 shape, activation=activation
@@ -77,11 +78,10 @@ def vgg(
 
     def apply(params, state, images, *, train=False, key=None):
         x, new = images.astype(dtype), {}
-        for block in names:
-            x = x if block is names[0] else layers.max_pool(x, 2, 2)
-            for name in block:
-                unit = name.format("norm")
-                x = layers.conv(params[name.format("conv")], x)
+        for block in blocks:
+            x = x if block is blocks[0] else layers.max_pool(x, 2, 2)
+            for conv, unit in block:
+                x = layers.conv(params[conv], x)
                 x, new[unit] = norm.batch_norm(params[unit], state[unit], x, train=train, **options)
                 x = layers.activate(activation, params[unit], x)
         x = layers.dropout(layers.global_average(x), dropout, train=train, key=key)
