@@ -73,6 +73,7 @@ def profile(
     *,
     bits: Bits = 8,
     activation_bits: Bits | None = None,
+    input_bits: Bits = 8,
     granularity: str = "channel",
     seconds: float = 0.2,
 ) -> Profile:
@@ -86,7 +87,7 @@ def profile(
       model: from `trace`, best through `fold`.
       ranges: from `calibrate` of it.
       images: float array [N, ...], N >= 1, as the model takes them; the batch that is timed.
-      bits, activation_bits, granularity: as in `fake_quantize`.
+      bits, activation_bits, input_bits, granularity: as in `fake_quantize`.
       seconds: that each layer is run for in float, > 0; in integers it is run as often.
 
     Returns:
@@ -104,8 +105,8 @@ def profile(
       >>> [(row.name, row.macs) for row in found.rows], found.batch, found.slower in ("", "fc")
       ([('fc', 4)], 1, True)
     """
-    options = {"bits": bits, "activation_bits": activation_bits, "granularity": granularity}
-    quantized, builder = fake.build(model, ranges, **options)
+    widths = {"bits": bits, "activation_bits": activation_bits, "input_bits": input_bits}
+    quantized, builder = fake.build(model, ranges, **widths, granularity=granularity)
     small = int8(quantized)
     plain = builder.known | _seen(model, images)
     whole = small.graph.constants | _seen(small, images)

@@ -39,7 +39,8 @@ def test_every_layer_is_timed_with_what_follows_it(name, one_way):
     assert found.batch == 4
 
 
-def test_what_is_timed_computes_what_the_networks_do(monkeypatch, one_way):
+@pytest.mark.parametrize("input_bits", [8, {".*conv2": 4}])
+def test_what_is_timed_computes_what_the_networks_do(input_bits, monkeypatch, one_way):
     """The last layer's two ways give the logits of the two networks."""
     seen = []
     monkeypatch.setattr(
@@ -47,9 +48,10 @@ def test_what_is_timed_computes_what_the_networks_do(monkeypatch, one_way):
     )
     model, images = folded("resnet_tiny")
     ranges = hcjax.calibrate(model, images)
-    quantize.profile(model, ranges, images)
+    quantize.profile(model, ranges, images, input_bits=input_bits)
     np.testing.assert_allclose(seen[-2], logits(model, images), rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(seen[-1], logits(hcjax.int8(model, ranges), images))
+    small = hcjax.int8(model, ranges, input_bits=input_bits)
+    np.testing.assert_array_equal(seen[-1], logits(small, images))
 
 
 def test_the_table_names_what_is_slower_as_int8_takes_it():

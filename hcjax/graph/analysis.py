@@ -26,7 +26,8 @@ class Row(NamedTuple):
     name: of its parameters. bits: of its kernel. sqnr: 10 log10(sum of x² / sum of (x - q)²) in dB,
     x its output in float and q in the quantized network, where that is rounded: behind the relu
     and the residual add that follow it; infinite where they are equal. drop: of accuracy where only
-    this layer is quantized, its kernel and its output; a fraction, below 0 for a gain.
+    this layer is quantized, its kernel and its output, not what it reads; a fraction, below 0 for a
+    gain.
     """
 
     name: str
@@ -77,6 +78,7 @@ def error_analysis(
     *,
     bits: Bits = 8,
     activation_bits: Bits | None = None,
+    input_bits: Bits = 8,
     granularity: str = "channel",
     batch_size: int = 250,
 ) -> ErrorAnalysis:
@@ -88,7 +90,7 @@ def error_analysis(
       images: float array [N, ...], N >= 1, normalised as the model takes them; not the test part,
         if anything is chosen by what comes out.
       labels: int[N].
-      bits, activation_bits, granularity: as in `fake_quantize`.
+      bits, activation_bits, input_bits, granularity: as in `fake_quantize`.
       batch_size: images at a time.
 
     Returns:
@@ -117,8 +119,8 @@ def error_analysis(
         raise ValueError(
             f"{len(images)} images and {len(labels)} labels; expected as many, and some"
         )
-    options = {"bits": bits, "activation_bits": activation_bits, "granularity": granularity}
-    quantized, builder = fake.build(model, ranges, **options)
+    widths = {"bits": bits, "activation_bits": activation_bits, "input_bits": input_bits}
+    quantized, builder = fake.build(model, ranges, **widths, granularity=granularity)
     found = _layers(model, builder)
     parts = [slice(i, i + batch_size) for i in range(0, len(images), batch_size)]
 

@@ -38,6 +38,16 @@ def test_the_whole_network_is_the_one_that_fake_quantize_makes(found):
     assert made.examples == 300
 
 
+def test_layers_that_read_fewer_bits_are_those_of_fake_quantize(found):
+    made, model, ranges, images, labels = found
+    widths = {"bits": 8, "input_bits": {"dense2": 2}}
+    made = hcjax.error_analysis(model, ranges, images, labels, **widths)
+    every = right(hcjax.fake_quantize(model, ranges, **widths), images, labels)
+    assert made.drop == (right(model, images, labels) - every) / 300 != 0
+    plain = hcjax.error_analysis(model, ranges, images, labels)
+    assert made.rows[:-1] == plain.rows[:-1] and made.rows[-1].sqnr < plain.rows[-1].sqnr - 10
+
+
 def test_sqnr_is_that_of_the_output_of_each_layer(found):
     """By two other graphs: everything up to a layer, in float and quantized, with real outputs."""
     made, model, ranges, images, _ = found
