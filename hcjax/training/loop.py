@@ -100,22 +100,20 @@ def fit(
         everything in memory.
       batch_size: examples per step over all devices, a multiple of their number.
       augment: sequence of (name, options), see `hcjax.data.augment`.
-      penalty: `params -> float32[]`, added to the mean loss.
-      class_weights: float32[K], weight of each class in the loss.
+      penalty: `params -> float32[]`, added to the mean loss. class_weights: float32[K], of classes.
       ema_decay: in [0, 1): evaluate, and return, a moving average of parameters and statistics.
       teacher: `float32[N, H, W, C] -> logits` of the prepared images; the target that `loss` gets
         is then the pair (target, teacher's logits), see `distill.taught`. None for no teacher.
-      teacher_logits: file that keeps the teacher's logits for other runs with the same key, data,
-        batches, augmentation and teacher, see `teaching.remembered`. None keeps none.
+      teacher_logits: file that keeps them for other runs with the same key, data, batches,
+        augmentation and teacher, see `teaching.remembered`. None keeps none.
       accelerate: rewrite what the platform's compiler is slow at, see `hcjax.accelerate`.
       eval_every: steps between validations; None for one epoch.
       eval_batch_size: examples per evaluation step over all devices, rounded up to their multiple.
       patience: stop after this many validations without a better one, and return the best;
         None never stops early and returns the last.
       monitor: what is better: "nll", lower, or "accuracy", higher.
-      log_every: steps between lines in the metrics.
+      log_every: steps between lines in the metrics. keep: number of checkpoints kept.
       checkpoint_every: steps between checkpoints; None for `eval_every`. Needs a workdir.
-      keep: number of checkpoints kept.
       threads: that read ahead; 0 reads in the loop where images are in memory.
       profile_steps: write a trace of that many steps, from the 11th on, to `workdir/profile`.
       quiet: show no progress. started: perf_counter() that seconds_to_first_step counts from.
@@ -188,6 +186,10 @@ def fit(
             session.open(Path(workdir), keep, stack)
         terminated = stack.enter_context(preemption.notice())
         quiet = quiet or jax.process_index() != 0
+        taught = {"data": data, "augment": augment, "key": key, "identity": identity}
+        stop = session.step if session.stopped else steps
+        taught |= {"teacher": teacher if session.step < stop else None, "steps": steps}
+        told = stack.enter_context(teaching.remembered(teacher_logits, **taught, quiet=quiet))
         progress = Progress(steps, initial=session.step, batch_size=batch_size, quiet=quiet)
         session.progress = stack.enter_context(progress)
         window = (session.step + 10, profile_steps, lambda: session.train_state)
@@ -197,16 +199,14 @@ def fit(
             seed=order.seed_of(key),
             batch_size=batch_size,
             start=session.step,
-            stop=steps,
+            stop=stop,
             shard=(jax.process_index(), jax.process_count()),
             partners=augmentation.needs_partners(augment),
             threads=threads,
         )
-        taught = {"data": data, "augment": augment, "key": key, "identity": identity}
-        told = stack.enter_context(teaching.remembered(teacher_logits, teacher, **taught))
         session.start_clock(started)
         preempted = False
-        for batch in () if session.stopped else stream:
+        for batch in stream:
             profile(session.step)
             batch = told(session.step, parallel.shard(batch))
             session.add(*train_step(session.train_state, batch, key))

@@ -1,7 +1,8 @@
-"""What a teacher says of the images of a training: computed in the step, or kept in a file.
+"""What a teacher says of the images of a training: in the step, once for all, or kept in a file.
 
 Order and augmentation are a pure function of (key, step), and so are the teacher's logits: a run
 with the same key, batches and augmentation, e.g. with another student or temperature, finds them.
+Without augmentation they are a function of the image alone: one pass over them is enough.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ from typing import Any, BinaryIO
 import jax
 import numpy as np
 
-from hcjax.data import make_prepare
+from hcjax.data import batches, make_prepare, order
 from hcjax.data.dataset import Dataset
 from hcjax.errors import CheckpointError, ConfigError
+from hcjax.reports.progress import Progress
 from hcjax.reports.report import jsonable
 from hcjax.training import parallel, step
 
 LOGITS = "teacher_logits"  # of a batch
+TABLE_BYTES = 2**28  # of logits in memory, at most
 HEADER_BYTES = 4096  # JSON, filled up with spaces; then a record for each step
 FORMAT = "hcjax teacher's logits 1"
 
@@ -61,8 +64,14 @@ def remembered(
     augment: Sequence[tuple[str, dict]],
     key: jax.Array,
     identity: dict,
+    steps: int = 0,
+    quiet: bool = True,
 ) -> Iterator[Callable[[int, dict], dict]]:
     """Gives `(step, sharded batch) -> batch` with the teacher's logits, from a file or into it.
+
+    Without a file, images that nothing augments are shown to the teacher once, before the first
+    step, where that is less work: on one host, in a training of an epoch or more, and if all the
+    logits take 256 MiB at most. Other batches stay as they are, and the step asks the teacher.
 
     A record of the file is a checksum and float32[n, K], at a place that follows from the step
     alone: one that is missing or damaged is computed and written again, and two runs that fill one
@@ -70,22 +79,23 @@ def remembered(
     augments its images twice, for the teacher and for the student; the next ones save the teacher.
 
     Args:
-      path: the file, made if it is missing. Without it, or a teacher, batches stay as they are.
-      teacher: `images -> logits`; nothing in the file says which, so its name should.
+      path: the file, made if it is missing; None for none.
+      teacher: `images -> logits`; nothing in the file says which, so its name should. None for
+        none: batches stay as they are.
       data, augment, key: as of `fit`.
       identity: JSON object of what makes a run the same, as `fit` writes it down.
+      steps: of the whole training. quiet: show no progress.
 
     Raises:
       ConfigError: if the file is of another training, naming what differs.
       CheckpointError: if it is no such file, or cannot be read or written.
     """
-    if path is None or teacher is None:
+    hosts, size = jax.process_count(), len(data.train.labels)
+    once = hosts == 1 and steps * identity["batch_size"] >= size and not augment
+    once = once and 4 * size * data.num_classes <= TABLE_BYTES
+    if teacher is None or (path is None and not once):
         yield lambda number, batch: batch
         return
-    path, hosts = Path(path).expanduser(), jax.process_count()
-    facts = {k: v for k, v in identity.items() if k not in ("ema_decay", "accelerate")}
-    facts |= {k: getattr(data, k) for k in ("image_shape", "mean", "std")}
-    facts = jsonable(facts | {"format": FORMAT, "hosts": hosts})
     known = {"mean": data.mean, "std": data.std, "num_classes": data.num_classes}
     prepare = make_prepare(**known, augment=augment)
 
@@ -93,7 +103,15 @@ def remembered(
         prepare_key, _ = step.keys(key, number)
         return teacher(prepare(batch, prepare_key)["image"]).astype(np.float32)
 
-    teach, pending = parallel.teach(teach, accelerate=identity["accelerate"]), []
+    teach = parallel.teach(teach, accelerate=identity["accelerate"])
+    if path is None:
+        yield _of_every_image(teach, data, key, identity["batch_size"], quiet)
+        return
+    path = Path(path).expanduser()
+    facts = {k: v for k, v in identity.items() if k not in ("ema_decay", "accelerate")}
+    facts |= {k: getattr(data, k) for k in ("image_shape", "mean", "std")}
+    facts = jsonable(facts | {"format": FORMAT, "hosts": hosts})
+    pending = []
     with _explained(path):
         file = _open(path, facts)
 
@@ -128,6 +146,27 @@ def remembered(
     with file:
         yield told
         write()
+
+
+def _of_every_image(
+    teach: Callable, data: Dataset, key: jax.Array, batch_size: int, quiet: bool
+) -> Callable[[int, dict], dict]:
+    """Returns `(step, sharded batch) -> batch` with logits that were all computed before."""
+    size, found = len(data.train.labels), []
+    stream = batches.eval_batches(data.train, batch_size=batch_size)
+    with Progress(-(-size // batch_size), batch_size=batch_size, quiet=quiet, label="teacher") as p:
+        for batch in stream:
+            shown = {k: batch[k] for k in ("image", "label")}
+            shown["position"] = np.arange(batch_size, dtype=np.int32)
+            found.append(parallel.local_rows(teach(np.int32(0), parallel.shard(shown), key)))
+            p.update(len(found))
+    table, seed = np.concatenate(found)[:size], order.seed_of(key)
+
+    def told(number: int, batch: dict) -> dict:
+        rows = batches.indices(seed=seed, step=number, batch_size=batch_size, size=size)
+        return batch | {LOGITS: table[rows].reshape(*batch["label"].shape, -1)}
+
+    return told
 
 
 def _checksum(values: bytes) -> bytes:

@@ -103,6 +103,32 @@ def test_a_file_of_something_else_is_left_alone(dataset, tmp_path, content):
     assert path.read_bytes() == content
 
 
+def counted(dataset, monkeypatch, **changes):
+    """Returns (what a student comes to, images that its teacher is shown before the steps)."""
+    asked, told = [], parallel.teach
+
+    def teach(step, **options):
+        each = told(step, **options)
+        return lambda n, batch, key: asked.append(batch["image"].size // 64) or each(n, batch, key)
+
+    monkeypatch.setattr(parallel, "teach", teach)
+    return fitted(dataset, None, params=0.5, **changes), sum(asked)
+
+
+def test_images_that_nothing_moves_are_shown_to_the_teacher_once(dataset, monkeypatch):
+    # 3 steps of 16 images are two epochs; the last batch that the teacher sees is half padding
+    once, images = counted(dataset, monkeypatch, augment=(), batch_size=16)
+    assert images == 32
+    monkeypatch.setattr(teaching, "TABLE_BYTES", 0)
+    assert once == pytest.approx(fitted(dataset, None, params=0.5, augment=(), batch_size=16))
+    assert once > 0.5
+
+
+@pytest.mark.parametrize("changes", [{"augment": AUGMENT}, {"batch_size": 4}])
+def test_a_step_asks_the_teacher_where_that_is_less(changes, dataset, monkeypatch):
+    assert counted(dataset, monkeypatch, **{"augment": (), **changes})[1] == 0
+
+
 def test_a_folder_that_cannot_be_written_is_named(dataset, tmp_path):
     path = tmp_path / "logits"
     path.mkdir()
