@@ -24,6 +24,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 
 import hcjax
 from hcjax.graph.cost import aligned
+from hcjax.reports.formats import clock
 from tests.artifact import damage
 
 CHUNK = 250  # inputs that hypothesis keeps in mind at a time
@@ -51,14 +52,15 @@ def fuzz(inputs: int, seconds: float, first_seed: int) -> dict[str, collections.
     options = {"deadline": None, "database": None, "phases": (Phase.generate,),
                "suppress_health_check": list(HealthCheck)}  # fmt: skip
     try:
-        done = 0
+        done, began = 0, time.perf_counter()
         while done < inputs:
             count = min(CHUNK, inputs - done)
             # a function that has been decorated once may not be so again
             some = given(damage.damaged(blobs))(lambda drawn: one(drawn))
             seed(first_seed + done)(settings(max_examples=count, **options)(some))()
             done = sum(row["inputs"] for row in found.values())
-            print(f"{done:,} of {inputs:,}", end="\r", file=sys.stderr, flush=True)
+            left = clock((time.perf_counter() - began) * (inputs - done) / done)
+            print(f"{done:,} of {inputs:,}  ETA {left} ", end="\r", file=sys.stderr, flush=True)
     except BaseException:
         print(f"\nFAILED at the input in {culprit}", file=sys.stderr)
         raise

@@ -17,7 +17,8 @@ def cut(tree: Any, cuts: Sequence[Cut], *, root: str = "") -> Any:
     """Returns a tree whose arrays are cut like the parameters that they belong to.
 
     A leaf is cut if its path is that of a cut, or ends in it after a '/': '0/mu/conv1/kernel' of
-    an optimiser's state follows 'conv1/kernel'.
+    an optimiser's state follows 'conv1/kernel'. Where the paths of all cuts lie behind one prefix,
+    there is a copy of the parameters, and in it only they follow: not 'block/conv1/kernel'.
 
     Args:
       tree: pytree of arrays: the parameters and statistics that were traced, an average of them, an
@@ -45,8 +46,9 @@ def cut(tree: Any, cuts: Sequence[Cut], *, root: str = "") -> Any:
         if each.path.startswith(prefix):
             wanted.setdefault(each.path.removeprefix(prefix), []).append(each)
     named, found, leaves = trees.paths(tree), False, []
+    copies = _copies([path for path, _ in named], wanted)
     for path, leaf in named:
-        mine = _following(path, wanted)
+        mine = _following(path, wanted, copies)
         found = found or bool(mine)
         for each in mine:
             leaf = _cut(path, leaf, each)
@@ -61,11 +63,22 @@ def cut(tree: Any, cuts: Sequence[Cut], *, root: str = "") -> Any:
     return jax.tree.unflatten(jax.tree.structure(tree), leaves)
 
 
-def _following(path: str, wanted: dict[str, list[Cut]]) -> list[Cut]:
-    """Returns the cuts of the longest path that a leaf's path ends in."""
+def _copies(names: Sequence[str], wanted: dict[str, list[Cut]]) -> set[str]:
+    """Returns the prefixes behind which every path of a cut is found."""
+    one, names = next(iter(wanted), ""), set(names)
+    prefixes = {name.removesuffix(one) for name in names if f"/{name}".endswith(f"/{one}")}
+    return {prefix for prefix in prefixes if all(prefix + path in names for path in wanted)}
+
+
+def _following(path: str, wanted: dict[str, list[Cut]], copies: set[str]) -> list[Cut]:
+    """Returns the cuts of the longest path that a leaf's path ends in; in a copy, of its own."""
+    inside = any(path.startswith(prefix) for prefix in copies)
     parts = path.split("/")
-    ends = ("/".join(parts[i:]) for i in range(len(parts)))
-    return next((wanted[end] for end in ends if end in wanted), [])
+    for i in range(len(parts)):
+        end = "/".join(parts[i:])
+        if end in wanted and (not inside or path.removesuffix(end) in copies):
+            return wanted[end]
+    return []
 
 
 def _cut(path: str, leaf: Any, each: Cut) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from hcjax.errors import ConfigError
 from hcjax.transforms.levels import CHANGES
-from hcjax.transforms.sensitivity import Sensitivity
+from hcjax.transforms.sensitivity import Row, Sensitivity
 
 
 def pick(
@@ -70,13 +70,17 @@ def pick(
             f"one of accuracy, size and macs is needed, in (0, 1], got {given or 'none'}"
         )
     ((budget, most),) = given.items()
+    of = "macs" if budget == "macs" else "size"
     left = [CHANGES[found.against].left(level) for level in found.levels]
-    whole = [row.macs if budget == "macs" else row.size for row in found.rows]
+    rows: dict[str, list[Row]] = {}  # bits are a layer's, whose kernels may be several
+    for row in found.rows:
+        rows.setdefault(row.path if found.against == "sparsity" else row.layer, []).append(row)
+    whole = [sum(getattr(row, of) for row in each) for each in rows.values()]
     costs = [[part * all_of_it for part in left] for all_of_it in whole]
-    harms = [row.nll for row in found.rows]
+    harms = [[sum(at) for at in zip(*(r.nll for r in each), strict=True)] for each in rows.values()]
     moves = _moves(costs, harms)
     if budget == "accuracy":
-        chosen = _strongest(found, moves, most)
+        chosen = _strongest(found, rows, moves, most)
     else:
         steps = [_after(moves[:i], len(costs)) for i in range(len(moves) + 1)]
         parts = [_total(costs, step) / sum(whole) for step in steps]
@@ -86,8 +90,7 @@ def pick(
                 f"{budget}={most} cannot be met: at the strongest levels {parts[-1]:.4f} is left"
             )
         chosen = min(within, key=lambda step: _total(harms, step))
-    names = [row.path if found.against == "sparsity" else row.layer for row in found.rows]
-    return {re.escape(n): found.levels[i] for n, i in zip(names, chosen, strict=True)}
+    return {re.escape(n): found.levels[i] for n, i in zip(rows, chosen, strict=True)}
 
 
 def _moves(costs: Sequence[Sequence[float]], harms: Sequence[Sequence[float]]) -> list[tuple]:
@@ -113,11 +116,13 @@ def _total(table: Sequence[Sequence[float]], levels: Sequence[int]) -> float:
     return sum(row[level] for row, level in zip(table, levels, strict=True))
 
 
-def _strongest(found: Sensitivity, moves: list[tuple], accuracy: float) -> list[int]:
+def _strongest(found: Sensitivity, rows: dict, moves: list[tuple], accuracy: float) -> list[int]:
     """Returns the level of each layer after as many moves as leave an accuracy, measured."""
 
     def measured(moves):
-        return found.measure([found.levels[i] for i in _after(moves, len(found.rows))])[0]
+        chosen = dict(zip(rows, _after(moves, len(rows)), strict=True))
+        each = {row.path: found.levels[chosen[name]] for name in rows for row in rows[name]}
+        return found.measure([each[row.path] for row in found.rows])[0]
 
     least = measured([])
     if least < accuracy:
@@ -132,4 +137,4 @@ def _strongest(found: Sensitivity, moves: list[tuple], accuracy: float) -> list[
             taken = [*taken, (layer, level)]
         else:
             done.add(layer)
-    return _after(taken, len(found.rows))
+    return _after(taken, len(rows))

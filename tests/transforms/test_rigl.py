@@ -136,6 +136,20 @@ def test_what_is_restarted_is_what_init_makes_and_belongs_to_the_parameter():
         assert (np.asarray(found)[touched] != 0.5).all()
 
 
+def test_what_is_not_pruned_keeps_its_moments():
+    """The block's 'w', not selected, has the name and the shape of the one that is."""
+    params = {"w": jnp.ones((4, 4)), "block": {"w": jnp.ones((4, 4))}}
+    options = {"sparsity": 0.5, "key": jax.random.key(0), "every": 1, "select": "w"}
+    tx = prune.rigl(optax.sgd(0.1, momentum=0.9), **options)
+    state, grads = tx.init(params), jax.tree.map(jnp.ones_like, params)
+    grads["w"] = jax.random.normal(jax.random.key(5), (4, 4))
+    first = state.masks["w"]
+    for _ in range(2):
+        _, state = jax.jit(tx.update)(grads, state, params)
+    assert (state.masks["w"] != first).any()
+    np.testing.assert_allclose(optax.tree.get(state, "trace")["block"]["w"], 1.9)
+
+
 def test_random_growth_is_anywhere_and_another_at_each_step():
     options = {"sparsity": 0.7, "every": 1, "alpha": 0.5}
     tx = prune.rigl(optax.sgd(0.0), key=jax.random.key(1), grow="random", **options)

@@ -238,6 +238,34 @@ def test_what_is_picked_is_what_masks_and_fake_quantize_take():
     assert found_bits == set(bits.values())
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.sampled_from(["size", "accuracy"]), st.floats(0.3, 1.0))
+def test_kernels_of_one_layer_get_one_number_of_bits(budget, value):
+    """A gated unit holds three kernels under one name, and bits are a layer's."""
+    levels, sizes = (8, 4, 2), {"gate/a": 10, "gate/b": 30, "out": 5}
+    rises = {"gate/a": (0, 1, 9), "gate/b": (0, 2, 30), "out": (0, 3, 5)}
+    rows = tuple(
+        Row(path, path.split("/")[0], size, size, (1.0, 1.0, 1.0), rises[path])
+        for path, size in sizes.items()
+    )
+
+    def measured(chosen):
+        for_gate = chosen[:2]
+        assert for_gate[0] == for_gate[1]
+        nll = sum(r[levels.index(n)] for r, n in zip(rises.values(), chosen, strict=True))
+        return 1 - nll / 50, nll
+
+    curves = Sensitivity("bits", levels, rows, 1.0, 0.0, measured)
+    value = value / 4 if budget == "size" else value
+    picked = hcjax.pick(curves, **{budget: value})
+    assert set(picked) == {"gate", "out"}
+    each = [picked["gate"], picked["gate"], picked["out"]]
+    if budget == "size":
+        assert sum(n * k / 32 for n, k in zip(each, sizes.values(), strict=True)) <= 45 * value
+    else:
+        assert measured(each)[0] >= value
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [

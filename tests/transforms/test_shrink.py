@@ -171,6 +171,30 @@ def test_cuts_follow_one_another():
     check_cut(once, twice.replace(cut=twice.cut[len(once.cut) :]), images)
 
 
+def test_a_layer_of_a_block_does_not_follow_one_of_its_name_outside():
+    """Stem and block have a layer of one name and size, of which the block's stays whole."""
+
+    def apply(p, x):
+        x = jax.nn.relu(x @ p["a"]["w"] + p["a"]["b"])
+        x = jax.nn.relu(x @ p["block"]["a"]["w"] + p["block"]["a"]["b"])
+        return x @ p["block"]["out"]["w"]
+
+    layer = {"w": jnp.ones((4, 4)), "b": jnp.arange(4.0)}
+    params = {"a": layer, "block": {"a": layer, "out": {"w": jnp.ones((4, 3))}}}
+    small = hcjax.shrink(hcjax.trace(apply, params, jnp.ones((1, 4))), keep=0.5, select="a/w")
+    tx = optax.masked(optax.adam(1e-2), {"a": True, "block": False})
+    for tree, of, parts in (
+        (params, lambda tree: tree, ("a", "block")),
+        (optax.adam(1e-2).init(params), lambda tree: tree[0].mu, ("a", "block")),
+        (tx.init(params), lambda tree: tree.inner_state[0].mu, ("a",)),  # no copy is whole
+    ):
+        cut = of(hcjax.cut(tree, small.cut))
+        found = {part: jax.tree.map(jnp.shape, cut[part]) for part in parts}
+        expected = {"a": {"w": (4, 2), "b": (2,)}}
+        expected["block"] = {"a": {"w": (2, 4), "b": (4,)}, "out": {"w": (4, 3)}}
+        assert found == {part: expected[part] for part in parts}
+
+
 def test_bad_calls_say_what_is_wrong():
     model, _ = traced("lenet5", True)
     for call, message in (

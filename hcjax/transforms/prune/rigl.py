@@ -156,7 +156,7 @@ def rigl(
         def move():
             found = moved(state, optax.apply_updates(params, trained), grads)
             came = jax.tree.map(lambda new, old: new & ~old, found, state.masks)
-            return found, _restarted(inner, tx.init(params), came)
+            return found, _restarted(inner, tx.init(params), came, params)
 
         step = state.count
         due = (step > 0) & (step < end) & (step % every == 0)
@@ -174,20 +174,21 @@ def _moved(kept: jax.Array, size: jax.Array, wanted: jax.Array, part: jax.Array)
     return ~smallest(jnp.where(stay, jnp.inf, wanted), kept.size - kept.sum())
 
 
-def _restarted(state: Any, fresh: Any, came: Any) -> Any:
+def _restarted(state: Any, fresh: Any, came: Any, params: Any) -> Any:
     """Returns an optimiser's state in which what belongs to new weights is as it was at first.
 
     An array belongs to the parameter of its shape whose path ends its own; to that of the longest
     where there are several.
     """
-    named = [(path, new) for path, new in jax.tree_util.tree_flatten_with_path(came)[0] if new.ndim]
+    named = jax.tree_util.tree_flatten_with_path(params)[0]
+    new = jax.tree.leaves(came)
 
     def restart(path, now, first):
         own = [
             (len(p), i)
-            for i, (p, new) in enumerate(named)
-            if path[len(path) - len(p) :] == p and new.shape == jnp.shape(now)
+            for i, (p, param) in enumerate(named)
+            if path[len(path) - len(p) :] == p and jnp.shape(param) == jnp.shape(now)
         ]
-        return jnp.where(named[max(own)[1]][1], first, now) if own else now
+        return jnp.where(new[max(own)[1]], first, now) if own else now
 
     return jax.tree_util.tree_map_with_path(restart, state, fresh)
