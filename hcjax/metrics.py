@@ -19,6 +19,19 @@ import numpy as np
 NUM_BINS = 15  # as in Guo et al. 2017
 
 
+def logits_of(outputs: Any) -> jax.Array:
+    """Returns the logits of what a network returns: all of it, or the first of a tuple.
+
+    Args:
+      outputs: float[N, K], or (logits, ...), e.g. with activations that a loss reads.
+
+    Example:
+      >>> logits_of((1.0, {"conv1": 2.0})), logits_of(1.0)
+      (1.0, 1.0)
+    """
+    return outputs[0] if isinstance(outputs, tuple) else outputs
+
+
 def sums(logits: jax.Array, labels: jax.Array, weight: jax.Array) -> dict[str, jax.Array]:
     """Returns the weighted sums that a training step reports.
 

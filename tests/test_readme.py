@@ -66,6 +66,10 @@ def test_the_notebook_trains_lenet_twice(capsys):
     assert names["logits"].shape == (128, 10) and (names["loss"] == 0).all()
     back = hcjax.unpack(names["blob"])
     assert (back.apply(back.params, names["images"]) == names["logits"]).all()
+    exec(compile(blocks("python")[10], "README.md", "exec"), names)
+    shapes = jax.tree.map(lambda leaf: leaf.shape, names["done"].params)
+    assert shapes == jax.tree.map(lambda leaf: leaf.shape, names["small"].params)
+    assert names["done"].train_state.step == 100
 
 
 def test_the_first_two_commands_are_one_line_each_and_make_their_own_environment():

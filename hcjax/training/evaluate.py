@@ -79,7 +79,8 @@ def make_eval_step(apply: Callable, *, prepare: Callable, devices: Devices = ONE
 
     def eval_step(params, state, batch):
         batch = prepare(batch, None)
-        logits, _ = apply(params, state, batch["image"], train=False, key=None)
+        outputs, _ = apply(params, state, batch["image"], train=False, key=None)
+        logits = metrics.logits_of(outputs)
         labels = batch["label"]
         log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
         each = {

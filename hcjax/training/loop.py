@@ -87,7 +87,7 @@ def fit(
 
     Args:
       apply: `(params, state, images, *, train, key) -> (logits, state)`; or, with `state` None,
-        `(params, images) -> logits`.
+        `(params, images) -> logits`. Either may return (logits, ...), all of which the loss gets.
       params: pytree of float arrays to start from; not changed.
       data: the dataset, see `hcjax.data.load`. Only `train` and `validation` are used.
       loss: `(logits float32[N, K], target) -> float32[N]`, e.g. `losses.cross_entropy`; target is
@@ -102,8 +102,8 @@ def fit(
       augment: sequence of (name, options), see `hcjax.data.augment`.
       penalty: `params -> float32[]`, added to the mean loss. class_weights: float32[K], of classes.
       ema_decay: in [0, 1): evaluate, and return, a moving average of parameters and statistics.
-      teacher: `float32[N, H, W, C] -> logits` of the prepared images; the target that `loss` gets
-        is then the pair (target, teacher's logits), see `distill.taught`. None for no teacher.
+      teacher: `float32[N, H, W, C] -> logits` of the prepared images, or whatever the loss reads:
+        its target is then (target, what the teacher returns), see `distill.taught` and `guided`.
       teacher_logits: file that keeps them for other runs with the same key, data, batches,
         augmentation and teacher, see `teaching.remembered`. None keeps none.
       accelerate: rewrite what the platform's compiler is slow at, see `hcjax.accelerate`.

@@ -88,7 +88,8 @@ def make_loss_fn(
     loss_fn = sum_i w_i * loss(logits_i, target_i) + (sum_i w_i) * penalty(params)
 
     Args:
-      apply: `(params, state, images, *, train, key) -> (logits, state)`.
+      apply: `(params, state, images, *, train, key) -> (logits, state)`; in place of logits also
+        (logits, ...), all of which the loss gets.
       loss: `(logits float32[N, K], target) -> float32[N]`, nats per example.
       penalty: `params -> float32[]`, e.g. L1 or L2; None for none.
       class_weights: float32[K] >= 0, w_i = class_weights[label_i]; None weighs all alike.
@@ -104,13 +105,13 @@ def make_loss_fn(
     """
 
     def loss_fn(params, state, batch, key):
-        logits, state = apply(params, state, batch["image"], train=True, key=key)
+        outputs, state = apply(params, state, batch["image"], train=True, key=key)
         labels = batch["label"]
         weight = jnp.ones(labels.shape)
         if class_weights is not None:
             weight = jnp.asarray(class_weights)[labels]  # a NumPy array takes no traced index
-        each = loss(logits, batch.get("target", labels)).astype(jnp.float32)
-        sums = metrics.sums(logits, labels, weight)
+        each = loss(outputs, batch.get("target", labels)).astype(jnp.float32)
+        sums = metrics.sums(metrics.logits_of(outputs), labels, weight)
         total = jnp.sum(weight * each)
         if penalty is not None:
             total = total + sums["count"] * penalty(params)

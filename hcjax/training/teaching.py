@@ -35,8 +35,8 @@ def with_teacher(prepare: Callable, teacher: Callable) -> Callable:
 
     Args:
       prepare: `(batch, key) -> batch`, see `make_prepare`.
-      teacher: `images -> logits`, called on the prepared images unless the batch has
-        "teacher_logits" already.
+      teacher: `images -> logits`, or any pytree of arrays, called on the prepared images unless
+        the batch has "teacher_logits" already.
 
     Example:
       >>> ready = with_teacher(lambda batch, key: batch, lambda images: 2 * images)
@@ -87,12 +87,17 @@ def remembered(
       steps: of the whole training. quiet: show no progress.
 
     Raises:
-      ConfigError: if the file is of another training, naming what differs.
+      ConfigError: if the file is of another training, naming what differs; or if the teacher
+        returns more than logits, of which there is no file.
       CheckpointError: if it is no such file, or cannot be read or written.
     """
     hosts, size = jax.process_count(), len(data.train.labels)
     once = hosts == 1 and steps * identity["batch_size"] >= size and not augment
     once = once and 4 * size * data.num_classes <= TABLE_BYTES
+    if teacher is not None and (path or once) and not _logits_alone(teacher, data):
+        if path:
+            raise ConfigError(f"{path} can keep a teacher's logits, and this one returns more")
+        once = False
     if teacher is None or (path is None and not once):
         yield lambda number, batch: batch
         return
@@ -167,6 +172,11 @@ def _of_every_image(
         return batch | {LOGITS: table[rows].reshape(*batch["label"].shape, -1)}
 
     return told
+
+
+def _logits_alone(teacher: Callable, data: Dataset) -> bool:
+    images = jax.ShapeDtypeStruct((1, *data.image_shape), np.float32)
+    return isinstance(jax.eval_shape(teacher, images), jax.ShapeDtypeStruct)
 
 
 def _checksum(values: bytes) -> bytes:

@@ -1,6 +1,18 @@
 """Distillation: losses between a student and its teacher, and what both compute inside."""
 
 from hcjax.transforms.distill.activations import attention, features, hint, relational
+from hcjax.transforms.distill.guided import guided, projected
 from hcjax.transforms.distill.logits import decoupled, ensemble, kl, taught
 
-__all__ = ["attention", "decoupled", "ensemble", "features", "hint", "kl", "relational", "taught"]
+__all__ = [
+    "attention",
+    "decoupled",
+    "ensemble",
+    "features",
+    "guided",
+    "hint",
+    "kl",
+    "projected",
+    "relational",
+    "taught",
+]

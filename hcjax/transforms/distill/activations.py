@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from hcjax.errors import ConfigError, unknown_name
-from hcjax.graph import elementwise
+from hcjax.graph import elementwise, layers
 from hcjax.graph import values as values_of
 from hcjax.graph.model import LAYERS, Model, Op, readers, run
 from hcjax.transforms.distill.logits import alike
@@ -26,6 +26,7 @@ def features(
 
     A layer's activation is its output behind the bias, norm, relu or other function that alone
     follows it: up to where another layer, a pooling, a sum of two branches or two readers take it.
+    Channels come last, whatever the network's own layout.
 
     Args:
       model: from `trace`, or any transform that keeps floats.
@@ -47,22 +48,23 @@ def features(
     for name in names:
         if name not in ends:
             raise ConfigError(unknown_name("layer", name, ends))
-    wanted = {ends[name]: name for name in names}
+    wanted = {ends[name][0]: (name, ends[name][1]) for name in names}
 
     def apply(params, images):
         found = {}
 
         def see(number, value):
             if number in wanted:
-                found[wanted[number]] = value
+                name, axis = wanted[number]
+                found[name] = jnp.moveaxis(value, axis, -1)
 
         return run(model.graph, model.leaves(params), images, see=see), found
 
     return apply
 
 
-def _ends(model: Model) -> dict[str, int]:
-    """Returns the number of each layer's activation; of layers of one name, the last's."""
+def _ends(model: Model) -> dict[str, tuple[int, int]]:
+    """Returns each layer's activation and its channel axis; of layers of one name, the last's."""
     ops, known, stretched = values_of.evaluate(model)
     paths = {number: path for path, number in model.graph.params.items()}
     read_by = readers(ops)
@@ -83,7 +85,9 @@ def _ends(model: Model) -> dict[str, int]:
             end = op
             while (following := alone(end)) is not None:
                 end = following
-            found[values_of.layer_name(model, op, kernel, paths)] = end.output
+            name = values_of.layer_name(model, op, kernel, paths)
+            axis = layers.axis(op, known)
+            found[name] = (end.output, -1 if axis is None else axis)
     return found
 
 
@@ -91,8 +95,7 @@ def hint(student: jax.Array, teacher: jax.Array) -> jax.Array:
     """Returns the mean squared difference of two activations, of each example.
 
     Args:
-      student, teacher: float[N, ...] of one shape; where they differ, project the student's first,
-        by a layer that is trained with it.
+      student, teacher: float[N, ...] of one shape; where channels differ, see `projected`.
 
     Returns:
       float32[N].

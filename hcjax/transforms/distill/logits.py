@@ -11,6 +11,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from hcjax import options as tables
+from hcjax.errors import ConfigError
+
 
 def kl(
     student_logits: jax.Array, teacher_logits: jax.Array, *, temperature: float = 4.0
@@ -42,19 +45,20 @@ def kl(
 
 
 def taught(
-    loss: Callable, *, weight: float = 0.9, temperature: float = 4.0
+    loss: Callable, *, weight: float = 0.9, temperature: float = 4.0, by: str = "kl"
 ) -> Callable[[jax.Array, tuple], jax.Array]:
-    """Returns the loss (1 - w) · loss(logits, target) + w · kl(logits, teacher's logits).
+    """Returns the loss (1 - w) · loss(logits, target) + w · by(logits, teacher's logits).
 
     It is what `fit(..., teacher=)` calls with the pair (target, teacher's logits).
 
     Args:
       loss: `(logits float32[N, K], target) -> float32[N]`.
       weight: w in [0, 1].
-      temperature: of `kl`.
+      temperature: T > 0 of `by`.
+      by: "kl", or "decoupled", for which the likeliest class of mixed labels is the label.
 
     Raises:
-      ValueError: if weight is out of range.
+      ConfigError: if weight is out of range, or `by` is neither.
 
     Example:
       >>> zero = taught(lambda logits, target: jnp.ones(len(logits)), weight=0.25)
@@ -63,12 +67,13 @@ def taught(
       [0.75]
     """
     if not 0 <= weight <= 1:
-        raise ValueError(f"weight must be in [0, 1], got {weight}")
+        raise ConfigError(f"weight must be in [0, 1], got {weight}")
+    far = tables.choose("by", BETWEEN, by)
 
     def mixed(logits, target):
         target, teacher = target
         own = loss(logits, target).astype(jnp.float32)
-        return (1 - weight) * own + weight * kl(logits, teacher, temperature=temperature)
+        return (1 - weight) * own + weight * far(logits, teacher, target, temperature)
 
     return mixed
 
@@ -153,6 +158,15 @@ def decoupled(
     (pair, others), (pair_t, others_t) = split(student), split(teacher)
     among = jnp.where(target, 0.0, jnp.exp(others_t) * (others_t - others)).sum(-1)
     return temperature**2 * (alpha * _divergence(pair_t, pair) + beta * among)
+
+
+# name -> (student's logits, teacher's, target, temperature) -> float32[N]
+BETWEEN: dict[str, Callable] = {
+    "kl": lambda s, t, target, temperature: kl(s, t, temperature=temperature),
+    "decoupled": lambda s, t, target, temperature: decoupled(
+        s, t, target.argmax(-1) if target.ndim > 1 else target, temperature=temperature
+    ),
+}
 
 
 def _divergence(target: jax.Array, log_p: jax.Array) -> jax.Array:
