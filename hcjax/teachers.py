@@ -1,0 +1,132 @@
+"""Who teaches in a pipeline: the network that its stages begin with, and others beside it.
+
+In: a config. Out: Models, and what `fit` takes to be taught by them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+
+from hcjax import config as configs
+from hcjax import configfile, recipe
+from hcjax.artifact import pack
+from hcjax.data import order
+from hcjax.errors import ConfigError
+from hcjax.graph import Model
+from hcjax.saved import load_any
+from hcjax.transforms import distill
+
+# of a config that only stages read
+SECTIONS = ("distill", "student", "prune", "shrink", "quantize")
+
+
+class Teaching(NamedTuple):
+    """How a pipeline's trainings are taught.
+
+    weight: of the teachers' logits in the loss. temperature: theirs. beside: paths of the networks
+    that teach beside the first. logits: folder that keeps the teachers' logits; None keeps none.
+    """
+
+    weight: float
+    temperature: float
+    beside: tuple[str, ...]
+    logits: Path | None
+
+
+def teaching(reader: configs.Reader) -> Teaching:
+    """Returns what the section `distill` says of every stage; what is left is its own stage's."""
+    section = reader.section("distill")
+    weight, temperature, others = (section.get(k) for k in ("weight", "temperature", "beside"))
+    recipe.check("distill.weight", weight, 0 <= weight <= 1, "in [0, 1]")
+    recipe.check("distill.temperature", temperature, temperature > 0, "> 0")
+    folder = section.get("logits")
+    return Teaching(
+        weight, temperature, tuple(others), Path(folder).expanduser() if folder else None
+    )
+
+
+def first(config: dict, workdir: Path, train: Callable) -> Model | None:
+    """Returns the folded network that a pipeline starts from, trained where it must be.
+
+    Args:
+      config: of the pipeline, as nested dicts.
+      workdir: of the pipeline; trained in its sub-folder `train`.
+      train: `(config, workdir) -> report` of a run without stages; None if it was preempted.
+
+    Returns:
+      Model; None if its training was preempted.
+    """
+    teacher = config["teacher"]
+    if teacher and not teacher.endswith(".py"):
+        return load_any(teacher)[0]
+    own = config
+    if teacher:  # of this pipeline's seed: several seeds are several teachers
+        own = configs.to_dict(configfile.load(teacher)) | {"seed": config["seed"]}
+    if train(_without_stages(own), workdir / "train") is None:
+        return None
+    return load_any(workdir / "train")[0]
+
+
+def beside(start: Model, paths: Sequence[str]) -> list[Model]:
+    """Returns the network that the stages begin with, and the others that teach beside it.
+
+    Args:
+      start: of `first`.
+      paths: of the others, workdirs or `.hcz` files.
+
+    Raises:
+      ConfigError: if one of them has other classes, or sees images normalised otherwise.
+    """
+    models = [start]
+    for path in paths:
+        model, about = load_any(path)
+        for key in ("mean", "std", "class_names"):
+            if about.get(key) != start.about.get(key):
+                raise ConfigError(
+                    f"config.distill.beside: {path} has {key} {about.get(key)!r:.80}, expected "
+                    f"that of the network beside it, {start.about.get(key)!r:.80}"
+                )
+        models.append(model)
+    return models
+
+
+def taught(made: recipe.Recipe, teaching: Teaching, teachers: Sequence[Model]) -> Callable:
+    """Returns (key of a training, its own teacher or None) -> what `fit` takes to be taught.
+
+    Args:
+      made: whose loss is handed on, and whose batches the logits are of.
+      teaching: of `teaching`.
+      teachers: where a training has none of its own.
+    """
+
+    def given(key: jax.Array, teacher: Model | None) -> dict:
+        if not teaching.weight:
+            return {}
+        models = teachers if teacher is None else [teacher]
+        tell = [partial(model.apply, model.params) for model in models]
+        weighing = {"weight": teaching.weight, "temperature": teaching.temperature}
+        found = {
+            "loss": distill.taught(made.fit["loss"], **weighing),
+            "teacher": tell[0] if len(tell) == 1 else distill.ensemble(tell),
+        }
+        if teaching.logits:
+            facts = (order.seed_of(key), made.fit["batch_size"], made.fit["augment"])
+            digest = hashlib.sha256(repr(facts).encode())
+            for model in models:
+                digest.update(pack(model))
+            found["teacher_logits"] = teaching.logits / f"{digest.hexdigest()[:16]}.logits"
+        return found
+
+    return given
+
+
+def _without_stages(config: dict) -> dict:
+    """Returns the config of the training that comes before the stages."""
+    emptied = {name: dict.fromkeys(config[name]) for name in SECTIONS}
+    return config | emptied | {"stages": [], "teacher": ""}
