@@ -69,12 +69,13 @@ def compress(
     if student is None and "distill" in config["stages"]:
         raise ConfigError("stage 'distill' needs config.student.name, the network to be taught")
     reader.check_unread()
-    start = teachers.first(config, workdir, train)
+    others = teachers.beside(teaching.beside, made.dataset)
+    start = teachers.first(config, made.dataset, workdir, train)
     if start is None:
         return None
     given = {k: np.float32(start.about[k]) for k in ("mean", "std") if k in start.about}
     dataset = dataclasses.replace(made.dataset, **given)
-    taught = teachers.taught(made, teaching, teachers.beside(start, teaching.beside))
+    taught = teachers.taught(made, teaching, teachers.together(start, others))
     work = _work(config, made, dataset, taught, student, workdir, quiet, say)
     found = Compressed({}, {}, dataset)
 

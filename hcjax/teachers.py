@@ -6,7 +6,7 @@ In: a config. Out: Models, and what `fit` takes to be taught by them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +16,7 @@ import jax
 from hcjax import config as configs
 from hcjax import configfile, recipe
 from hcjax.artifact import pack
-from hcjax.data import order
+from hcjax.data import Dataset, order
 from hcjax.errors import ConfigError
 from hcjax.graph import Model
 from hcjax.saved import load_any
@@ -51,20 +51,24 @@ def teaching(reader: configs.Reader) -> Teaching:
     )
 
 
-def first(config: dict, workdir: Path, train: Callable) -> Model | None:
+def first(config: dict, dataset: Dataset, workdir: Path, train: Callable) -> Model | None:
     """Returns the folded network that a pipeline starts from, trained where it must be.
 
     Args:
       config: of the pipeline, as nested dicts.
+      dataset: of the pipeline.
       workdir: of the pipeline; trained in its sub-folder `train`.
       train: `(config, workdir) -> report` of a run without stages; None if it was preempted.
 
     Returns:
       Model; None if its training was preempted.
+
+    Raises:
+      ConfigError: if it is there already and of other classes or images than the dataset.
     """
     teacher = config["teacher"]
     if teacher and not teacher.endswith(".py"):
-        return load_any(teacher)[0]
+        return _loaded("teacher", teacher, dataset)
     own = config
     if teacher:  # of this pipeline's seed: several seeds are several teachers
         own = configs.to_dict(configfile.load(teacher)) | {"seed": config["seed"]}
@@ -73,27 +77,37 @@ def first(config: dict, workdir: Path, train: Callable) -> Model | None:
     return load_any(workdir / "train")[0]
 
 
-def beside(start: Model, paths: Sequence[str]) -> list[Model]:
+def beside(paths: Sequence[str], dataset: Dataset) -> dict[str, Model]:
+    """Returns the networks that teach beside the first, by path.
+
+    Args:
+      paths: workdirs or `.hcz` files.
+      dataset: of the pipeline.
+
+    Raises:
+      ConfigError: if one of them is of other classes or images than the dataset.
+    """
+    return {path: _loaded("distill.beside", path, dataset) for path in paths}
+
+
+def together(start: Model, others: Mapping[str, Model]) -> list[Model]:
     """Returns the network that the stages begin with, and the others that teach beside it.
 
     Args:
       start: of `first`.
-      paths: of the others, workdirs or `.hcz` files.
+      others: of `beside`.
 
     Raises:
       ConfigError: if one of them has other classes, or sees images normalised otherwise.
     """
-    models = [start]
-    for path in paths:
-        model, about = load_any(path)
+    for path, model in others.items():
         for key in ("mean", "std", "class_names"):
-            if about.get(key) != start.about.get(key):
+            if model.about.get(key) != start.about.get(key):
                 raise ConfigError(
-                    f"config.distill.beside: {path} has {key} {about.get(key)!r:.80}, expected "
-                    f"that of the network beside it, {start.about.get(key)!r:.80}"
+                    f"config.distill.beside: {path} has {key} {model.about.get(key)!r:.80}, "
+                    f"expected that of the network beside it, {start.about.get(key)!r:.80}"
                 )
-        models.append(model)
-    return models
+    return [start, *others.values()]
 
 
 def taught(made: recipe.Recipe, teaching: Teaching, teachers: Sequence[Model]) -> Callable:
@@ -124,6 +138,23 @@ def taught(made: recipe.Recipe, teaching: Teaching, teachers: Sequence[Model]) -
         return found
 
     return given
+
+
+def _loaded(key: str, path: str, dataset: Dataset) -> Model:
+    """Returns the network that a key of the config names, if it is of a dataset's classes."""
+    model, about = load_any(path)
+    ours, theirs = list(dataset.class_names), about.get("class_names")
+    if theirs is not None and theirs != ours:
+        raise ConfigError(
+            f"config.{key}: {path} was trained on the classes {theirs!r:.80}, the data has "
+            f"{ours!r:.80}; name the data that it was trained on, see config.data"
+        )
+    if model.image_shape != dataset.image_shape:
+        raise ConfigError(
+            f"config.{key}: {path} takes images {list(model.image_shape)}, the data has "
+            f"{list(dataset.image_shape)}; see config.data.image_size and config.data.channels"
+        )
+    return model
 
 
 def _without_stages(config: dict) -> dict:

@@ -72,6 +72,24 @@ def test_a_teacher_that_saw_other_images_is_refused(tmp_path, capsys):
     assert "config.distill.beside" in message and "mean [0.125]" in message
 
 
+@pytest.mark.parametrize("key", ["teacher", "distill.beside"])
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ({"classes": ("bee", "ant", "cat")}, "classes ['ant', 'bee', 'cat'], the data has ['bee'"),
+        ({"side": 9}, "takes images [8, 8, 1], the data has [9, 9, 1]"),
+    ],
+)
+def test_a_teacher_of_other_classes_or_images_is_refused(tmp_path, capsys, key, data, expected):
+    workdir = tmp_path / "run"
+    value = trained() if key == "teacher" else f"('{trained()}',)"
+    base = [*flags(npz(tmp_path / "data.npz", **data)), f"--config.{key}={value}"]
+    assert launch(*base, "--config.stages=('trim',)", f"--workdir={workdir}") == 2
+    message = capsys.readouterr().err
+    assert f"config.{key}: {trained()} " in message and expected in message
+    assert not (workdir / "train").exists() and not networks(workdir)  # nothing was trained for it
+
+
 def test_logits_are_kept_for_the_next_student(tmp_path):
     base = [
         *flags(npz(tmp_path / "data.npz")), f"--config.teacher={trained()}",
