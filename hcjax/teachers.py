@@ -24,6 +24,9 @@ from hcjax.transforms import distill
 
 # of a config that only stages read
 SECTIONS = ("distill", "student", "prune", "shrink", "quantize")
+# of a pipeline's config, taken over by the config of its teacher: several seeds are several
+# teachers, and the machine is the same
+_SHARED = ("seed", "platform", "deterministic", "accelerate", "cache_dir")
 
 
 class Teaching(NamedTuple):
@@ -69,9 +72,7 @@ def first(config: dict, dataset: Dataset, workdir: Path, train: Callable) -> Mod
     teacher = config["teacher"]
     if teacher and not teacher.endswith(".py"):
         return _loaded("teacher", teacher, dataset)
-    own = config
-    if teacher:  # of this pipeline's seed: several seeds are several teachers
-        own = configs.to_dict(configfile.load(teacher)) | {"seed": config["seed"]}
+    own = _following(configs.to_dict(configfile.load(teacher)), config) if teacher else config
     if train(_without_stages(own), workdir / "train") is None:
         return None
     return load_any(workdir / "train")[0]
@@ -155,6 +156,14 @@ def _loaded(key: str, path: str, dataset: Dataset) -> Model:
             f"{list(dataset.image_shape)}; see config.data.image_size and config.data.channels"
         )
     return model
+
+
+def _following(own: dict, config: dict) -> dict:
+    """Returns the config of a teacher on the machine and the data of a pipeline's config."""
+    # what each keeps to choose by is its own: a recipe that was fitted to all images stays so
+    kept = {k: v for k, v in own.get("data", {}).items() if k == "validation"}
+    shared = {key: config[key] for key in _SHARED}
+    return own | shared | {"data": config["data"] | kept}
 
 
 def _without_stages(config: dict) -> dict:

@@ -1,5 +1,7 @@
 """Who teaches in a pipeline: a workdir, an ensemble, a student; and by how much it counts."""
 
+import json
+
 import pytest
 
 import hcjax
@@ -70,6 +72,33 @@ def test_a_teacher_that_saw_other_images_is_refused(tmp_path, capsys):
     assert launch(*base, f"--config.distill.beside=('{other}',)") == 2
     message = capsys.readouterr().err
     assert "config.distill.beside" in message and "mean [0.125]" in message
+
+
+def test_a_teacher_that_is_a_config_follows_the_machine_and_the_data(tmp_path):
+    """All but its recipe, and what it keeps to choose by; its own data is not even there."""
+    (tmp_path / "own.py").write_text(
+        "from configs import default\n\ndef get_config():\n    config = default.get_config()\n"
+        "    config.data.source, config.data.path = 'idx', '/no/such'\n"
+        "    config.data.validation, config.train.batch_size = 3, 24\n"
+        "    config.model.name, config.train.epochs = 'seed_cnn_tiny', 1.0\n    return config\n"
+    )
+    given = {
+        "teacher": tmp_path / "own.py", "stages": "('trim',)", "seed": 5, "platform": "cpu",
+        "deterministic": True, "accelerate": False, "data.limit": 40,
+    }  # fmt: skip
+    base = [*flags(npz(tmp_path / "data.npz")), f"--workdir={tmp_path / 'run'}"]
+    assert launch(*base, *(f"--config.{key}={value}" for key, value in given.items())) == 0
+    ours, theirs = (
+        configs.flatten(json.loads((tmp_path / "run" / folder / "config.json").read_text()))
+        for folder in ("", "train")
+    )
+    differ = {key for key in ours if ours[key] != theirs[key]}
+    assert (theirs["data.validation"], theirs["train.batch_size"]) == (3, 24)
+    assert differ == {
+        "teacher", "stages", "data.validation", "train.batch_size", "train.epochs",
+        "optim.learning_rate", "distill.weight", "distill.temperature", "distill.beside",
+        "distill.logits",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("key", ["teacher", "distill.beside"])
