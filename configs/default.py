@@ -37,8 +37,10 @@ def get_config() -> ConfigDict:
     # What is done to the trained network, in this order: "distill", "prune", "trim", "shrink",
     # "quantize"; a section each.
     config.stages = ()
-    # The network to compress, and to be taught by: a workdir, a .hcz file or a config file, which
-    # is then trained with this config's seed; "" for the network that this config trains.
+    # The network to compress, and to be taught by: a workdir, a .hcz file or a config file, whose
+    # network is then trained by its own recipe, but with this config's seed, platform,
+    # deterministic, accelerate, cache_dir and data, all of that section except `validation`; ""
+    # for the network that this config trains. Its classes and images must be those of the data.
     config.teacher = ""
 
     config.data = data = ConfigDict()

@@ -31,7 +31,7 @@ LAYERS = (
     ("cards", "changes", "quantize", "saved"),
     ("start",),
     ("recipe",),
-    ("stages",),
+    ("stages", "teachers"),
     ("pipeline",),
     ("summary",),
     ("run",),
@@ -52,7 +52,7 @@ APART = {
 # what may hold or read a config
 CONFIG_READERS = {
     "cli", "config", "configfile", "pipeline", "recipe", "run", "score", "start", "studies",
-    "verify", "workdir",
+    "teachers", "verify", "workdir",
 }  # fmt: skip
 TOP = {
     "README.md", "benchmarks", "configs", "docs", "hcjax", "launch.py", "pyproject.toml",

@@ -1,5 +1,7 @@
 """Who teaches in a pipeline: a workdir, an ensemble, a student; and by how much it counts."""
 
+import json
+
 import pytest
 
 import hcjax
@@ -70,6 +72,51 @@ def test_a_teacher_that_saw_other_images_is_refused(tmp_path, capsys):
     assert launch(*base, f"--config.distill.beside=('{other}',)") == 2
     message = capsys.readouterr().err
     assert "config.distill.beside" in message and "mean [0.125]" in message
+
+
+def test_a_teacher_that_is_a_config_follows_the_machine_and_the_data(tmp_path):
+    """All but its recipe, and what it keeps to choose by; its own data is not even there."""
+    (tmp_path / "own.py").write_text(
+        "from configs import default\n\ndef get_config():\n    config = default.get_config()\n"
+        "    config.data.source, config.data.path = 'idx', '/no/such'\n"
+        "    config.data.validation, config.train.batch_size = 3, 24\n"
+        "    config.model.name, config.train.epochs = 'seed_cnn_tiny', 1.0\n    return config\n"
+    )
+    given = {
+        "teacher": tmp_path / "own.py", "stages": "('trim',)", "seed": 5, "platform": "cpu",
+        "deterministic": True, "accelerate": False, "data.limit": 40,
+    }  # fmt: skip
+    base = [*flags(npz(tmp_path / "data.npz")), f"--workdir={tmp_path / 'run'}"]
+    assert launch(*base, *(f"--config.{key}={value}" for key, value in given.items())) == 0
+    ours, theirs = (
+        configs.flatten(json.loads((tmp_path / "run" / folder / "config.json").read_text()))
+        for folder in ("", "train")
+    )
+    differ = {key for key in ours if ours[key] != theirs[key]}
+    assert (theirs["data.validation"], theirs["train.batch_size"]) == (3, 24)
+    assert differ == {
+        "teacher", "stages", "data.validation", "train.batch_size", "train.epochs",
+        "optim.learning_rate", "distill.weight", "distill.temperature", "distill.beside",
+        "distill.logits",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("key", ["teacher", "distill.beside"])
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ({"classes": ("bee", "ant", "cat")}, "classes ['ant', 'bee', 'cat'], the data has ['bee'"),
+        ({"side": 9}, "takes images [8, 8, 1], the data has [9, 9, 1]"),
+    ],
+)
+def test_a_teacher_of_other_classes_or_images_is_refused(tmp_path, capsys, key, data, expected):
+    workdir = tmp_path / "run"
+    value = trained() if key == "teacher" else f"('{trained()}',)"
+    base = [*flags(npz(tmp_path / "data.npz", **data)), f"--config.{key}={value}"]
+    assert launch(*base, "--config.stages=('trim',)", f"--workdir={workdir}") == 2
+    message = capsys.readouterr().err
+    assert f"config.{key}: {trained()} " in message and expected in message
+    assert not (workdir / "train").exists() and not networks(workdir)  # nothing was trained for it
 
 
 def test_logits_are_kept_for_the_next_student(tmp_path):
