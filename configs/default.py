@@ -161,6 +161,7 @@ def get_config() -> ConfigDict:
     config.distill = distill = ConfigDict()
     distill.epochs = placeholder(float)  # of the student
     distill.learning_rate = placeholder(float)  # the peak, > 0
+    distill.loss = "kl"  # how the teacher's logits teach: "kl", or "decoupled" (DKD)
     distill.weight = 0.9  # of the teacher's logits in the loss of every stage, in [0, 1]
     distill.temperature = 4.0  # > 0
     distill.beside = ()  # workdirs or .hcz files that teach beside the first network

@@ -61,7 +61,7 @@ def build(reader: configs.Reader, dataset: data.Dataset | None = None) -> Recipe
     stages, teacher = reader.get("stages"), reader.get("teacher")
     check("teacher", teacher, stages or not teacher, "'' where config.stages is empty")
     if not stages:  # then nothing else asks for them
-        for key in ("weight", "temperature", "beside", "logits"):
+        for key in ("loss", "weight", "temperature", "beside", "logits"):
             reader.section("distill").optional(key)
     seed, init_from = reader.get("seed"), reader.get("init_from")
     profile_steps = reader.get("profile_steps")

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 
 from hcjax import config as configs
-from hcjax import configfile, recipe
+from hcjax import configfile, options, recipe
 from hcjax.artifact import pack
 from hcjax.data import Dataset, order
 from hcjax.errors import ConfigError
@@ -32,10 +32,12 @@ _SHARED = ("seed", "platform", "deterministic", "accelerate", "cache_dir")
 class Teaching(NamedTuple):
     """How a pipeline's trainings are taught.
 
-    weight: of the teachers' logits in the loss. temperature: theirs. beside: paths of the networks
+    loss: how the teachers' logits teach, see `distill.taught`. weight: of that in the loss.
+    temperature: theirs. beside: paths of the networks
     that teach beside the first. logits: folder that keeps the teachers' logits; None keeps none.
     """
 
+    loss: str
     weight: float
     temperature: float
     beside: tuple[str, ...]
@@ -45,13 +47,14 @@ class Teaching(NamedTuple):
 def teaching(reader: configs.Reader) -> Teaching:
     """Returns what the section `distill` says of every stage; what is left is its own stage's."""
     section = reader.section("distill")
+    loss = section.get("loss")
+    options.choose("distill.loss", distill.TEACH, loss)
     weight, temperature, others = (section.get(k) for k in ("weight", "temperature", "beside"))
     recipe.check("distill.weight", weight, 0 <= weight <= 1, "in [0, 1]")
     recipe.check("distill.temperature", temperature, temperature > 0, "> 0")
     folder = section.get("logits")
-    return Teaching(
-        weight, temperature, tuple(others), Path(folder).expanduser() if folder else None
-    )
+    folder = Path(folder).expanduser() if folder else None
+    return Teaching(loss, weight, temperature, tuple(others), folder)
 
 
 def first(config: dict, dataset: Dataset, workdir: Path, train: Callable) -> Model | None:
@@ -125,9 +128,9 @@ def taught(made: recipe.Recipe, teaching: Teaching, teachers: Sequence[Model]) -
             return {}
         models = teachers if teacher is None else [teacher]
         tell = [partial(model.apply, model.params) for model in models]
-        weighing = {"weight": teaching.weight, "temperature": teaching.temperature}
+        weighing = {k: getattr(teaching, k) for k in ("weight", "temperature")}
         found = {
-            "loss": distill.taught(made.fit["loss"], **weighing),
+            "loss": distill.taught(made.fit["loss"], by=teaching.loss, **weighing),
             "teacher": tell[0] if len(tell) == 1 else distill.ensemble(tell),
         }
         if teaching.logits:

@@ -1,5 +1,6 @@
 """Who teaches in a pipeline: a workdir, an ensemble, a student; and by how much it counts."""
 
+import itertools
 import json
 
 import pytest
@@ -27,21 +28,22 @@ def test_a_student_is_taught_by_a_workdir(tmp_path):
 
 def test_the_teacher_counts_in_the_loss(tmp_path):
     files = []
-    for weight in (0.0, 1.0):
+    for setting in ("weight=0.0", "weight=1.0", "loss=decoupled"):
         config = configfile.load(str(ROOT / "configs/default.py"))
         for change in [
             *flags(npz(tmp_path / "data.npz"))[1:],
             f"--config.teacher={trained()}",
             "--config.stages=('distill',)",
             "--config.student.name=seed_cnn_tiny",
-            f"--config.distill.weight={weight}",
+            f"--config.distill.{setting}",
         ]:
             key, value = change.removeprefix("--config.").split("=", 1)
             configfile.override(config, key, value)
-        plain, folder = configs.to_dict(config), tmp_path / str(weight)
+        plain, folder = configs.to_dict(config), tmp_path / setting
         found = pipeline.compress(plain, folder, train=run.run, say=lambda *_: None, quiet=True)
         files.append(kernels(found.files["student"].read_bytes()))
-    assert any((files[0][path] != files[1][path]).any() for path in files[0])
+    for a, b in itertools.combinations(files, 2):
+        assert any((a[path] != b[path]).any() for path in a)
 
 
 def test_students_teach_and_several_teachers_teach_together(tmp_path):
@@ -97,7 +99,7 @@ def test_a_teacher_that_is_a_config_follows_the_machine_and_the_data(tmp_path):
     assert differ == {
         "teacher", "stages", "data.validation", "train.batch_size", "train.epochs",
         "optim.learning_rate", "distill.weight", "distill.temperature", "distill.beside",
-        "distill.logits",
+        "distill.logits", "distill.loss",
     }  # fmt: skip
 
 

@@ -2,9 +2,10 @@
 
 from hcjax.transforms.distill.activations import attention, features, hint, relational
 from hcjax.transforms.distill.guided import guided, projected
-from hcjax.transforms.distill.logits import decoupled, ensemble, kl, taught
+from hcjax.transforms.distill.logits import TEACH, decoupled, ensemble, kl, taught
 
 __all__ = [
+    "TEACH",
     "attention",
     "decoupled",
     "ensemble",

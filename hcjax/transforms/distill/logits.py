@@ -68,7 +68,7 @@ def taught(
     """
     if not 0 <= weight <= 1:
         raise ConfigError(f"weight must be in [0, 1], got {weight}")
-    far = tables.choose("by", BETWEEN, by)
+    far = tables.choose("by", TEACH, by)
 
     def mixed(logits, target):
         target, teacher = target
@@ -161,7 +161,7 @@ def decoupled(
 
 
 # name -> (student's logits, teacher's, target, temperature) -> float32[N]
-BETWEEN: dict[str, Callable] = {
+TEACH: dict[str, Callable] = {
     "kl": lambda s, t, target, temperature: kl(s, t, temperature=temperature),
     "decoupled": lambda s, t, target, temperature: decoupled(
         s, t, target.argmax(-1) if target.ndim > 1 else target, temperature=temperature
