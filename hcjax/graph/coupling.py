@@ -13,7 +13,7 @@ import numpy as np
 from hcjax.graph import elementwise
 from hcjax.graph.builder import MOVED
 from hcjax.graph.classes import Axes, Classes, where
-from hcjax.graph.model import Model, Op, at_batch
+from hcjax.graph.model import Model, Op, at_batch, is_quantized
 from hcjax.graph.qtensor import QTensor
 from hcjax.graph.reshaping import reshaped
 
@@ -27,7 +27,7 @@ def couple(model: Model) -> Classes:
     leaves = model.leaves(model.params)
     known = {number: leaves[path] for path, number in model.graph.params.items()}
     known |= model.graph.constants
-    if any(isinstance(value, QTensor) for value in known.values()):
+    if is_quantized(model) or any(isinstance(value, QTensor) for value in known.values()):
         raise TypeError("the model is quantized: cut its channels first, then calibrate and int8")
     named = {*model.graph.params.values(), *(number for _, number in model.graph.frozen)}
     c = Classes({number: np.shape(value) for number, value in known.items()}, named)

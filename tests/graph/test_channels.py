@@ -1,5 +1,7 @@
 """channels: which slices are one channel, on networks of several libraries."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -187,6 +189,8 @@ def test_a_kernel_that_is_zero_with_its_parameters_is_cut(kernel):
 
 def test_a_quantized_model_is_refused():
     model, images = traced("nnx", True)
-    small = hcjax.int8(model, hcjax.calibrate(model, images))
-    with pytest.raises(TypeError, match="cut its channels first, then calibrate and int8"):
-        channels(small)
+    ranges = hcjax.calibrate(model, images)
+    for small in (hcjax.int8(model, ranges), hcjax.fake_quantize(model, ranges)):
+        for of in (channels, hcjax.trim, functools.partial(hcjax.shrink, keep=0.5)):
+            with pytest.raises(TypeError, match="cut its channels first, then calibrate and int8"):
+                of(small)
