@@ -9,8 +9,8 @@ import pytest
 
 import hcjax
 from hcjax.graph import channels
-from tests.graph.cutting import check_cut, logits, traced
-from tests.graph.networks import randomized
+from tests.graph.cutting import ALL, check_cut, logits, traced
+from tests.graph.networks import FROZEN, randomized
 
 pytestmark = pytest.mark.slow
 
@@ -55,6 +55,16 @@ def test_the_lowest_scores_go_first():
     plain = hcjax.shrink(model, keep=0.5, scope="uniform")
     kept = {(c.path, c.axis): c.kept for c in plain.cut}
     assert kept["conv1/kernel", 3] == tuple(sorted(np.argsort(expected)[10:].tolist()))
+
+
+@pytest.mark.parametrize("name", ["linen", "haiku mobilenet"])
+def test_running_statistics_do_not_count_whether_frozen_or_not(name):
+    apply, params, image = ALL[name]()
+    frozen = hcjax.trace(apply, params, image, frozen=FROZEN[name])
+    whole = hcjax.trace(apply, params, image)
+    assert len(whole.paths) > len(frozen.paths)
+    cuts = [sorted(hcjax.shrink(model, keep=0.5).cut) for model in (whole, frozen)]
+    assert cuts[0] == cuts[1]
 
 
 def test_no_layer_is_emptied():
