@@ -66,7 +66,7 @@ def channels(model: Model) -> Channels:
       each group is not empty.
 
     Raises:
-      TypeError: if the model is quantized.
+      TypeError: if the model is quantized, or no Model.
 
     Note:
       A kernel that is computed from parameters by more than casts, products and moves is kept at

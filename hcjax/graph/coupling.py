@@ -22,8 +22,11 @@ def couple(model: Model) -> Classes:
     """Returns the classes of all values of a graph.
 
     Raises:
-      TypeError: if the model is quantized.
+      TypeError: if the model is quantized, or no Model.
     """
+    if not isinstance(model, Model):
+        kind = type(model).__name__
+        raise TypeError(f"expected a Model, got {kind}: give hcjax.trace(apply, params, images)")
     leaves = model.leaves(model.params)
     known = {number: leaves[path] for path, number in model.graph.params.items()}
     known |= model.graph.constants

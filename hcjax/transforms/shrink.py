@@ -7,6 +7,7 @@ small as was asked for.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral, Real
 from typing import Any
 
 import jax
@@ -60,7 +61,7 @@ def shrink(
     Raises:
       ConfigError: if an argument is not legal, nothing may be cut, or the MACs cannot be reached;
         it says what could.
-      TypeError: if the model is quantized.
+      TypeError: if the model is quantized, or no Model.
 
     Reference:
       Li et al., "Pruning Filters for Efficient ConvNets", 2016, arXiv:1608.08710. Scores: the
@@ -100,11 +101,13 @@ def _check(keep, macs, scope, round_to, least) -> None:
     if (keep is None) == (macs is None):
         raise ConfigError(f"give one of keep and macs, got keep={keep}, macs={macs}")
     for name, value in (("keep", keep), ("macs", macs)):
-        if value is not None and not 0 < value <= 1:
-            raise ConfigError(f"{name} must be a fraction in (0, 1], got {value}")
+        if value is None:
+            continue
+        if not isinstance(value, Real | jax.Array) or not 0 < value <= 1:
+            raise ConfigError(f"{name} must be a fraction in (0, 1], got {value!r}")
     for name, value in (("round_to", round_to), ("least", least)):
-        if int(value) != value or value < 1:
-            raise ConfigError(f"{name} must be a whole number >= 1, got {value}")
+        if not isinstance(value, Integral) or value < 1:
+            raise ConfigError(f"{name} must be a whole number >= 1, got {value!r}")
     if scope not in ranking.SCOPES:
         raise ConfigError(f"scope must be one of {', '.join(ranking.SCOPES)}, got {scope!r}")
 

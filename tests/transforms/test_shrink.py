@@ -188,7 +188,10 @@ def test_bad_calls_say_what_is_wrong():
         ({"keep": 0.5, "macs": 0.5}, "give one of keep and macs"),
         ({"keep": 0.0}, r"keep must be a fraction in \(0, 1\], got 0.0"),
         ({"macs": 1.5}, r"macs must be a fraction in \(0, 1\], got 1.5"),
+        ({"keep": "0.5"}, r"keep must be a fraction in \(0, 1\], got '0.5'"),
         ({"keep": 0.5, "round_to": 0}, "round_to must be a whole number >= 1, got 0"),
+        ({"keep": 0.5, "round_to": "8"}, "round_to must be a whole number >= 1, got '8'"),
+        ({"keep": 0.5, "round_to": 8.0}, "round_to must be a whole number >= 1, got 8.0"),
         ({"keep": 0.5, "least": 0}, "least must be a whole number >= 1, got 0"),
         ({"keep": 0.5, "scope": "erk"}, "scope must be one of global, uniform, got 'erk'"),
         ({"macs": 0.001}, r"macs=0.001 cannot be reached: 0.0\d+ is what is left"),
@@ -197,6 +200,8 @@ def test_bad_calls_say_what_is_wrong():
     ):
         with pytest.raises(hcjax.errors.ConfigError, match=message):
             hcjax.shrink(model, **call)
+    with pytest.raises(TypeError, match="expected a Model, got dict: give "):
+        hcjax.shrink(model.params, keep=0.5)
     scores = model.params | {"conv1/bias": jnp.ones(3)}
     with pytest.raises(ValueError, match=r"scores of conv1/bias must be \(20,\), got \(3,\)"):
         hcjax.shrink(model, keep=0.5, scores=scores)
