@@ -66,11 +66,11 @@ def channels(model: Model) -> Channels:
       each group is not empty.
 
     Raises:
-      TypeError: if the model is quantized.
+      TypeError: if the model is quantized, or no Model.
 
     Note:
       A kernel that is computed from parameters by more than casts, products and moves is kept at
-      its inputs; `fold` evaluates it.
+      its inputs; `fold` evaluates it. A constant one is kept too: its slices are nobody's to zero.
 
     Reference:
       Fang et al., "DepGraph: Towards Any Structural Pruning", 2023, arXiv:2301.12900. Deviation:

@@ -6,7 +6,7 @@ are one class, a channel; a class that nothing may be cut from has a reason.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -26,10 +26,11 @@ class Read(NamedTuple):
 class Classes:
     """The nodes of a graph's values, and their classes; node 0 is kept always.
 
-    leaves: number -> shape, of parameters and constants.
+    leaves: number -> shape, of parameters and constants. named: those of them that have a path, so
+    that what is cut from them is known.
     """
 
-    def __init__(self, leaves: Mapping[int, tuple[int, ...]]):
+    def __init__(self, leaves: Mapping[int, tuple[int, ...]], named: Iterable[int]):
         self._why = {0: "it holds no channels"}  # a node of a kept class -> reason
         self._above = np.zeros(1, np.int64)  # another node of the same class, lower or itself
         self._count = 1
@@ -38,7 +39,7 @@ class Classes:
             number: tuple(self.fresh(n) for n in shape) for number, shape in leaves.items()
         }
         self._leaves = self._count  # nodes below are indices of parameters and constants
-        self.carried = set(leaves)  # numbers that are zero where a parameter's slice is
+        self.carried = set(named)  # numbers that are zero where a parameter's slice is
         self.reads: list[Read] = []
         self.made: set[int] = set()  # first nodes of the axes along which kernels make channels
 

@@ -13,7 +13,7 @@ import numpy as np
 from hcjax.graph import elementwise
 from hcjax.graph.builder import MOVED
 from hcjax.graph.classes import Axes, Classes, where
-from hcjax.graph.model import Model, Op, at_batch
+from hcjax.graph.model import Model, Op, at_batch, is_quantized
 from hcjax.graph.qtensor import QTensor
 from hcjax.graph.reshaping import reshaped
 
@@ -22,14 +22,18 @@ def couple(model: Model) -> Classes:
     """Returns the classes of all values of a graph.
 
     Raises:
-      TypeError: if the model is quantized.
+      TypeError: if the model is quantized, or no Model.
     """
+    if not isinstance(model, Model):
+        kind = type(model).__name__
+        raise TypeError(f"expected a Model, got {kind}: give hcjax.trace(apply, params, images)")
     leaves = model.leaves(model.params)
     known = {number: leaves[path] for path, number in model.graph.params.items()}
     known |= model.graph.constants
-    if any(isinstance(value, QTensor) for value in known.values()):
+    if is_quantized(model) or any(isinstance(value, QTensor) for value in known.values()):
         raise TypeError("the model is quantized: cut its channels first, then calibrate and int8")
-    c = Classes({number: np.shape(value) for number, value in known.items()})
+    named = {*model.graph.params.values(), *(number for _, number in model.graph.frozen)}
+    c = Classes({number: np.shape(value) for number, value in known.items()}, named)
     images = (1, *model.image_shape)
     c.axes[model.graph.images] = tuple(c.keep(c.fresh(n), "it is the images'") for n in images)
     varying = {model.graph.images}
@@ -37,8 +41,8 @@ def couple(model: Model) -> Classes:
         _follow(c, op)
         if varying.intersection(op.inputs):
             varying.update(op.outputs)
-        elif op.kind in _CARRYING and op.inputs[0] in c.carried:
-            c.carried.update(op.outputs)
+        elif op.kind in _CARRYING:
+            _carry(c, op)
     for nodes in c.axes[model.graph.logits] or ():
         c.keep(nodes, "it is the logits'")
     return c
@@ -57,6 +61,19 @@ def _follow(c: Classes, op: Op) -> None:
     for nodes, size in zip(results[0], op.shape, strict=True):
         if size.q:
             c.keep(nodes, "it is as long as the batch")
+
+
+def _carry(c: Classes, op: Op) -> None:
+    """Notes whether a result is zero where a slice is; a product has the nodes of what makes it so.
+
+    A scalar has no slices, so that it makes nothing zero.
+    """
+    operands = op.inputs if op.kind == "mul" else op.inputs[:1]
+    carried = next((i for i in operands if i in c.carried and c.axes[i]), None)
+    if carried is not None:
+        c.carried.update(op.outputs)
+        if op.kind == "mul":
+            c.axes[op.output] = c.axes[carried]
 
 
 def _elementwise(c: Classes, op: Op, *operands: Axes) -> Axes:
@@ -195,7 +212,7 @@ def _each(c: Classes, op: Op, *operands: Axes) -> list[Axes]:
     return list(operands)
 
 
-# ops whose result is zero where their first operand's slice is
+# ops whose result is zero where their first operand's slice is; a product's, where any factor's is
 _CARRYING = (*MOVED, "convert_element_type", "neg", "mul", "div")
 _POINTWISE = (
     "convert_element_type", "copy", "reduce_precision", "stop_gradient", "atan2", "rem", "xor",

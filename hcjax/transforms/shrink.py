@@ -7,6 +7,7 @@ small as was asked for.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral, Real
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ import numpy as np
 
 from hcjax import trees
 from hcjax.errors import ConfigError
+from hcjax.graph.builder import MOVED
 from hcjax.graph.channels import Group, channels
 from hcjax.graph.model import Model
 from hcjax.graph.resize import without
@@ -43,8 +45,8 @@ def shrink(
       macs: instead: fraction of the products that stay, in (0, 1]; never more, and as few less as
         whole channels allow.
       scores: pytree of float arrays like `model.params`, e.g. |w · gradient|; a channel's score is
-        the sum over its slices. None: the sum of squares of its slices, divided by the mean of that
-        over its group, so that layers of different scale compare.
+        the sum over its slices. None: the sum of squares of its slices, running statistics left
+        out, divided by the mean of that over its group, so that layers of different scale compare.
       scope: "global": one ranking of all channels. "uniform": each group loses the same fraction,
         its lowest scores.
       round_to: what a group keeps is a multiple of it, or all: 8 or 16 for what runs fast.
@@ -59,7 +61,7 @@ def shrink(
     Raises:
       ConfigError: if an argument is not legal, nothing may be cut, or the MACs cannot be reached;
         it says what could.
-      TypeError: if the model is quantized.
+      TypeError: if the model is quantized, or no Model.
 
     Reference:
       Li et al., "Pruning Filters for Efficient ConvNets", 2016, arXiv:1608.08710. Scores: the
@@ -99,11 +101,13 @@ def _check(keep, macs, scope, round_to, least) -> None:
     if (keep is None) == (macs is None):
         raise ConfigError(f"give one of keep and macs, got keep={keep}, macs={macs}")
     for name, value in (("keep", keep), ("macs", macs)):
-        if value is not None and not 0 < value <= 1:
-            raise ConfigError(f"{name} must be a fraction in (0, 1], got {value}")
+        if value is None:
+            continue
+        if not isinstance(value, Real | jax.Array) or not 0 < value <= 1:
+            raise ConfigError(f"{name} must be a fraction in (0, 1], got {value!r}")
     for name, value in (("round_to", round_to), ("least", least)):
-        if int(value) != value or value < 1:
-            raise ConfigError(f"{name} must be a whole number >= 1, got {value}")
+        if not isinstance(value, Integral) or value < 1:
+            raise ConfigError(f"{name} must be a whole number >= 1, got {value!r}")
     if scope not in ranking.SCOPES:
         raise ConfigError(f"scope must be one of {', '.join(ranking.SCOPES)}, got {scope!r}")
 
@@ -129,11 +133,31 @@ def _selected(model: Model, groups: Sequence[Group], select: Any) -> list[Group]
     return [group for group in groups if paths.intersection(group.made_by)]
 
 
+def _statistics(model: Model) -> set[str]:
+    """Returns the paths of parameters that are running means and variances of norms.
+
+    A mean is subtracted from what the images make, and of a variance a root is taken: a wide input
+    makes both large, and says nothing of what its channel gives.
+    """
+    source = {number: path for path, number in model.graph.params.items()}
+    images, found = {model.graph.images}, set()
+    for op in model.graph.ops:
+        read = [source[i] for i in op.inputs if i in source]
+        if op.kind in ("sqrt", "rsqrt", "pow") or (op.kind == "sub" and op.inputs[0] in images):
+            found.update(read)
+        if images.intersection(op.inputs):
+            images.update(op.outputs)
+        elif op.kind in (*MOVED, "convert_element_type", "add") and len(read) == 1:
+            source[op.output] = read[0]  # a variance + epsilon too
+    return found
+
+
 def _scores(model: Model, groups: Sequence[Group], scores: Any) -> list[np.ndarray]:
     """Returns float64[C] of each group."""
     leaves = model.leaves(model.params)
     if scores is None:
         rated = {path: np.square(np.asarray(leaf, np.float64)) for path, leaf in leaves.items()}
+        rated |= {path: 0 * rated[path] for path in _statistics(model)}
     else:
         rated = {p: np.asarray(leaf, np.float64) for p, leaf in model.leaves(scores).items()}
     for path, score in rated.items():

@@ -31,7 +31,7 @@ def trim(model: Model) -> Model:
       constant moved into: a layer without one of its own has it behind it, as a constant.
 
     Raises:
-      TypeError: if the model is quantized.
+      TypeError: if the model is quantized, or no Model.
 
     Example:
       >>> from hcjax.graph.trace import trace

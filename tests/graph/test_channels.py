@@ -1,5 +1,7 @@
 """channels: which slices are one channel, on networks of several libraries."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -142,8 +144,53 @@ def test_sums_of_two_values_and_kernels_that_are_not_zero_with_their_parameters_
         assert "by no parameter of its own" in found.kept[path, axis]
 
 
+CONSTANT = np.linspace(0.5, 1.5, 80).reshape(8, 10)
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        lambda p: 0.1 * jax.nn.softplus(p["d"]),
+        lambda p: 1 / (p["d"] + 3),
+        lambda p: CONSTANT / (p["d"] + 3),
+        lambda p: CONSTANT * jax.nn.softplus(p["d"]),
+        lambda p: jax.nn.softplus(p["d"]) * jnp.broadcast_to(p["row"], (8, 10)),
+        lambda p: CONSTANT,
+    ],
+)
+def test_a_kernel_that_stays_when_its_parameters_are_zero_is_kept(kernel):
+    apply, params, image = written({"a": (108, 8), "d": (8, 10), "row": (10,)})(
+        lambda p, x: jax.nn.sigmoid(x.reshape(-1, 108) @ p["a"]) @ kernel(p)
+    )()
+    found = channels(hcjax.trace(apply, params, image))
+    assert found.groups == ()
+    assert "by no parameter of its own" in found.kept["a", 1]
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        lambda p: 0.1 * p["d"],
+        lambda p: p["d"] / (jnp.square(p["d"]) + 3),
+        lambda p: CONSTANT * p["d"],
+        lambda p: jax.nn.softplus(p["d"]) * p["column"].reshape(8, 1),
+    ],
+)
+def test_a_kernel_that_is_zero_with_its_parameters_is_cut(kernel):
+    apply, params, image = written({"a": (108, 8), "d": (8, 10), "column": (8,)})(
+        lambda p, x: jax.nn.sigmoid(x.reshape(-1, 108) @ p["a"]) @ kernel(p)
+    )()
+    model = hcjax.trace(apply, params, image)
+    images = jax.random.normal(jax.random.key(1), (5, *image.shape[1:]))
+    small = without_some(model, channels(model), np.random.default_rng(0))
+    assert ("a", 1) in {(cut.path, cut.axis) for cut in small.cut}
+    check_cut(model, small, images)
+
+
 def test_a_quantized_model_is_refused():
     model, images = traced("nnx", True)
-    small = hcjax.int8(model, hcjax.calibrate(model, images))
-    with pytest.raises(TypeError, match="cut its channels first, then calibrate and int8"):
-        channels(small)
+    ranges = hcjax.calibrate(model, images)
+    for small in (hcjax.int8(model, ranges), hcjax.fake_quantize(model, ranges)):
+        for of in (channels, hcjax.trim, functools.partial(hcjax.shrink, keep=0.5)):
+            with pytest.raises(TypeError, match="cut its channels first, then calibrate and int8"):
+                of(small)

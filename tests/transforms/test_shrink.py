@@ -9,8 +9,8 @@ import pytest
 
 import hcjax
 from hcjax.graph import channels
-from tests.graph.cutting import check_cut, logits, traced
-from tests.graph.networks import randomized
+from tests.graph.cutting import ALL, check_cut, logits, traced
+from tests.graph.networks import FROZEN, randomized
 
 pytestmark = pytest.mark.slow
 
@@ -55,6 +55,16 @@ def test_the_lowest_scores_go_first():
     plain = hcjax.shrink(model, keep=0.5, scope="uniform")
     kept = {(c.path, c.axis): c.kept for c in plain.cut}
     assert kept["conv1/kernel", 3] == tuple(sorted(np.argsort(expected)[10:].tolist()))
+
+
+@pytest.mark.parametrize("name", ["linen", "haiku mobilenet"])
+def test_running_statistics_do_not_count_whether_frozen_or_not(name):
+    apply, params, image = ALL[name]()
+    frozen = hcjax.trace(apply, params, image, frozen=FROZEN[name])
+    whole = hcjax.trace(apply, params, image)
+    assert len(whole.paths) > len(frozen.paths)
+    cuts = [sorted(hcjax.shrink(model, keep=0.5).cut) for model in (whole, frozen)]
+    assert cuts[0] == cuts[1]
 
 
 def test_no_layer_is_emptied():
@@ -202,7 +212,10 @@ def test_bad_calls_say_what_is_wrong():
         ({"keep": 0.5, "macs": 0.5}, "give one of keep and macs"),
         ({"keep": 0.0}, r"keep must be a fraction in \(0, 1\], got 0.0"),
         ({"macs": 1.5}, r"macs must be a fraction in \(0, 1\], got 1.5"),
+        ({"keep": "0.5"}, r"keep must be a fraction in \(0, 1\], got '0.5'"),
         ({"keep": 0.5, "round_to": 0}, "round_to must be a whole number >= 1, got 0"),
+        ({"keep": 0.5, "round_to": "8"}, "round_to must be a whole number >= 1, got '8'"),
+        ({"keep": 0.5, "round_to": 8.0}, "round_to must be a whole number >= 1, got 8.0"),
         ({"keep": 0.5, "least": 0}, "least must be a whole number >= 1, got 0"),
         ({"keep": 0.5, "scope": "erk"}, "scope must be one of global, uniform, got 'erk'"),
         ({"macs": 0.001}, r"macs=0.001 cannot be reached: 0.0\d+ is what is left"),
@@ -211,6 +224,8 @@ def test_bad_calls_say_what_is_wrong():
     ):
         with pytest.raises(hcjax.errors.ConfigError, match=message):
             hcjax.shrink(model, **call)
+    with pytest.raises(TypeError, match="expected a Model, got dict: give "):
+        hcjax.shrink(model.params, keep=0.5)
     scores = model.params | {"conv1/bias": jnp.ones(3)}
     with pytest.raises(ValueError, match=r"scores of conv1/bias must be \(20,\), got \(3,\)"):
         hcjax.shrink(model, keep=0.5, scores=scores)
