@@ -175,5 +175,6 @@ def _rebuilt(model: Model, kept: list[Op | _Layer], values: dict[int, Any]) -> M
         about = {"inputs": (*inputs, bias_number), "outputs": (layer.output,)}
         with_bias = op.params | {"bias_axis": layers.axis(op, values)}
         ops.append(defined(op, **about, params=with_bias))
-    graph = Graph(tuple(ops), model.graph.images, model.graph.logits, numbers, constants)
+    frozen = tuple(held for held in model.graph.frozen if held[1] in constants)
+    graph = Graph(tuple(ops), model.graph.images, model.graph.logits, numbers, constants, frozen)
     return model.replace(graph=graph, params=params, paths=tuple(sorted(params)))

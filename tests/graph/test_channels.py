@@ -187,6 +187,17 @@ def test_a_kernel_that_is_zero_with_its_parameters_is_cut(kernel):
     check_cut(model, small, images)
 
 
+@pytest.mark.parametrize("then", [lambda model: model, hcjax.fold])
+def test_what_is_cut_from_a_frozen_kernel_is_recorded(then):
+    apply, params, image = written({"a": (108, 8), "d": (8, 10)})(
+        lambda p, x: jax.nn.relu(x.reshape(-1, 108) @ p["a"]) @ p["d"]
+    )()
+    model = then(hcjax.trace(apply, params, image, frozen="d"))
+    small = without_some(model, channels(model), np.random.default_rng(0))
+    assert [(cut.path[0], cut.axis) for cut in small.cut] == [("a", 1), ("d", 0)]
+    check_cut(model, small, jax.random.normal(jax.random.key(1), (5, *image.shape[1:])))
+
+
 def test_a_quantized_model_is_refused():
     model, images = traced("nnx", True)
     ranges = hcjax.calibrate(model, images)
