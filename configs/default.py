@@ -181,7 +181,7 @@ def get_config() -> ConfigDict:
     prune.epochs = placeholder(float)  # of its training; >= 0
     prune.learning_rate = placeholder(float)  # the peak, > 0
     prune.sparsity = placeholder(float)  # of all kernels together, in [0, 1)
-    prune.method = placeholder(str)  # "gradual", "fisher" or "movement"
+    prune.method = placeholder(str)  # "gradual", "fisher", "movement" or "taylor"
     prune.scope = placeholder(str)  # "global", "lamp", "uniform" or "erk"
     prune.ramp = placeholder(float)  # share of the steps until the sparsity is reached, in (0, 1]
     config.shrink = shrink = ConfigDict()

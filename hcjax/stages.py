@@ -97,6 +97,7 @@ METHODS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "fisher": prune.fisher,
     "gradual": lambda tx, **schedule: optax.chain(tx, prune.gradual(**schedule)),
     "movement": prune.movement,
+    "taylor": prune.taylor,
 }
 
 

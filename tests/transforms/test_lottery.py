@@ -67,6 +67,20 @@ def test_the_history_has_what_evaluate_says_of_each_training():
     assert "score" not in prune.lottery(train, draw(0), rounds=0).history[0]
 
 
+def test_any_score_of_the_trained_weights_may_choose():
+    train = lambda params, masks, step: jax.tree.map(lambda w: 2 * w, params)
+    params = {"w": jnp.array([[1.0, -4.0, 0.5, 3.0]])}
+    seen = []
+
+    def scores(trained):
+        seen.append(trained["w"].tolist())
+        return {"w": jnp.array([[4.0, 1.0, 3.0, 2.0]])}
+
+    found = prune.lottery(train, params, rounds=2, rate=0.5, scores=scores)
+    assert found.params["w"].tolist() == [[2.0, 0.0, 0.0, 0.0]]
+    assert seen == [[[2.0, -8.0, 1.0, 6.0]], [[2.0, 0.0, 1.0, 0.0]]]
+
+
 def test_blocks_go_whole():
     train = lambda params, masks, step: params
     block = prune.Block((5, 5))

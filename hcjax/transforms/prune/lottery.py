@@ -34,15 +34,16 @@ def lottery(
     rate: float = 0.2,
     rewind_to: int = 0,
     evaluate: Callable[[Any], float] | None = None,
+    scores: Callable[[Any], Any] | None = None,
     scope: str = "global",
     structure: Block | None = None,
     select: trees.Select | str | Sequence[str] = trees.kernels,
 ) -> Lottery:
-    """Returns a lottery ticket: the weights left by iterative magnitude pruning, trained.
+    """Returns a lottery ticket: the weights left by iterative pruning, trained.
 
     Trains; then, `rounds` times: takes away the part `rate` of the weights that are left, those of
-    least magnitude; sets the others back to what they are in `params`; trains. After round r the
-    sparsity is 1 - (1 - rate)^r.
+    least magnitude or score; sets the others back to what they are in `params`; trains. After round
+    r the sparsity is 1 - (1 - rate)^r.
 
     Args:
       train: `(params, masks, step) -> params`, any training that keeps the zeros, e.g. `fit` with
@@ -52,6 +53,8 @@ def lottery(
       rounds: >= 0.
       rate: in (0, 1).
       rewind_to: the step that `params` are of, for `train`.
+      scores: `params -> pytree of float arrays like them`, of the trained weights, e.g. a `score`;
+        None for magnitudes.
       evaluate: `params -> float` for the history, on validation data; None for none.
       scope: "global", "lamp", "uniform" or "erk"; see `masks`.
       structure, select: as of `masks`.
@@ -85,9 +88,10 @@ def lottery(
     for i in range(rounds + 1):
         if i:
             # what went has no score at all, not that of a weight that happens to be 0
-            scores = jax.tree.map(lambda m, w: jnp.where(m, jnp.abs(w), -1), found, trained)
+            rated = jax.tree.map(jnp.abs, trained) if scores is None else scores(trained)
+            left = jax.tree.map(lambda m, s: jnp.where(m, s, -jnp.inf), found, rated)
             sparsity = 1 - (1 - rate) ** i
-            found = masks(params, sparsity=sparsity, scores=scores, **options)
+            found = masks(params, sparsity=sparsity, scores=left, **options)
             found = jax.tree.map(jnp.asarray, found)
         trained = train(apply(found, params), found, rewind_to)
         _check(found, trained)

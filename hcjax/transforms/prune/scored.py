@@ -39,10 +39,24 @@ def scored(
       tx: the optimiser.
       see: `(score, gradient, weight) -> score`, of a leaf, at every step; the first score is 0.
       rate: `(score, weight) -> float array`, what masks are taken of.
-      sparsity, schedule: as of `gradual`, all keywords given.
+      sparsity, schedule: as of `gradual`; of its keywords all but `sparsity` must be given.
+
+    Returns:
+      optax.GradientTransformationExtraArgs, whose state is a `ScoredState`. `update` needs the
+      parameters.
 
     Raises:
       ConfigError: if an argument is not legal.
+
+    Example:
+      >>> see = lambda score, gradient, weight: score + jnp.abs(gradient)
+      >>> schedule = {"begin": 0, "end": 1, "every": 1, "initial": 0.5}
+      >>> schedule |= {"scope": "global", "structure": None, "select": "w"}
+      >>> tx = scored(optax.sgd(0.0), 0.5, see=see, **schedule)
+      >>> params = {"w": jnp.array([[3.0, 1.0]])}
+      >>> updates, state = tx.update({"w": jnp.array([[0.1, -1.0]])}, tx.init(params), params)
+      >>> optax.apply_updates(params, updates)["w"].tolist()
+      [[0.0, 1.0]]
     """
     tx = optax.with_extra_args_support(tx)
     start, renew = gradually(sparsity, **schedule)
