@@ -197,16 +197,14 @@ def test_several_seeds_are_summed_up_stage_by_stage(tmp_path, capsys):
     runs = json.loads((tmp_path / "run" / "seeds.json").read_text())["stages"]
     assert [[stage["name"] for stage in run] for run in runs] == [["float", "pruned"]] * 2
     accuracies = [run[1]["accuracy"] for run in runs]
-    assert table[0].split() == [
-        "accuracy",
-        "difference",
-        "nonzeros",
-        "file",
-        "bytes",
-        "ratio",
-        "macs",
-    ]
+    heads = "accuracy validation accuracy difference nonzeros file bytes ratio macs"
+    assert table[0].split() == heads.split()
     assert f"{100 * np.mean(accuracies):.2f}" in table[3] and table[3].startswith("pruned")
+    results = json.loads((tmp_path / "run" / "seeds.json").read_text())["results"]
+    for result, run in zip(results, runs, strict=True):
+        assert result["test_accuracy"] == run[1]["accuracy"]
+        assert result["validation_accuracy"] == run[1]["validation_accuracy"]
+        assert result["file_bytes"] == run[1]["file_bytes"]
     left = {run[1]["nonzeros"] for run in runs}
     assert left == {run[0]["weights"] - int(0.75 * run[0]["weights"] + 0.5) for run in runs}
 
