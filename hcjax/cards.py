@@ -174,7 +174,7 @@ def table(cards: Sequence[Scorecard | Mapping], *, what: str = "stage") -> str:
     """Returns the cards as one table, the first row the baseline; columns that say nothing are out.
 
     Args:
-      cards: of `scorecard`, or of `as_json`.
+      cards: of `scorecard`, or of `as_json`, where each may have a "validation_accuracy".
       what: a card is of, e.g. "file".
 
     Example:
@@ -188,19 +188,18 @@ def table(cards: Sequence[Scorecard | Mapping], *, what: str = "stage") -> str:
       int8    99.00 %  -1.00 ± 1.00 %        800         1.50       1,500  21.3×  8,000
     """
     rows = as_json(cards)
-    on_cpu = all(" cpu " in row["device"] for row in rows)
+    latency = "CPU latency" if all(" cpu " in row["device"] for row in rows) else "latency"
     columns = {
         what: lambda r: r["name"],
         "accuracy": lambda r: r["accuracy"],
+        "validation": lambda r: _written(r.get("validation_accuracy"), "{:.2f} %", 100),
         "difference": _difference,
         "non-zeros": lambda r: f"{r['nonzeros']:,}",
         "bits/weight": lambda r: f"{r['bits_per_weight']:.2f}",
         "file bytes": lambda r: f"{r['file_bytes']:,}",
         "ratio": lambda r: f"{r['ratio']:,.1f}×",
         "MACs": lambda r: f"{r['macs']:,}",
-        "CPU latency" if on_cpu else "latency": lambda r: _written(
-            r["latency_seconds"], "{:.3g} ms", 1e3
-        ),
+        latency: lambda r: _written(r["latency_seconds"], "{:.3g} ms", 1e3),
         "images/s": lambda r: _written(r["images_per_second"], "{:,.0f}"),
     }
     cells = {head: [cell(row) for row in rows] for head, cell in columns.items()}

@@ -21,12 +21,13 @@ import optax
 from hcjax import config as configs
 from hcjax import data, models, options, recipe, teachers
 from hcjax import workdir as workdirs
-from hcjax.artifact import pack, unpack
-from hcjax.errors import ConfigError
+from hcjax.artifact import pack
+from hcjax.errors import ArtifactError, ConfigError
 from hcjax.graph import Model, fold, trace
-from hcjax.graph.model import free
+from hcjax.graph.model import free, is_quantized
 from hcjax.models import inference
 from hcjax.reports import report
+from hcjax.saved import load_any
 from hcjax.stages import STAGES, Made, Work
 from hcjax.training import hosts, loop
 from hcjax.transforms import prune
@@ -69,10 +70,12 @@ def compress(
     if student is None and "distill" in config["stages"]:
         raise ConfigError("stage 'distill' needs config.student.name, the network to be taught")
     reader.check_unread()
+    _check_order(config)
     others = teachers.beside(teaching.beside, made.dataset)
     start = teachers.first(config, made.dataset, workdir, train)
     if start is None:
         return None
+    _check_order(config, "config.teacher" if is_quantized(start) else "")
     given = {k: np.float32(start.about[k]) for k in ("mean", "std") if k in start.about}
     dataset = dataclasses.replace(made.dataset, **given)
     taught = teachers.taught(made, teaching, teachers.together(start, others))
@@ -87,7 +90,10 @@ def compress(
                 report.write_bytes(path, pack(model))
             hosts.gather(0)  # none reads it before it is there
         say(f"{name}: {path.stat().st_size:,} bytes in {path}")
-        found.files[name], found.models[name] = path, unpack(path.read_bytes())
+        try:
+            found.files[name], found.models[name] = path, load_any(path)[0]
+        except ArtifactError as error:
+            raise ArtifactError(f"{error}; remove it to make it again") from error
         return found.models[name]
 
     try:
@@ -160,6 +166,20 @@ def _stages(reader: configs.Reader) -> list[Made]:
         recipe.check(f"{name}.epochs", epochs, math.isfinite(epochs) and epochs >= 0, ">= 0")
         found.append(function(**given))
     return found
+
+
+def _check_order(config: dict, whose: str = "") -> None:
+    """Raises ConfigError if a stage would get integers, those of `whose`, and takes floats."""
+    for name in config["stages"]:
+        if name == "distill":
+            whose = ""  # the student begins in float, whoever teaches
+        elif whose and (name != "prune" or config["prune"]["epochs"]):
+            raise ConfigError(
+                f"config.stages: '{name}' takes a network in float, and that of {whose} is in "
+                f"integers: put '{name}' before it, or begin with a network in float"
+            )
+        elif name == "quantize":
+            whose = "stage 'quantize'"
 
 
 def _student(reader: configs.Reader, dataset: data.Dataset) -> models.Network | None:

@@ -6,6 +6,7 @@ called from here takes plain arguments.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import sys
 import time
@@ -20,6 +21,7 @@ from hcjax import cards, data, pipeline, recipe, summary
 from hcjax import config as configs
 from hcjax import workdir as workdirs
 from hcjax.errors import ConfigError
+from hcjax.graph import Model
 from hcjax.reports import pareto, report
 from hcjax.training import compiler, evaluate, loop, mistakes, platform, step, steps
 
@@ -133,15 +135,20 @@ def compressed(plain: dict, workdir: Path, *, say: Callable, quiet: bool, starte
         say("preempted: what was trained is saved; start the same command again to go on")
         return None
     found: list[cards.Scorecard] = []
+    rows: list[dict] = []
     for name, path in made.files.items():
         about = {"name": name, "file_bytes": path.stat().st_size}
-        about["baseline"] = found[0] if found else None
-        found.append(cards.scorecard(made.models[name], made.dataset, **about))
+        baseline = found[0] if found else None
+        found.append(cards.scorecard(made.models[name], made.dataset, baseline=baseline, **about))
+        rows += cards.as_json(found[-1:])
+        rows[-1]["validation_accuracy"] = _validated(made.models[name], made.dataset, **about)
     last, seconds = found[-1], time.perf_counter() - started
     result = {
         "config": plain,
         "seed": plain["seed"],
-        "stages": cards.as_json(found),
+        "stages": rows,
+        "validation_accuracy": rows[-1]["validation_accuracy"],
+        "file_bytes": last.file_bytes,
         "test_accuracy": last.accuracy,
         "test_error": last.error,
         "test_examples": last.examples,
@@ -155,9 +162,17 @@ def compressed(plain: dict, workdir: Path, *, say: Callable, quiet: bool, starte
         points = [(card.name, card.file_bytes, card.error) for card in found]
         pareto.pareto(workdir / "pareto.png", points)
         report.write_json(workdir / workdirs.REPORT, result)
-    say(cards.table(found))
+    say(cards.table(rows))
     say(f"{seconds:,.0f} s; the networks, their report and pareto.png are in {workdir}")
     return result
+
+
+def _validated(model: Model, dataset: data.Dataset, **about: Any) -> float | None:
+    """Returns the accuracy on the validation part, to choose by; None where there is none."""
+    if not len(dataset.validation.labels):
+        return None
+    kept = dataclasses.replace(dataset, test=dataset.validation)
+    return cards.scorecard(model, kept, timed=False, **about).accuracy
 
 
 def plan(

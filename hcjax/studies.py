@@ -21,10 +21,14 @@ from hcjax.errors import ConfigError, DivergedError
 from hcjax.reports import report, tables
 from hcjax.run import run
 
-# What the table of a sweep shows of each run, and those of several seeds.
+# What the table of a sweep shows of each run, and those of several seeds; of a config with stages,
+# what the last of them has come to, or each.
 CHOOSE_BY = ("validation_accuracy", "validation_nll", "validation_ece", "train_seconds")
-STAGES = ("accuracy", "difference", "nonzeros", "file_bytes", "ratio", "macs")
+CHOOSE_LAST_BY = ("validation_accuracy", "file_bytes", "seconds")
+STAGES = ("accuracy", "validation_accuracy", "difference", "nonzeros")
+STAGES += ("file_bytes", "ratio", "macs")
 SHOWN = ("test_accuracy", "test_error", "nll", "ece", "train_seconds", "images_per_second")
+SHOWN_LAST = ("test_accuracy", "test_error", "validation_accuracy", "file_bytes")
 
 
 def seeds(config: Any, workdir: Path, count: int, *, quiet: bool = False, started=None) -> dict:
@@ -44,15 +48,16 @@ def seeds(config: Any, workdir: Path, count: int, *, quiet: bool = False, starte
     if count < 1:
         raise ConfigError(f"--seeds must be at least 1, got {count}")
     plain = configs.to_dict(config)
+    shown = SHOWN_LAST if plain["stages"] else SHOWN
     results, stages = [], []
     for seed in range(plain["seed"], plain["seed"] + count):
         done = run({**plain, "seed": seed}, workdir / f"seed-{seed}", quiet=quiet, started=started)
         if done is None:
             return {}
         started = None
-        results.append({"seed": seed, **{k: done.get(k) for k in SHOWN}})
+        results.append({"seed": seed, **{k: done.get(k) for k in shown}})
         stages += [done["stages"]] if "stages" in done else []
-    stats = {k: tables.mean_std([r[k] for r in results]) for k in SHOWN}
+    stats = {k: tables.mean_std([r[k] for r in results]) for k in shown}
     summary = {
         "results": results,
         "mean": {k: v[0] for k, v in stats.items()},
@@ -62,7 +67,8 @@ def seeds(config: Any, workdir: Path, count: int, *, quiet: bool = False, starte
     table = tables.seeds(results)
     if stages:
         summary["stages"] = stages
-        table += f"\n\n{tables.stages(stages, STAGES)}"
+        known = [k for k in STAGES if any(stage.get(k) is not None for stage in stages[0])]
+        table += f"\n\n{tables.stages(stages, known)}"
     _finish(workdir / "seeds.json", summary, table)
     return summary
 
@@ -100,6 +106,7 @@ def sweep(
         for key, text in settings.items():
             configfile.override(changed, key, text)
         runs.append((settings, configs.to_dict(changed)))
+    shown = CHOOSE_LAST_BY if any(plain["stages"] for _, plain in runs) else CHOOSE_BY
     results = []
     for settings, plain in runs:  # every config is legal before the first run
         name = _folder(settings, plain)
@@ -113,7 +120,7 @@ def sweep(
             return []
         started = None
         numbers = {f"validation_{k}": v for k, v in (done.get("validation") or {}).items()}
-        results.append((settings, {k: (numbers | done).get(k) for k in CHOOSE_BY}))
+        results.append((settings, {k: (numbers | done).get(k) for k in shown}))
     _finish(workdir / "sweep.json", results, tables.sweep(results))
     return results
 

@@ -141,6 +141,8 @@ def test_the_table_says_what_json_says():
     assert text == cards.table(rows)
     head, _, *lines = text.splitlines()
     assert head.startswith("stage") and "CPU latency  images/s" in head
+    chosen = cards.table([row | {"validation_accuracy": 0.98765} for row in rows])
+    assert "accuracy  validation  difference" in chosen and "98.77 %" in chosen
     untimed = cards.table(list(scorecards().values())[:1])
     assert not any(word in untimed for word in ("latency", "images/s", "difference"))
     for line, row in zip(lines, rows, strict=True):

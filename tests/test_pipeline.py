@@ -176,6 +176,16 @@ def test_bits_are_picked_for_each_layer_under_a_budget(made, tmp_path, capsys):
         ({"prune.sparsity": 1.5}, "sparsity must be in [0, 1]"),
         ({"distill.weight": 2.0}, "config.distill.weight must be in [0, 1]"),
         ({"prune.epochs": -1.0}, "config.prune.epochs must be >= 0"),
+        ({"stages": "('prune','quantize','trim')"}, "'trim' takes a network in float"),
+        ({"stages": "('quantize','prune')"}, "put 'prune' before it"),
+        (
+            {"stages": "('quantize','prune','shrink')", "prune.epochs": None, "shrink.keep": 0.5},
+            "that of stage 'quantize' is in integers: put 'shrink' before it",
+        ),
+        ({"quantize.images": 0}, "config.quantize.images must be >= 1"),
+        ({"prune.epochs": None, "prune.method": "fisher"}, "config.prune.method is of a training"),
+        ({"prune.epochs": 0, "prune.ramp": 0.5}, "config.prune.ramp is of a training"),
+        ({"prune.epochs": 0, "prune.learning_rate": 0.1}, "or learning_rate to None"),
         ({"teacher": "nowhere.hcz"}, "nowhere.hcz"),
     ],
 )
@@ -184,6 +194,19 @@ def test_bad_configs_are_named(changes, message, tmp_path, capsys):
     arguments = [*flags(npz(tmp_path / "data.npz")), *options(**teacher | changes)]
     assert launch(*arguments, f"--workdir={tmp_path / 'run'}") == 2
     assert message in capsys.readouterr().err
+
+
+def test_integers_come_after_what_takes_floats_and_are_pruned_at_once(made, tmp_path, capsys):
+    base = [*flags(npz(tmp_path / "data.npz")), f"--workdir={tmp_path / 'run'}"]
+    base += [f"--config.teacher={made[1] / '3-quantized.hcz'}"]
+    assert launch(*base, "--config.stages=('quantize',)", "--config.quantize.images=16") == 2
+    assert "that of config.teacher is in integers" in capsys.readouterr().err
+    assert launch(*base, "--config.stages=('prune',)", "--config.prune.sparsity=0.9") == 0
+    before, after = (
+        sum(int((kernel != 0).sum()) for kernel in kernels(blob).values())
+        for blob in networks(tmp_path / "run").values()
+    )
+    assert 0 < after < before
 
 
 def test_several_seeds_are_summed_up_stage_by_stage(tmp_path, capsys):
@@ -197,16 +220,14 @@ def test_several_seeds_are_summed_up_stage_by_stage(tmp_path, capsys):
     runs = json.loads((tmp_path / "run" / "seeds.json").read_text())["stages"]
     assert [[stage["name"] for stage in run] for run in runs] == [["float", "pruned"]] * 2
     accuracies = [run[1]["accuracy"] for run in runs]
-    assert table[0].split() == [
-        "accuracy",
-        "difference",
-        "nonzeros",
-        "file",
-        "bytes",
-        "ratio",
-        "macs",
-    ]
+    heads = "accuracy validation accuracy difference nonzeros file bytes ratio macs"
+    assert table[0].split() == heads.split()
     assert f"{100 * np.mean(accuracies):.2f}" in table[3] and table[3].startswith("pruned")
+    results = json.loads((tmp_path / "run" / "seeds.json").read_text())["results"]
+    for result, run in zip(results, runs, strict=True):
+        assert result["test_accuracy"] == run[1]["accuracy"]
+        assert result["validation_accuracy"] == run[1]["validation_accuracy"]
+        assert result["file_bytes"] == run[1]["file_bytes"]
     left = {run[1]["nonzeros"] for run in runs}
     assert left == {run[0]["weights"] - int(0.75 * run[0]["weights"] + 0.5) for run in runs}
 

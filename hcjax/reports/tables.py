@@ -208,7 +208,7 @@ def stages(runs: Sequence[Sequence[Mapping[str, object]]], names: Sequence[str])
     """
     rows = []
     for each in zip(*runs, strict=True):
-        cells = [_plus_minus(n, *mean_std([stage[n] for stage in each])[:2]) for n in names]
+        cells = [_plus_minus(n, *mean_std([stage.get(n) for stage in each])[:2]) for n in names]
         rows.append([each[0]["name"], *cells])
     return table(rows, [f"mean (n={len(runs)})", *names])
 
