@@ -114,6 +114,20 @@ def test_n_of_m_keeps_so_many_of_each_group_of_input_channels():
         assert (np.where(groups, -np.inf, size).max(1) <= stay).all()
 
 
+def test_n_of_m_goes_along_the_axis_that_it_says():
+    kernel = weights(ties=True)["dense/kernel"]
+    expected = np.asarray(prune.masks({"w": kernel}, structure=(2, 4))["w"])
+    for axis in (1, -1):  # (out, in): the input channels of the other layout
+        found = prune.masks({"w": kernel.T}, structure=prune.NofM(2, 4, axis))["w"]
+        np.testing.assert_array_equal(found.T, expected)
+    conv = weights()["conv/kernel"]
+    found = prune.masks({"w": conv.transpose(3, 2, 0, 1)}, structure=prune.NofM(1, 4, axis=1))["w"]
+    expected = prune.masks({"w": conv}, structure=(1, 4))["w"]
+    np.testing.assert_array_equal(found.transpose(2, 3, 1, 0), expected)
+    with pytest.raises(ConfigError, match="axis 2"):
+        prune.masks({"w": kernel}, structure=prune.NofM(2, 4, axis=2))
+
+
 def test_blocks_go_whole():
     params = weights()
     filters = prune.Block((0, 0, 0, 1))

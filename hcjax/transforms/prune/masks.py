@@ -8,7 +8,7 @@ the lower index goes first.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,15 +18,7 @@ from hcjax import trees
 from hcjax.errors import ConfigError
 from hcjax.transforms.prune import scopes
 from hcjax.transforms.prune.scores import magnitude
-
-
-class Block(NamedTuple):
-    """A structure: weights go in blocks of `size`, of a leaf's last axes; 0 for a whole axis.
-
-    `Block((0, 0, 0, 1))` is one filter of an HWIO kernel, `Block((4, 4))` a tile of its channels.
-    """
-
-    size: tuple[int, ...]
+from hcjax.transforms.prune.structures import Block, NofM, n_of_m, spread, unit_scores
 
 
 def masks(
@@ -35,7 +27,7 @@ def masks(
     sparsity: float | jax.Array | None = None,
     scores: Any = None,
     scope: str | Mapping[str, float] = "global",
-    structure: tuple[int, int] | Block | None = None,
+    structure: tuple[int, int] | NofM | Block | None = None,
     select: trees.Select | str | Sequence[str] = trees.kernels,
 ) -> Any:
     """Returns which weights stay when a fraction of them, those of the lowest score, goes.
@@ -53,7 +45,8 @@ def masks(
         by Erdős–Rényi-kernel densities (`scopes.erk`). A mapping from patterns of whole paths to
         sparsities: each leaf by the first that matches it; leaves that none matches stay.
       structure: None: single weights. (n, m): n of every m consecutive input channels stay, e.g.
-        (2, 4); sparsity must then be None. `Block(size)`: whole blocks, by their mean score.
+        (2, 4); sparsity must then be None. `NofM(n, m, axis)`: where those are not the last axis
+        but one. `Block(size)`: whole blocks, by their mean score.
       select: which leaves are pruned: a predicate of path and leaf, or patterns of whole paths. By
         default those of rank 2 or more: kernels, and not biases or normalisation scales.
 
@@ -95,7 +88,7 @@ def masks(
     if isinstance(structure, tuple) and not isinstance(structure, Block):
         if sparsity is not None or scope != "global":
             raise ConfigError(f"{structure} says the sparsity: give neither sparsity nor scope")
-        found = [_n_of_m(path, score, *structure) for path, score in work]
+        found = [n_of_m(path, score, NofM(*structure)) for path, score in work]
     else:
         block = structure or Block(())
         units = [unit_scores(path, score, block) for path, score in work]
@@ -186,48 +179,3 @@ def _gone(paths, shapes, units, sparsity, scope) -> list[jax.Array]:
         smallest(u.reshape(-1), scopes.count(each[path], u.size)).reshape(u.shape)
         for path, u in zip(paths, units, strict=True)
     ]
-
-
-def _n_of_m(path: str, scores: jax.Array, n: int, m: int) -> jax.Array:
-    """Returns a mask that keeps n of every m consecutive input channels."""
-    if not 0 < n <= m:
-        raise ConfigError(f"N:M needs 0 < n <= m, got {n}:{m}")
-    if scores.ndim < 2 or scores.shape[-2] % m:
-        raise ConfigError(
-            f"{path} {scores.shape} has no multiple of {m} input channels (its last axis but one), "
-            f"as {n}:{m} needs; leave it out with select="
-        )
-    groups = scores.reshape(*scores.shape[:-2], -1, m, scores.shape[-1])
-    groups = jnp.moveaxis(groups, -2, -1)
-    mine, other = groups[..., :, None], groups[..., None, :]
-    later = np.arange(m)[None, :] > np.arange(m)[:, None]
-    better = ((other > mine) | ((other == mine) & later)).sum(-1)
-    return jnp.moveaxis(better < n, -1, -2).reshape(scores.shape)
-
-
-def _block(path: str, shape: Sequence[int], block: Block) -> tuple[int, ...]:
-    """Returns a block's size along every axis of a leaf."""
-    if len(block.size) > len(shape):
-        raise ConfigError(f"{path} has rank {len(shape)}, less than a block of {block.size}")
-    last = [b or d for b, d in zip(block.size, shape[len(shape) - len(block.size) :], strict=True)]
-    size = (*[1] * (len(shape) - len(last)), *last)
-    if any(b < 1 or d % b for d, b in zip(shape, size, strict=True)):
-        raise ConfigError(
-            f"{path} {tuple(shape)} is not divided by blocks of {block.size}; leave it out with "
-            "select="
-        )
-    return size
-
-
-def unit_scores(path: str, scores: jax.Array, block: Block) -> jax.Array:
-    """Returns the mean score of each block."""
-    size = _block(path, scores.shape, block)
-    split = [n for d, b in zip(scores.shape, size, strict=True) for n in (d // b, b)]
-    return scores.reshape(split).mean(tuple(range(1, 2 * len(size), 2)))
-
-
-def spread(stays: jax.Array, shape: Sequence[int], block: Block) -> jax.Array:
-    """Returns a mask of blocks as one of weights."""
-    for axis, b in enumerate(_block("", shape, block)):
-        stays = jnp.repeat(stays, b, axis) if b > 1 else stays
-    return stays

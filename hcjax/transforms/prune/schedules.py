@@ -14,7 +14,8 @@ from hcjax import trees
 from hcjax.errors import ConfigError
 from hcjax.transforms.prune import scopes
 from hcjax.transforms.prune.masked import held
-from hcjax.transforms.prune.masks import Block, masks, selected
+from hcjax.transforms.prune.masks import masks, selected
+from hcjax.transforms.prune.structures import Block, NofM
 
 
 class GradualState(NamedTuple):
@@ -61,7 +62,7 @@ def gradual(
     every: int = 100,
     initial: float = 0.0,
     scope: str | Mapping[str, float] = "global",
-    structure: tuple[int, int] | Block | None = None,
+    structure: tuple[int, int] | NofM | Block | None = None,
     select: trees.Select | str | Sequence[str] = trees.kernels,
 ) -> optax.GradientTransformation:
     """Returns a transformation that prunes by magnitude, more and more, as training goes on.
@@ -119,7 +120,7 @@ def gradually(
     every: int,
     initial: float,
     scope: str | Mapping[str, float],
-    structure: tuple[int, int] | Block | None,
+    structure: tuple[int, int] | NofM | Block | None,
     select: trees.Select | str | Sequence[str],
 ) -> tuple[Callable, Callable]:
     """Returns how masks begin and how they change, as two functions; arguments as of `gradual`.
