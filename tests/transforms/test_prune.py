@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from hcjax.errors import ConfigError
 from hcjax.transforms import prune
+from hcjax.transforms.prune import scopes
 from hcjax.transforms.prune.masks import smallest
 
 
@@ -220,6 +221,35 @@ def test_gradual_pruning_ends_at_exactly_what_masks_would_take(how):
     assert counts[0] == counts[1] == 0 and counts == sorted(counts)
     assert counts[-1] == sum(zeros(prune.masks(params, **how)).values())
     jax.tree.map(np.testing.assert_array_equal, masks, kept)  # none after the end
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.floats(0, 0.999), st.floats(0, 0.999), st.integers(0, 2**31 - 1), st.floats(0, 1))
+def test_a_ramp_of_counts_ends_exactly_at_any_size(initial, final, size, left):
+    count = lambda left: int(scopes.count(scopes.Ramp(initial, final, jnp.float32(left)), size))
+    first, last = scopes.count(initial, size), scopes.count(final, size)
+    assert count(0.0) == last
+    assert count(1.0) == pytest.approx(first, rel=1e-7, abs=abs(last - first) * 1e-7)
+    assert min(first, last) - 256 <= count(left) <= max(first, last) + 256  # float32's steps there
+
+
+@pytest.mark.parametrize("name", ["gradual", "movement", "fisher"])
+@pytest.mark.parametrize("scope", ["global", "uniform", "mapping"])
+def test_schedules_end_at_the_count_that_masks_takes(name, scope):
+    sparsity = 0.999  # of 16501: float32 rounds the product to another integer
+    params = {"w": jnp.arange(1.0, 16502)[None]}
+    how = {"scope": scope, "sparsity": sparsity}
+    how = {"scope": {"w": sparsity}, "sparsity": None} if scope == "mapping" else how
+    tx = (optax.sgd(0.1),) if name != "gradual" else ()
+    tx = getattr(prune, name)(*tx, begin=3, end=10, every=100, **how)
+    update = jax.jit(lambda state: tx.update(params, state, params)[1])
+    state = update(tx.init(params)._replace(count=jnp.int32(10)))
+    assert zeros(state.masks) == zeros(prune.masks(params, **how))
+
+
+def test_a_cubic_of_no_steps_is_a_step():
+    found = [float(prune.cubic(s, begin=3, end=3, initial=0.25, final=0.5)) for s in (0, 2, 3, 4)]
+    assert found == [0.25, 0.25, 0.5, 0.5]
 
 
 def test_gradual_pruning_resumes_bit_for_bit():

@@ -24,9 +24,9 @@ from hcjax.transforms.prune.structures import Block, NofM, n_of_m, spread, unit_
 def masks(
     params: Any,
     *,
-    sparsity: float | jax.Array | None = None,
+    sparsity: float | jax.Array | scopes.Ramp | None = None,
     scores: Any = None,
-    scope: str | Mapping[str, float] = "global",
+    scope: str | Mapping[str, float | scopes.Ramp] = "global",
     structure: tuple[int, int] | NofM | Block | None = None,
     select: trees.Select | str | Sequence[str] = trees.kernels,
 ) -> Any:
@@ -38,7 +38,8 @@ def masks(
     Args:
       params: pytree of arrays.
       sparsity: fraction of weights that go, in [0, 1); may be traced where `scope` is "global",
-        "lamp" or "uniform". None where `structure` or `scope` says it.
+        "lamp" or "uniform", but a count of a traced one is rounded to float32: schedules give a
+        `scopes.Ramp`. None where `structure` or `scope` says it.
       scores: pytree of float arrays like `params`, finite; None for the weights' magnitudes.
       scope: "global": one threshold for all leaves. "lamp": the same, of scores relative to what
         is left of their leaf (`scopes.lamp`). "uniform": the same sparsity in each. "erk":
