@@ -36,11 +36,12 @@ def masks(
     leaf, as `scope` says.
 
     Args:
-      params: pytree of arrays.
+      params: pytree of arrays; those that are selected hold floats.
       sparsity: fraction of weights that go, in [0, 1); may be traced where `scope` is "global",
         "lamp" or "uniform", but a count of a traced one is rounded to float32: schedules give a
         `scopes.Ramp`. None where `structure` or `scope` says it.
-      scores: pytree of float arrays like `params`, finite; None for the weights' magnitudes.
+      scores: pytree of float arrays of the structure of `params`, finite; None for the weights'
+        magnitudes.
       scope: "global": one threshold for all leaves. "lamp": the same, of scores relative to what
         is left of their leaf (`scopes.lamp`). "uniform": the same sparsity in each. "erk":
         by Erdős–Rényi-kernel densities (`scopes.erk`). A mapping from patterns of whole paths to
@@ -77,15 +78,14 @@ def masks(
     chosen = selected(params, select)
     if not any(chosen):
         raise ConfigError("nothing is pruned: no parameter is selected")
+    if scores is not None:
+        check_alike("scores", scores, params)
     rated = jax.tree.leaves(magnitude(params) if scores is None else scores)
-    if len(rated) != len(named):
-        raise ConfigError(f"scores must be like params, {len(named)} leaves, got {len(rated)}")
-    work = [
-        (path, score) for (path, _), score, use in zip(named, rated, chosen, strict=True) if use
-    ]
-    for (path, leaf), score in zip(named, rated, strict=True):
-        if score.shape != leaf.shape:
-            raise ConfigError(f"scores of {path} must be {leaf.shape}, got {score.shape}")
+    work = []
+    for (path, leaf), score, use in zip(named, rated, chosen, strict=True):
+        if use:
+            _check(path, leaf, score)
+            work.append((path, score))
     if isinstance(structure, tuple) and not isinstance(structure, Block):
         if sparsity is not None or scope != "global":
             raise ConfigError(f"{structure} says the sparsity: give neither sparsity nor scope")
@@ -142,6 +142,33 @@ def selected(params: Any, select: trees.Select | str | Sequence[str]) -> list[bo
     """Returns which leaves are pruned, in `jax.tree.leaves`' order; `select` as of `masks`."""
     pick = trees.mask if callable(select) else trees.select
     return jax.tree.leaves(pick(params, select))
+
+
+def check_alike(name: str, tree: Any, params: Any) -> None:
+    """Raises ConfigError unless a tree has the structure of the parameters."""
+    if jax.tree.structure(tree) != jax.tree.structure(params):
+        raise ConfigError(
+            f"{name} must be a tree of the structure of params, {_shown(params)}, got "
+            f"{_shown(tree)}; make it of the same tree"
+        )
+
+
+def _shown(tree: Any) -> str:
+    """Returns what tells a tree from others: its type, and where its leaves are."""
+    paths = [path for path, _ in trees.paths(tree)]
+    more = ", …" if len(paths) > 8 else ""
+    return f"{type(tree).__name__} of {len(paths)} leaves [{', '.join(paths[:8])}{more}]"
+
+
+def _check(path: str, leaf: Any, score: Any) -> None:
+    """Raises ConfigError unless a leaf can be pruned by its score."""
+    if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+        raise ConfigError(
+            f"{path} holds {leaf.dtype}, and only floats are pruned: prune before int8 or share "
+            "makes integers of them, or leave it out with select="
+        )
+    if jnp.shape(score) != leaf.shape:
+        raise ConfigError(f"scores of {path} must be {leaf.shape}, got {jnp.shape(score)}")
 
 
 def smallest(scores: jax.Array, count: int | jax.Array) -> jax.Array:
