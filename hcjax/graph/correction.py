@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hcjax import trees
 from hcjax.errors import ConfigError
 from hcjax.graph.model import Model, free, seen
 
@@ -51,7 +52,9 @@ def matched(model: Model, fake: Model) -> list[Placed]:
     return list(found.values())
 
 
-def correct_bias(model: Model, fake: Model, images: Any, *, batch_size: int = 128) -> Model:
+def correct_bias(
+    model: Model, fake: Model, images: Any, *, masks: Any = None, batch_size: int = 128
+) -> Model:
     """Returns a fake-quantized model whose layers have the mean outputs of the float ones.
 
     Layer by layer, in order: b ← b - E[ỹ - y] for each channel, where y is the layer's output in
@@ -61,6 +64,9 @@ def correct_bias(model: Model, fake: Model, images: Any, *, batch_size: int = 12
       model: what was quantized.
       fake: from `fake_quantize` of it.
       images: float array [N, ...], N >= 1, as they were calibrated with.
+      masks: bool arrays like `fake.params`, as from `prune.masks` or `prune.nonzero`: an element of
+        a bias stays as it is where its mask is False. Give them where biases were pruned; None:
+        all are corrected, zeros too, since `fold` makes biases of zeros that nobody pruned.
       batch_size: images at a time.
 
     Returns:
@@ -68,8 +74,8 @@ def correct_bias(model: Model, fake: Model, images: Any, *, batch_size: int = 12
       stays in float, is left as it is; `mean_errors` still lists it.
 
     Raises:
-      ConfigError: if `fake` is not from `fake_quantize` of this model, there are no images, or no
-        layer has a bias of its own: `fold` gives them.
+      ConfigError: if `fake` is not from `fake_quantize` of this model, there are no images, no
+        layer has a bias of its own (`fold` gives them), or a bias has no mask of its shape.
 
     Note:
       It runs both networks once for each layer. Training does as much and more; this needs no
@@ -94,12 +100,15 @@ def correct_bias(model: Model, fake: Model, images: Any, *, batch_size: int = 12
     found = matched(model, fake)
     if not any(layer.bias for layer in found):
         raise ConfigError("no layer has a bias that could be corrected: fold the model first")
-    measure = _measured(model, fake, images, batch_size)
     params = dict(fake.leaves(fake.params))
+    biases = {layer.bias: params[layer.bias] for layer in found if layer.bias is not None}
+    changes = _changing(masks, biases)
+    measure = _measured(model, fake, images, batch_size)
     for layer in found:
         if layer.bias is not None:
             bias = params[layer.bias]
-            params[layer.bias] = (bias - measure(params)[layer.original]).astype(bias.dtype)
+            better = (bias - measure(params)[layer.original]).astype(bias.dtype)
+            params[layer.bias] = jnp.where(changes[layer.bias], better, bias)
     return fake.replace(params=params)
 
 
@@ -128,6 +137,20 @@ def real(layer: Placed, env: dict[int, jax.Array]) -> jax.Array:
     """Returns a layer's output as real numbers, from what was seen of its graph."""
     y = env[layer.output].astype(jnp.float32) * env[layer.scale]
     return y if layer.offset is None else y + env[layer.offset]
+
+
+def _changing(masks: Any, biases: dict[str, jax.Array]) -> dict[str, Any]:
+    """Returns which elements of each bias may change."""
+    if masks is None:
+        return dict.fromkeys(biases, True)
+    found = dict(trees.paths(masks))
+    for path, bias in biases.items():
+        if path not in found or jnp.shape(found[path]) not in ((), bias.shape):
+            raise ConfigError(
+                f"masks must be like the params of the fake-quantized model: {path} {bias.shape} "
+                f"has {f'one of {jnp.shape(found[path])}' if path in found else 'none'}"
+            )
+    return found
 
 
 def _measured(

@@ -97,6 +97,23 @@ def test_layers_without_a_bias_stay_and_are_still_listed():
         hcjax.correct_bias(plain, fake, images)
 
 
+def test_biases_that_were_pruned_stay_zero_where_masks_say_so():
+    rng = np.random.default_rng(0)
+    params = {"w": jnp.float32(rng.normal(size=(6, 4))), "b": jnp.float32([0, 0.5, 0, -1])}
+    images = jnp.float32(rng.normal(size=(40, 6)))
+    model = hcjax.fold(hcjax.trace(lambda p, x: x @ p["w"] + p["b"], params, images))
+    fake = hcjax.fake_quantize(model, hcjax.calibrate(model, images), bits=2)
+    (path,) = (p for p in fake.params if p.endswith("bias"))
+    masks = hcjax.prune.nonzero(fake.params, select=path)
+    found = hcjax.correct_bias(model, fake, images, masks=masks).params[path]
+    every = hcjax.correct_bias(model, fake, images).params[path]
+    assert every.all() and not np.asarray(found)[[0, 2]].any()
+    np.testing.assert_array_equal(found[1::2], every[1::2])
+    for wrong, message in (({}, "has none"), ({path: np.ones(3, bool)}, r"has one of \(3,\)")):
+        with pytest.raises(ConfigError, match=message):
+            hcjax.correct_bias(model, fake, images, masks=wrong)
+
+
 def test_models_that_do_not_belong_together_are_refused():
     model, images, ranges = made()
     fake = hcjax.fake_quantize(model, ranges)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from hcjax.errors import ConfigError
 from hcjax.transforms import prune
+from hcjax.transforms.prune import scopes
 from hcjax.transforms.prune.masks import smallest
 
 
@@ -114,6 +115,20 @@ def test_n_of_m_keeps_so_many_of_each_group_of_input_channels():
         assert (np.where(groups, -np.inf, size).max(1) <= stay).all()
 
 
+def test_n_of_m_goes_along_the_axis_that_it_says():
+    kernel = weights(ties=True)["dense/kernel"]
+    expected = np.asarray(prune.masks({"w": kernel}, structure=(2, 4))["w"])
+    for axis in (1, -1):  # (out, in): the input channels of the other layout
+        found = prune.masks({"w": kernel.T}, structure=prune.NofM(2, 4, axis))["w"]
+        np.testing.assert_array_equal(found.T, expected)
+    conv = weights()["conv/kernel"]
+    found = prune.masks({"w": conv.transpose(3, 2, 0, 1)}, structure=prune.NofM(1, 4, axis=1))["w"]
+    expected = prune.masks({"w": conv}, structure=(1, 4))["w"]
+    np.testing.assert_array_equal(found.transpose(2, 3, 1, 0), expected)
+    with pytest.raises(ConfigError, match="axis 2"):
+        prune.masks({"w": kernel}, structure=prune.NofM(2, 4, axis=2))
+
+
 def test_blocks_go_whole():
     params = weights()
     filters = prune.Block((0, 0, 0, 1))
@@ -156,7 +171,7 @@ def test_erk_keeps_more_of_small_layers():
         ({"structure": (2, 5)}, "conv/kernel"),
         ({"sparsity": 0.5, "structure": prune.Block((5, 5))}, "conv/kernel"),
         ({"sparsity": 0.5, "structure": prune.Block((1, 1, 1, 1, 1))}, "rank 4"),
-        ({"sparsity": 0.5, "scores": {"conv/kernel": jnp.ones(3)}}, "3 leaves"),
+        ({"sparsity": 0.5, "scores": {"conv/kernel": jnp.ones(3)}}, "got dict of 1 leaves"),
     ],
 )
 def test_illegal_arguments_are_named(arguments, message):
@@ -206,6 +221,35 @@ def test_gradual_pruning_ends_at_exactly_what_masks_would_take(how):
     assert counts[0] == counts[1] == 0 and counts == sorted(counts)
     assert counts[-1] == sum(zeros(prune.masks(params, **how)).values())
     jax.tree.map(np.testing.assert_array_equal, masks, kept)  # none after the end
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.floats(0, 0.999), st.floats(0, 0.999), st.integers(0, 2**31 - 1), st.floats(0, 1))
+def test_a_ramp_of_counts_ends_exactly_at_any_size(initial, final, size, left):
+    count = lambda left: int(scopes.count(scopes.Ramp(initial, final, jnp.float32(left)), size))
+    first, last = scopes.count(initial, size), scopes.count(final, size)
+    assert count(0.0) == last
+    assert count(1.0) == pytest.approx(first, rel=1e-7, abs=abs(last - first) * 1e-7)
+    assert min(first, last) - 256 <= count(left) <= max(first, last) + 256  # float32's steps there
+
+
+@pytest.mark.parametrize("name", ["gradual", "movement", "fisher"])
+@pytest.mark.parametrize("scope", ["global", "uniform", "mapping"])
+def test_schedules_end_at_the_count_that_masks_takes(name, scope):
+    sparsity = 0.999  # of 16501: float32 rounds the product to another integer
+    params = {"w": jnp.arange(1.0, 16502)[None]}
+    how = {"scope": scope, "sparsity": sparsity}
+    how = {"scope": {"w": sparsity}, "sparsity": None} if scope == "mapping" else how
+    tx = (optax.sgd(0.1),) if name != "gradual" else ()
+    tx = getattr(prune, name)(*tx, begin=3, end=10, every=100, **how)
+    update = jax.jit(lambda state: tx.update(params, state, params)[1])
+    state = update(tx.init(params)._replace(count=jnp.int32(10)))
+    assert zeros(state.masks) == zeros(prune.masks(params, **how))
+
+
+def test_a_cubic_of_no_steps_is_a_step():
+    found = [float(prune.cubic(s, begin=3, end=3, initial=0.25, final=0.5)) for s in (0, 2, 3, 4)]
+    assert found == [0.25, 0.25, 0.5, 0.5]
 
 
 def test_gradual_pruning_resumes_bit_for_bit():

@@ -1,5 +1,6 @@
 """What was pruned stays exactly zero: through training, averages, resume, distillation, folding,
-quantization and the packed file, in every order, 1x1 convolutions and biases included."""
+equalization, quantization and what makes it better, and the packed file, in every order, 1x1
+convolutions and biases included."""
 
 import functools
 import itertools
@@ -53,7 +54,7 @@ def dense_model():
     return hcjax.trace(apply, params, images()[:1])
 
 
-def train(model, masks, teacher):
+def train(model, masks, teacher, plain):
     """Returns the model with averages of 6 steps of distillation, stopped and resumed once."""
 
     def loss_fn(params, state, batch, key):
@@ -77,17 +78,29 @@ def masks_of(params, zero):
     return {path: ~zero[path] if path in zero else jnp.array(True) for path in params}
 
 
-def quantize(model, masks, teacher):
+def quantize(model, masks, teacher, plain):
     return hcjax.fake_quantize(model, hcjax.calibrate(model, images(), method="minmax"), bits=4)
 
 
+def adaround(model, masks, teacher, plain):
+    return hcjax.adaround(plain, model, images(), key=jax.random.key(0), steps=5)
+
+
+def correct_bias(model, masks, teacher, plain):
+    return hcjax.correct_bias(plain, model, images(), masks=masks)
+
+
+# (model, masks of its parameters, teacher's logits, what was quantized or None) -> model
 STAGES = {
-    "fold": lambda model, masks, teacher: hcjax.fold(model),
+    "fold": lambda model, masks, teacher, plain: hcjax.fold(model),
+    "equalize": lambda model, masks, teacher, plain: hcjax.equalize(model),
     "train": train,
     "quantize": quantize,
+    "adaround": adaround,
+    "correct_bias": correct_bias,
 }
 ORDERS = [  # folding comes before quantization: it makes new kernels of old ones
-    order for order in itertools.permutations(("prune", *STAGES))
+    order for order in itertools.permutations(("prune", "fold", "train", "quantize"))
     if order.index("fold") < order.index("quantize")
 ]  # fmt: skip
 
@@ -96,7 +109,21 @@ ORDERS = [  # folding comes before quantization: it makes new kernels of old one
 @settings(max_examples=6, deadline=None, derandomize=True)
 @given(st.sampled_from(ORDERS), st.sampled_from([0.3, 0.6, 0.9]))
 def test_zeros_stay_zero_in_every_order(order, sparsity):
-    model, zero = dense_model(), {}
+    check(order, sparsity)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "order",
+    ["prune fold equalize quantize adaround correct_bias",
+     "fold equalize quantize prune correct_bias adaround"],
+)  # fmt: skip
+def test_zeros_stay_zero_in_what_makes_quantization_better(order):
+    check(order.split(), 0.6)
+
+
+def check(order, sparsity):
+    model, zero, plain = dense_model(), {}, None
     teacher = model.apply(model.params, images())
     for stage in order:
         if stage == "prune":
@@ -105,7 +132,8 @@ def test_zeros_stay_zero_in_every_order(order, sparsity):
             zero = {path: ~np.asarray(masks[path]) for path in PRUNED}
             assert sum(int(z.sum()) for z in zero.values()) == int(sparsity * 157 + 0.5)
         else:
-            model = STAGES[stage](model, masks_of(model.params, zero), teacher)
+            plain = model if stage == "quantize" else plain
+            model = STAGES[stage](model, masks_of(model.params, zero), teacher, plain)
         for path, gone in zero.items():
             assert not np.asarray(model.params[path])[gone].any(), (stage, path)
     int8 = hcjax.int8(model)

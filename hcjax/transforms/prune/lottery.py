@@ -10,7 +10,8 @@ import jax.numpy as jnp
 
 from hcjax import trees
 from hcjax.errors import ConfigError
-from hcjax.transforms.prune.masks import Block, apply, masks, selected
+from hcjax.transforms.prune.masks import apply, masks, selected
+from hcjax.transforms.prune.structures import Block
 
 
 class Lottery(NamedTuple):

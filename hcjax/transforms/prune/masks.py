@@ -8,7 +8,7 @@ the lower index goes first.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,24 +18,16 @@ from hcjax import trees
 from hcjax.errors import ConfigError
 from hcjax.transforms.prune import scopes
 from hcjax.transforms.prune.scores import magnitude
-
-
-class Block(NamedTuple):
-    """A structure: weights go in blocks of `size`, of a leaf's last axes; 0 for a whole axis.
-
-    `Block((0, 0, 0, 1))` is one filter of an HWIO kernel, `Block((4, 4))` a tile of its channels.
-    """
-
-    size: tuple[int, ...]
+from hcjax.transforms.prune.structures import Block, NofM, n_of_m, spread, unit_scores
 
 
 def masks(
     params: Any,
     *,
-    sparsity: float | jax.Array | None = None,
+    sparsity: float | jax.Array | scopes.Ramp | None = None,
     scores: Any = None,
-    scope: str | Mapping[str, float] = "global",
-    structure: tuple[int, int] | Block | None = None,
+    scope: str | Mapping[str, float | scopes.Ramp] = "global",
+    structure: tuple[int, int] | NofM | Block | None = None,
     select: trees.Select | str | Sequence[str] = trees.kernels,
 ) -> Any:
     """Returns which weights stay when a fraction of them, those of the lowest score, goes.
@@ -44,16 +36,19 @@ def masks(
     leaf, as `scope` says.
 
     Args:
-      params: pytree of arrays.
+      params: pytree of arrays; those that are selected hold floats.
       sparsity: fraction of weights that go, in [0, 1); may be traced where `scope` is "global",
-        "lamp" or "uniform". None where `structure` or `scope` says it.
-      scores: pytree of float arrays like `params`, finite; None for the weights' magnitudes.
+        "lamp" or "uniform", but a count of a traced one is rounded to float32: schedules give a
+        `scopes.Ramp`. None where `structure` or `scope` says it.
+      scores: pytree of float arrays of the structure of `params`, finite; None for the weights'
+        magnitudes.
       scope: "global": one threshold for all leaves. "lamp": the same, of scores relative to what
         is left of their leaf (`scopes.lamp`). "uniform": the same sparsity in each. "erk":
         by Erdős–Rényi-kernel densities (`scopes.erk`). A mapping from patterns of whole paths to
         sparsities: each leaf by the first that matches it; leaves that none matches stay.
       structure: None: single weights. (n, m): n of every m consecutive input channels stay, e.g.
-        (2, 4); sparsity must then be None. `Block(size)`: whole blocks, by their mean score.
+        (2, 4); sparsity must then be None. `NofM(n, m, axis)`: where those are not the last axis
+        but one. `Block(size)`: whole blocks, by their mean score.
       select: which leaves are pruned: a predicate of path and leaf, or patterns of whole paths. By
         default those of rank 2 or more: kernels, and not biases or normalisation scales.
 
@@ -83,19 +78,18 @@ def masks(
     chosen = selected(params, select)
     if not any(chosen):
         raise ConfigError("nothing is pruned: no parameter is selected")
+    if scores is not None:
+        check_alike("scores", scores, params)
     rated = jax.tree.leaves(magnitude(params) if scores is None else scores)
-    if len(rated) != len(named):
-        raise ConfigError(f"scores must be like params, {len(named)} leaves, got {len(rated)}")
-    work = [
-        (path, score) for (path, _), score, use in zip(named, rated, chosen, strict=True) if use
-    ]
-    for (path, leaf), score in zip(named, rated, strict=True):
-        if score.shape != leaf.shape:
-            raise ConfigError(f"scores of {path} must be {leaf.shape}, got {score.shape}")
+    work = []
+    for (path, leaf), score, use in zip(named, rated, chosen, strict=True):
+        if use:
+            _check(path, leaf, score)
+            work.append((path, score))
     if isinstance(structure, tuple) and not isinstance(structure, Block):
         if sparsity is not None or scope != "global":
             raise ConfigError(f"{structure} says the sparsity: give neither sparsity nor scope")
-        found = [_n_of_m(path, score, *structure) for path, score in work]
+        found = [n_of_m(path, score, NofM(*structure)) for path, score in work]
     else:
         block = structure or Block(())
         units = [unit_scores(path, score, block) for path, score in work]
@@ -150,6 +144,33 @@ def selected(params: Any, select: trees.Select | str | Sequence[str]) -> list[bo
     return jax.tree.leaves(pick(params, select))
 
 
+def check_alike(name: str, tree: Any, params: Any) -> None:
+    """Raises ConfigError unless a tree has the structure of the parameters."""
+    if jax.tree.structure(tree) != jax.tree.structure(params):
+        raise ConfigError(
+            f"{name} must be a tree of the structure of params, {_shown(params)}, got "
+            f"{_shown(tree)}; make it of the same tree"
+        )
+
+
+def _shown(tree: Any) -> str:
+    """Returns what tells a tree from others: its type, and where its leaves are."""
+    paths = [path for path, _ in trees.paths(tree)]
+    more = ", …" if len(paths) > 8 else ""
+    return f"{type(tree).__name__} of {len(paths)} leaves [{', '.join(paths[:8])}{more}]"
+
+
+def _check(path: str, leaf: Any, score: Any) -> None:
+    """Raises ConfigError unless a leaf can be pruned by its score."""
+    if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+        raise ConfigError(
+            f"{path} holds {leaf.dtype}, and only floats are pruned: prune before int8 or share "
+            "makes integers of them, or leave it out with select="
+        )
+    if jnp.shape(score) != leaf.shape:
+        raise ConfigError(f"scores of {path} must be {leaf.shape}, got {jnp.shape(score)}")
+
+
 def smallest(scores: jax.Array, count: int | jax.Array) -> jax.Array:
     """Returns which `count` scores are the lowest; of equal ones those of the lowest index.
 
@@ -186,48 +207,3 @@ def _gone(paths, shapes, units, sparsity, scope) -> list[jax.Array]:
         smallest(u.reshape(-1), scopes.count(each[path], u.size)).reshape(u.shape)
         for path, u in zip(paths, units, strict=True)
     ]
-
-
-def _n_of_m(path: str, scores: jax.Array, n: int, m: int) -> jax.Array:
-    """Returns a mask that keeps n of every m consecutive input channels."""
-    if not 0 < n <= m:
-        raise ConfigError(f"N:M needs 0 < n <= m, got {n}:{m}")
-    if scores.ndim < 2 or scores.shape[-2] % m:
-        raise ConfigError(
-            f"{path} {scores.shape} has no multiple of {m} input channels (its last axis but one), "
-            f"as {n}:{m} needs; leave it out with select="
-        )
-    groups = scores.reshape(*scores.shape[:-2], -1, m, scores.shape[-1])
-    groups = jnp.moveaxis(groups, -2, -1)
-    mine, other = groups[..., :, None], groups[..., None, :]
-    later = np.arange(m)[None, :] > np.arange(m)[:, None]
-    better = ((other > mine) | ((other == mine) & later)).sum(-1)
-    return jnp.moveaxis(better < n, -1, -2).reshape(scores.shape)
-
-
-def _block(path: str, shape: Sequence[int], block: Block) -> tuple[int, ...]:
-    """Returns a block's size along every axis of a leaf."""
-    if len(block.size) > len(shape):
-        raise ConfigError(f"{path} has rank {len(shape)}, less than a block of {block.size}")
-    last = [b or d for b, d in zip(block.size, shape[len(shape) - len(block.size) :], strict=True)]
-    size = (*[1] * (len(shape) - len(last)), *last)
-    if any(b < 1 or d % b for d, b in zip(shape, size, strict=True)):
-        raise ConfigError(
-            f"{path} {tuple(shape)} is not divided by blocks of {block.size}; leave it out with "
-            "select="
-        )
-    return size
-
-
-def unit_scores(path: str, scores: jax.Array, block: Block) -> jax.Array:
-    """Returns the mean score of each block."""
-    size = _block(path, scores.shape, block)
-    split = [n for d, b in zip(scores.shape, size, strict=True) for n in (d // b, b)]
-    return scores.reshape(split).mean(tuple(range(1, 2 * len(size), 2)))
-
-
-def spread(stays: jax.Array, shape: Sequence[int], block: Block) -> jax.Array:
-    """Returns a mask of blocks as one of weights."""
-    for axis, b in enumerate(_block("", shape, block)):
-        stays = jnp.repeat(stays, b, axis) if b > 1 else stays
-    return stays

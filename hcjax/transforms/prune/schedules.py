@@ -14,7 +14,8 @@ from hcjax import trees
 from hcjax.errors import ConfigError
 from hcjax.transforms.prune import scopes
 from hcjax.transforms.prune.masked import held
-from hcjax.transforms.prune.masks import Block, masks, selected
+from hcjax.transforms.prune.masks import masks, selected
+from hcjax.transforms.prune.structures import Block, NofM
 
 
 class GradualState(NamedTuple):
@@ -32,12 +33,12 @@ def cubic(
 ) -> jax.Array:
     """Returns the sparsity at a step: s = final + (initial - final) · (1 - t)³.
 
-    t = (step - begin) / (end - begin), kept in [0, 1].
+    t = (step - begin) / (end - begin), kept in [0, 1]; 1 from `end` on.
 
     Args:
       step: int32[], >= 0.
-      begin, end: steps, begin < end.
-      initial, final: sparsities in [0, 1].
+      begin, end: steps, begin <= end.
+      initial, final: sparsities.
 
     Returns:
       float32[].
@@ -49,8 +50,7 @@ def cubic(
       >>> [round(float(cubic(s, begin=0, end=10, initial=0.0, final=0.8)), 3) for s in (0, 5, 10)]
       [0.0, 0.7, 0.8]
     """
-    t = jnp.clip((jnp.asarray(step, jnp.float32) - begin) / (end - begin), 0.0, 1.0)
-    return final + (initial - final) * (1 - t) ** 3
+    return final + (initial - final) * _left(step, begin, end)
 
 
 def gradual(
@@ -61,15 +61,15 @@ def gradual(
     every: int = 100,
     initial: float = 0.0,
     scope: str | Mapping[str, float] = "global",
-    structure: tuple[int, int] | Block | None = None,
+    structure: tuple[int, int] | NofM | Block | None = None,
     select: trees.Select | str | Sequence[str] = trees.kernels,
 ) -> optax.GradientTransformation:
     """Returns a transformation that prunes by magnitude, more and more, as training goes on.
 
     Put it last in `optax.chain`: it sees the updates as they will be applied. At steps begin,
-    begin + every, … and at `end` the masks are taken anew of |w + update|, at the sparsity that
-    `cubic` says; a weight that went may come back until `end`. Where a mask is False the weight
-    after the update is exactly zero.
+    begin + every, … and at `end` the masks are taken anew of |w + update|, as many as `cubic` says
+    and, at `end`, exactly as many as `masks` takes; a weight that went may come back until then.
+    Where a mask is False the weight after the update is exactly zero.
 
     Args:
       sparsity: at the end, in [0, 1); None where `scope` or `structure` says it.
@@ -119,7 +119,7 @@ def gradually(
     every: int,
     initial: float,
     scope: str | Mapping[str, float],
-    structure: tuple[int, int] | Block | None,
+    structure: tuple[int, int] | NofM | Block | None,
     select: trees.Select | str | Sequence[str],
 ) -> tuple[Callable, Callable]:
     """Returns how masks begin and how they change, as two functions; arguments as of `gradual`.
@@ -143,15 +143,14 @@ def gradually(
         options = {"scores": scores, "structure": structure, "select": select}
         if by_group:
             return masks(params, sparsity=sparsity, scope=scope, **options)
+        left = _left(step, begin, end)
         if scope == "uniform" or scope in scopes.TOGETHER:
-            scopes.count(sparsity, 1)  # a legal number, checked before it is traced
-            now = cubic(step, begin=begin, end=end, initial=initial, final=sparsity)
+            now = scopes.Ramp(initial, sparsity, left)
             return masks(params, sparsity=now, scope=scope, **options)
         chosen = zip(trees.paths(params), selected(params, select), strict=True)
         shapes = {path: leaf.shape for (path, leaf), use in chosen if use}
         final = scopes.layerwise(shapes, sparsity=sparsity, scope=scope)
-        now = cubic(step, begin=begin, end=end, initial=initial, final=1.0)
-        each = {re.escape(path): now * target for path, target in final.items()}
+        each = {re.escape(p): scopes.Ramp(initial * s, s, left) for p, s in final.items()}
         return masks(params, scope=each, **options)
 
     def arrays(params, scores, step):
@@ -166,3 +165,9 @@ def gradually(
         return jax.lax.cond(due, lambda: arrays(params, scores, step), lambda: old)
 
     return start, renew
+
+
+def _left(step: int | jax.Array, begin: int, end: int) -> jax.Array:
+    """Returns (1 - t)³ as of `cubic`, exactly 0 from `end` on."""
+    t = jnp.clip((jnp.asarray(step) - begin) / max(end - begin, 1), 0.0, 1.0)
+    return (1 - jnp.where(step >= end, 1.0, t)) ** 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,15 +16,27 @@ from hcjax.errors import ConfigError
 TOGETHER = ("global", "lamp")
 
 
-def count(sparsity: float | jax.Array, size: int) -> int | jax.Array:
+class Ramp(NamedTuple):
+    """A sparsity on its way: what goes is interpolated as a count, so that the last is exact.
+
+    initial, final: sparsities. left: float32[], the part of the way that is left, in [0, 1].
+    """
+
+    initial: float
+    final: float
+    left: jax.Array
+
+
+def count(sparsity: float | jax.Array | Ramp, size: int) -> int | jax.Array:
     """Returns floor(sparsity · size + 1/2), how many of `size` weights go.
 
     Args:
-      sparsity: in [0, 1]; if it is traced, the product is rounded to float32.
+      sparsity: in [0, 1]; if it is traced, the product is rounded to float32. Of a `Ramp` the
+        count is that of `final` where nothing is left, whatever the size.
       size: number of weights, >= 0.
 
     Returns:
-      int, or int32 where sparsity is traced.
+      int, or int32 where sparsity, or what is left, is traced.
 
     Raises:
       ConfigError: if sparsity is a number out of range.
@@ -32,6 +45,9 @@ def count(sparsity: float | jax.Array, size: int) -> int | jax.Array:
       >>> count(0.9, 25), count(0.0, 3)
       (23, 0)
     """
+    if isinstance(sparsity, Ramp):
+        first, last = count(sparsity.initial, size), count(sparsity.final, size)
+        return last - jnp.floor((last - first) * sparsity.left + 0.5).astype(jnp.int32)
     if isinstance(sparsity, jax.Array):
         return jnp.clip(jnp.floor(sparsity * size + 0.5), 0, size).astype(jnp.int32)
     if sparsity is None or not 0 <= sparsity <= 1:
@@ -42,9 +58,9 @@ def count(sparsity: float | jax.Array, size: int) -> int | jax.Array:
 def layerwise(
     shapes: Mapping[str, Sequence[int]],
     *,
-    sparsity: float | jax.Array | None,
-    scope: str | Mapping[str, float],
-) -> dict[str, float | jax.Array]:
+    sparsity: float | jax.Array | Ramp | None,
+    scope: str | Mapping[str, float | Ramp],
+) -> dict[str, float | jax.Array | Ramp]:
     """Returns each layer's sparsity.
 
     Args:

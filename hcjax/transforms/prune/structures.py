@@ -1,0 +1,82 @@
+"""Structures: which weights of a leaf go together, and how many of a group stay.
+
+In: a leaf's scores. Out: the scores of its blocks, or a mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hcjax.errors import ConfigError
+
+
+class Block(NamedTuple):
+    """A structure: weights go in blocks of `size`, of a leaf's last axes; 0 for a whole axis.
+
+    `Block((0, 0, 0, 1))` is one filter of an HWIO kernel, `Block((4, 4))` a tile of its channels.
+    """
+
+    size: tuple[int, ...]
+
+
+class NofM(NamedTuple):
+    """A structure: n of every m consecutive weights along an axis stay, those of highest score.
+
+    `(n, m)` means the default axis: the input channels of HWIO and (in, out) kernels. Where kernels
+    are OIHW and (out, in), as in Equinox, those are `axis=1`.
+    """
+
+    n: int
+    m: int
+    axis: int = -2
+
+
+def n_of_m(path: str, scores: jax.Array, structure: NofM) -> jax.Array:
+    """Returns a mask that keeps n of every m consecutive weights along an axis."""
+    n, m, axis = structure
+    if not 0 < n <= m:
+        raise ConfigError(f"N:M needs 0 < n <= m, got {n}:{m}")
+    if not -scores.ndim <= axis < scores.ndim or scores.shape[axis] % m:
+        raise ConfigError(
+            f"{path} {scores.shape} has no multiple of {m} weights along axis {axis}, as {n}:{m} "
+            "needs; give NofM(n, m, axis), or leave it out with select="
+        )
+    along = jnp.moveaxis(scores, axis, -1)
+    groups = along.reshape(*along.shape[:-1], along.shape[-1] // m, m)
+    mine, other = groups[..., :, None], groups[..., None, :]
+    later = np.arange(m)[None, :] > np.arange(m)[:, None]
+    better = ((other > mine) | ((other == mine) & later)).sum(-1)
+    return jnp.moveaxis((better < n).reshape(along.shape), -1, axis)
+
+
+def unit_scores(path: str, scores: jax.Array, block: Block) -> jax.Array:
+    """Returns the mean score of each block."""
+    size = _block(path, scores.shape, block)
+    split = [n for d, b in zip(scores.shape, size, strict=True) for n in (d // b, b)]
+    return scores.reshape(split).mean(tuple(range(1, 2 * len(size), 2)))
+
+
+def spread(stays: jax.Array, shape: Sequence[int], block: Block) -> jax.Array:
+    """Returns a mask of blocks as one of weights."""
+    for axis, b in enumerate(_block("", shape, block)):
+        stays = jnp.repeat(stays, b, axis) if b > 1 else stays
+    return stays
+
+
+def _block(path: str, shape: Sequence[int], block: Block) -> tuple[int, ...]:
+    """Returns a block's size along every axis of a leaf."""
+    if len(block.size) > len(shape):
+        raise ConfigError(f"{path} has rank {len(shape)}, less than a block of {block.size}")
+    last = [b or d for b, d in zip(block.size, shape[len(shape) - len(block.size) :], strict=True)]
+    size = (*[1] * (len(shape) - len(last)), *last)
+    if any(b < 1 or d % b for d, b in zip(shape, size, strict=True)):
+        raise ConfigError(
+            f"{path} {tuple(shape)} is not divided by blocks of {block.size}; leave it out with "
+            "select="
+        )
+    return size
