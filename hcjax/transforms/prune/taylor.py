@@ -9,8 +9,8 @@ import optax
 
 from hcjax import trees
 from hcjax.errors import ConfigError
-from hcjax.transforms.prune.masks import Block
 from hcjax.transforms.prune.scored import scored
+from hcjax.transforms.prune.structures import Block, NofM
 
 
 def taylor(
@@ -23,7 +23,7 @@ def taylor(
     initial: float = 0.0,
     decay: float = 0.99,
     scope: str | Mapping[str, float] = "global",
-    structure: tuple[int, int] | Block | None = None,
+    structure: tuple[int, int] | NofM | Block | None = None,
     select: trees.Select | str | Sequence[str] = trees.kernels,
 ) -> optax.GradientTransformationExtraArgs:
     """Returns an optimiser that prunes the weights of least |g · w|, more and more.
