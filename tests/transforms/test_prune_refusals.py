@@ -121,3 +121,13 @@ def test_a_schedule_to_no_weights_at_all_is_refused():
             tx.init(network())
     with pytest.raises(ConfigError, match="structure must be"):
         prune.gradual(0.5, begin=0, end=1, structure=[2, 4])
+    with pytest.raises(ConfigError, match="leave some weights"):
+        prune.lottery(lambda params, masks, step: params, network(), rounds=99, rate=0.9)
+
+
+@pytest.mark.parametrize("rounds", [0, 1])
+def test_a_training_that_gives_back_no_parameters_is_found_out(rounds):
+    with pytest.raises(
+        ConfigError, match=r"what train gives back must be .*\[a, b\], got NoneType"
+    ):
+        prune.lottery(lambda params, masks, step: None, network(), rounds=rounds)
