@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -68,13 +68,18 @@ def select(tree: Any, pattern: str | Sequence[str]) -> Any:
       Pytree of Python bools with the structure of `tree`.
 
     Raises:
-      ConfigError: if a pattern is not a regular expression or matches no leaf.
+      ConfigError: if a pattern is not text, not a regular expression or matches no leaf.
 
     Example:
       >>> select({"conv1": {"kernel": 1.0}, "dense1": {"kernel": 2.0}}, "conv.*")
       {'conv1': {'kernel': True}, 'dense1': {'kernel': False}}
     """
-    patterns = [pattern] if isinstance(pattern, str) else list(pattern)
+    several = isinstance(pattern, Iterable) and not isinstance(pattern, str)
+    patterns = list(pattern) if several else [pattern]
+    if not all(isinstance(each, str) for each in patterns):
+        raise ConfigError(
+            f"a regular expression of whole paths is needed, or a list of them, got {pattern!r}"
+        )
     names = [path for path, _ in paths(tree)]
     for each in patterns:
         try:

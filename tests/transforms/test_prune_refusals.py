@@ -4,6 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import hcjax
@@ -43,3 +44,90 @@ def test_integers_of_a_quantized_or_shared_network_are_refused():
     for params in (int8.params, hcjax.share({"w": jnp.ones((4, 4))}, clusters=1)):
         with pytest.raises(ConfigError, match="holds int8, and only floats are pruned"):
             prune.masks(params, sparsity=0.5)
+
+
+def network(**more):
+    return {"a": jnp.arange(1.0, 17.0).reshape(4, 4), "b": jnp.ones(3), **more}
+
+
+NAN = {"a": jnp.full((4, 4), 1.0).at[0, 0].set(jnp.nan), "b": jnp.ones(3)}
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"structure": [2, 4]}, r"structure must be .*got \[2, 4\]"),
+        ({"structure": "2:4"}, "structure must be .*got '2:4'"),
+        ({"sparsity": 0.5, "structure": 4}, "structure must be .*got 4"),
+        ({"structure": (2, 4, 1)}, "structure must be .*2, 4, 1"),
+        ({"structure": (2.0, 4.0)}, "structure must be .*whole numbers"),
+        ({"sparsity": 0.5, "structure": prune.Block(2)}, "structure must be .*size=2"),
+        ({"sparsity": 0.5, "structure": prune.Block((2.0, 2))}, "structure must be .*2.0"),
+        ({"sparsity": 0.5, "select": None}, "regular expression .*needed.*got None"),
+        ({"sparsity": 0.5, "select": ["a", 3]}, "regular expression .*needed.*3"),
+        ({"sparsity": "0.9"}, r"in \[0, 1\).*'0.9'"),
+        ({"sparsity": "0.9", "scope": "erk"}, r"in \[0, 1\).*'0.9'"),
+        ({"sparsity": 1.0}, r"in \[0, 1\).*1.0"),
+        ({"scope": {"a": 1.0}}, r"in \[0, 1\).*1.0"),
+        ({"scope": {"a(": 0.5}}, r"scope: 'a\(' is not a regular expression"),
+        ({"scope": {3: 0.5}}, "scope: 3 is not a regular expression"),
+        ({"sparsity": 0.5, "scores": {"a": 1.0, "b": 1.0}}, r"scores of a must be \(4, 4\)"),
+        ({"sparsity": 0.5, "scores": NAN}, "scores of a must be numbers, and some are NaN"),
+        ({"structure": (2, 4), "scores": NAN}, "scores of a must be numbers, and some are NaN"),
+    ],
+)
+def test_arguments_of_the_wrong_kind_are_named(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        prune.masks(network(), **arguments)
+
+
+def test_a_leaf_that_is_no_array_is_named():
+    with pytest.raises(ConfigError, match="c is a float: make it an array"):
+        prune.masks(network(c=1.0), sparsity=0.5)
+
+
+def test_leaves_that_are_not_selected_may_hold_anything():
+    params = network(key=jax.random.key(0), steps=jnp.arange(3))
+    masks = prune.masks(params, sparsity=0.5)
+    found = prune.apply(masks, params)
+    assert int((found["a"] == 0).sum()) == 8 and found["key"] == params["key"]
+    with pytest.raises(ConfigError, match="key holds key<fry>, and only floats are pruned"):
+        prune.masks(params, sparsity=0.5, select="a|key")
+
+
+def test_an_empty_leaf_loses_nothing_whatever_the_scope():
+    params = network(z=jnp.ones((0, 4)))
+    for scope in ("global", "lamp", "uniform", "erk"):
+        masks = prune.masks(params, sparsity=0.5, scope=scope)
+        assert int(masks["a"].sum()) == 8 and masks["z"].shape == (0, 4)
+
+
+def test_nan_is_refused_where_it_is_known_and_not_before_a_schedule_prunes():
+    with pytest.raises(ConfigError, match="some are NaN"):
+        prune.masks(NAN, sparsity=0.5)
+    with pytest.raises(ConfigError, match="some are NaN"):
+        jax.jit(lambda: prune.masks(NAN, sparsity=0.5))()
+    jax.jit(lambda p: prune.masks(p, sparsity=0.5))(NAN)
+    tx = prune.gradual(0.5, begin=2, end=4)
+    tx.update(NAN, tx.init(network()), NAN)
+
+
+def test_a_schedule_to_no_weights_at_all_is_refused():
+    for tx in (
+        prune.gradual(1.0, begin=0, end=1),
+        prune.fisher(optax.sgd(1.0), 1.0, begin=0, end=1),
+    ):
+        with pytest.raises(ConfigError, match=r"in \[0, 1\).*1.0"):
+            tx.init(network())
+    with pytest.raises(ConfigError, match="structure must be"):
+        prune.gradual(0.5, begin=0, end=1, structure=[2, 4])
+    with pytest.raises(ConfigError, match="leave some weights"):
+        prune.lottery(lambda params, masks, step: params, network(), rounds=99, rate=0.9)
+
+
+@pytest.mark.parametrize("rounds", [0, 1])
+def test_a_training_that_gives_back_no_parameters_is_found_out(rounds):
+    with pytest.raises(
+        ConfigError, match=r"what train gives back must be .*\[a, b\], got NoneType"
+    ):
+        prune.lottery(lambda params, masks, step: None, network(), rounds=rounds)

@@ -10,7 +10,7 @@ import optax
 from hcjax import trees
 from hcjax.errors import ConfigError
 from hcjax.transforms.prune.scored import scored
-from hcjax.transforms.prune.structures import Block, NofM
+from hcjax.transforms.prune.structures import Structure
 
 
 def fisher(
@@ -23,7 +23,7 @@ def fisher(
     initial: float = 0.0,
     decay: float = 0.99,
     scope: str | Mapping[str, float] = "global",
-    structure: tuple[int, int] | NofM | Block | None = None,
+    structure: Structure | None = None,
     select: trees.Select | str | Sequence[str] = trees.kernels,
 ) -> optax.GradientTransformationExtraArgs:
     """Returns an optimiser that prunes the weights of least f · w², more and more.

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from hcjax import trees
 from hcjax.errors import ConfigError
-from hcjax.transforms.prune.masks import apply, masks, selected
+from hcjax.transforms.prune.masks import apply, check_alike, masks, selected
 from hcjax.transforms.prune.structures import Block
 
 
@@ -64,8 +64,8 @@ def lottery(
       Lottery.
 
     Raises:
-      ConfigError: if an argument is not legal, or `train` gives back a weight that is not zero
-        where its mask is False.
+      ConfigError: if an argument is not legal, or `train` gives back a tree unlike `params`, or a
+        weight that is not zero where its mask is False.
 
     Reference:
       Frankle and Carbin, "The Lottery Ticket Hypothesis", 2018, arXiv:1803.03635, section 1 and
@@ -79,8 +79,11 @@ def lottery(
       >>> found.params["w"].tolist(), [row["weights"] for row in found.history]
       ([[0.0, -8.0, 0.0, 0.0]], [4, 2, 1])
     """
-    if rounds < 0 or not 0 < rate < 1:
-        raise ConfigError(f"rounds >= 0 and 0 < rate < 1 are needed, got {rounds} and {rate}")
+    if rounds < 0 or not 0 < rate < 1 or 1 - (1 - rate) ** rounds == 1:
+        raise ConfigError(
+            f"rounds >= 0 and 0 < rate < 1 that leave some weights are needed, got {rounds} and "
+            f"{rate}"
+        )
     chosen = selected(params, select)
     size = sum(w.size for w, use in zip(jax.tree.leaves(params), chosen, strict=True) if use)
     options = {"scope": scope, "structure": structure, "select": select}
@@ -104,7 +107,8 @@ def lottery(
 
 
 def _check(masks: Any, params: Any) -> None:
-    """Raises ConfigError, naming the leaf, unless weights are zero where masks are False."""
+    """Raises ConfigError unless weights are like the masks, and zero where those are False."""
+    check_alike("what train gives back", params, masks)
     for (path, mask), weight in zip(trees.paths(masks), jax.tree.leaves(params), strict=True):
         if (~mask & (weight != 0)).any():
             raise ConfigError(

@@ -18,7 +18,14 @@ from hcjax import trees
 from hcjax.errors import ConfigError
 from hcjax.transforms.prune import scopes
 from hcjax.transforms.prune.scores import magnitude
-from hcjax.transforms.prune.structures import Block, NofM, n_of_m, spread, unit_scores
+from hcjax.transforms.prune.structures import (
+    Block,
+    Structure,
+    checked,
+    n_of_m,
+    spread,
+    unit_scores,
+)
 
 
 def masks(
@@ -27,7 +34,7 @@ def masks(
     sparsity: float | jax.Array | scopes.Ramp | None = None,
     scores: Any = None,
     scope: str | Mapping[str, float | scopes.Ramp] = "global",
-    structure: tuple[int, int] | NofM | Block | None = None,
+    structure: Structure | None = None,
     select: trees.Select | str | Sequence[str] = trees.kernels,
 ) -> Any:
     """Returns which weights stay when a fraction of them, those of the lowest score, goes.
@@ -74,27 +81,28 @@ def masks(
       >>> found["dense"]["kernel"].tolist(), bool(found["dense"]["bias"])
       ([[False, True], [False, True]], True)
     """
+    structure = checked(structure)
     named = trees.paths(params)
     chosen = selected(params, select)
     if not any(chosen):
         raise ConfigError("nothing is pruned: no parameter is selected")
     if scores is not None:
         check_alike("scores", scores, params)
-    rated = jax.tree.leaves(magnitude(params) if scores is None else scores)
+    rated = [leaf for _, leaf in named] if scores is None else jax.tree.leaves(scores)
     work = []
     for (path, leaf), score, use in zip(named, rated, chosen, strict=True):
         if use:
             _check(path, leaf, score)
-            work.append((path, score))
-    if isinstance(structure, tuple) and not isinstance(structure, Block):
+            work.append((path, magnitude(leaf) if scores is None else score))
+    if isinstance(structure, Block):
+        units = [unit_scores(path, score, structure) for path, score in work]
+        gone = _gone([path for path, _ in work], [s.shape for _, s in work], units, sparsity, scope)
+        pairs = zip(gone, work, strict=True)
+        found = [spread(~g, score.shape, structure) for g, (_, score) in pairs]
+    else:
         if sparsity is not None or scope != "global":
             raise ConfigError(f"{structure} says the sparsity: give neither sparsity nor scope")
-        found = [n_of_m(path, score, NofM(*structure)) for path, score in work]
-    else:
-        block = structure or Block(())
-        units = [unit_scores(path, score, block) for path, score in work]
-        gone = _gone([path for path, _ in work], [s.shape for _, s in work], units, sparsity, scope)
-        found = [spread(~g, score.shape, block) for g, (_, score) in zip(gone, work, strict=True)]
+        found = [n_of_m(path, score, structure) for path, score in work]
     stays = iter(found)
     leaves = [next(stays) if use else np.bool_(True) for use in chosen]
     return jax.tree.unflatten(jax.tree.structure(params), leaves)
@@ -114,7 +122,7 @@ def apply(masks: Any, params: Any) -> Any:
       >>> apply({"w": jnp.array([True, False])}, {"w": jnp.array([1.0, jnp.inf])})["w"].tolist()
       [1.0, 0.0]
     """
-    return jax.tree.map(lambda m, p: jnp.where(m, p, jnp.zeros((), p.dtype)), masks, params)
+    return jax.tree.map(lambda m, p: jnp.where(m, p, jnp.zeros_like(p)), masks, params)
 
 
 def nonzero(params: Any, *, select: trees.Select | str | Sequence[str] = trees.kernels) -> Any:
@@ -140,6 +148,12 @@ def nonzero(params: Any, *, select: trees.Select | str | Sequence[str] = trees.k
 
 def selected(params: Any, select: trees.Select | str | Sequence[str]) -> list[bool]:
     """Returns which leaves are pruned, in `jax.tree.leaves`' order; `select` as of `masks`."""
+    for path, leaf in trees.paths(params):
+        if not hasattr(leaf, "shape"):
+            raise ConfigError(
+                f"params must be a tree of arrays, and {path} is a {type(leaf).__name__}: make it "
+                "an array, or leave it out"
+            )
     pick = trees.mask if callable(select) else trees.select
     return jax.tree.leaves(pick(params, select))
 
@@ -169,6 +183,13 @@ def _check(path: str, leaf: Any, score: Any) -> None:
         )
     if jnp.shape(score) != leaf.shape:
         raise ConfigError(f"scores of {path} must be {leaf.shape}, got {jnp.shape(score)}")
+    if not isinstance(score, jax.core.Tracer):
+        with jax.ensure_compile_time_eval():  # a constant may be met while something is traced
+            if jnp.isnan(score).any():
+                raise ConfigError(
+                    f"scores of {path} must be numbers, and some are NaN, which nothing is lower "
+                    "than: find out where they come from"
+                )
 
 
 def smallest(scores: jax.Array, count: int | jax.Array) -> jax.Array:

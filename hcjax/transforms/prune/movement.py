@@ -8,7 +8,7 @@ import optax
 
 from hcjax import trees
 from hcjax.transforms.prune.scored import scored
-from hcjax.transforms.prune.structures import Block, NofM
+from hcjax.transforms.prune.structures import Structure
 
 
 def movement(
@@ -20,7 +20,7 @@ def movement(
     every: int = 100,
     initial: float = 0.0,
     scope: str | Mapping[str, float] = "global",
-    structure: tuple[int, int] | NofM | Block | None = None,
+    structure: Structure | None = None,
     select: trees.Select | str | Sequence[str] = trees.kernels,
 ) -> optax.GradientTransformationExtraArgs:
     """Returns an optimiser that prunes, more and more, what training moves towards zero.

@@ -15,7 +15,7 @@ from hcjax.errors import ConfigError
 from hcjax.transforms.prune import scopes
 from hcjax.transforms.prune.masked import held
 from hcjax.transforms.prune.masks import masks, selected
-from hcjax.transforms.prune.structures import Block, NofM
+from hcjax.transforms.prune.structures import NofM, Structure, checked
 
 
 class GradualState(NamedTuple):
@@ -61,7 +61,7 @@ def gradual(
     every: int = 100,
     initial: float = 0.0,
     scope: str | Mapping[str, float] = "global",
-    structure: tuple[int, int] | NofM | Block | None = None,
+    structure: Structure | None = None,
     select: trees.Select | str | Sequence[str] = trees.kernels,
 ) -> optax.GradientTransformation:
     """Returns a transformation that prunes by magnitude, more and more, as training goes on.
@@ -119,7 +119,7 @@ def gradually(
     every: int,
     initial: float,
     scope: str | Mapping[str, float],
-    structure: tuple[int, int] | NofM | Block | None,
+    structure: Structure | None,
     select: trees.Select | str | Sequence[str],
 ) -> tuple[Callable, Callable]:
     """Returns how masks begin and how they change, as two functions; arguments as of `gradual`.
@@ -137,7 +137,7 @@ def gradually(
         raise ConfigError(f"every must be >= 1 step, got {every}")
     if not 0 <= initial < 1:
         raise ConfigError(f"initial must be in [0, 1), got {initial}")
-    by_group = isinstance(structure, tuple) and not isinstance(structure, Block)
+    by_group = isinstance(checked(structure), NofM)
 
     def taken(params, scores, step):
         options = {"scores": scores, "structure": structure, "select": select}
@@ -162,7 +162,9 @@ def gradually(
 
     def renew(old, step, params, scores):
         due = (step >= begin) & (step <= end) & (((step - begin) % every == 0) | (step == end))
-        return jax.lax.cond(due, lambda: arrays(params, scores, step), lambda: old)
+        # operands are traced in eager code too, where a closure's values would be checked now
+        now = (params, scores, step)
+        return jax.lax.cond(due, lambda old, now: arrays(*now), lambda old, now: old, old, now)
 
     return start, renew
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -31,7 +32,7 @@ def count(sparsity: float | jax.Array | Ramp, size: int) -> int | jax.Array:
     """Returns floor(sparsity · size + 1/2), how many of `size` weights go.
 
     Args:
-      sparsity: in [0, 1]; if it is traced, the product is rounded to float32. Of a `Ramp` the
+      sparsity: in [0, 1); if it is traced, the product is rounded to float32. Of a `Ramp` the
         count is that of `final` where nothing is left, whatever the size.
       size: number of weights, >= 0.
 
@@ -39,7 +40,7 @@ def count(sparsity: float | jax.Array | Ramp, size: int) -> int | jax.Array:
       int, or int32 where sparsity, or what is left, is traced.
 
     Raises:
-      ConfigError: if sparsity is a number out of range.
+      ConfigError: if sparsity is not a number, or out of range.
 
     Example:
       >>> count(0.9, 25), count(0.0, 3)
@@ -50,9 +51,9 @@ def count(sparsity: float | jax.Array | Ramp, size: int) -> int | jax.Array:
         return last - jnp.floor((last - first) * sparsity.left + 0.5).astype(jnp.int32)
     if isinstance(sparsity, jax.Array):
         return jnp.clip(jnp.floor(sparsity * size + 0.5), 0, size).astype(jnp.int32)
-    if sparsity is None or not 0 <= sparsity <= 1:
-        raise ConfigError(f"sparsity must be in [0, 1], got {sparsity}")
-    return math.floor(sparsity * size + 0.5)
+    if not isinstance(sparsity, numbers.Real) or not 0 <= sparsity < 1:
+        raise ConfigError(f"sparsity must be in [0, 1), the part that goes, got {sparsity!r}")
+    return math.floor(float(sparsity) * size + 0.5)  # a NumPy scalar would round to its own type
 
 
 def layerwise(
@@ -84,7 +85,13 @@ def layerwise(
         if sparsity is not None:
             raise ConfigError("scope says each layer's sparsity: leave sparsity out")
         for pattern in scope:
-            if not any(re.fullmatch(pattern, path) for path in shapes):
+            try:
+                matches = any(re.fullmatch(pattern, path) for path in shapes)
+            except (re.error, TypeError) as error:
+                raise ConfigError(
+                    f"scope: {pattern!r} is not a regular expression: {error}"
+                ) from error
+            if not matches:
                 raise ConfigError(
                     f"scope: {pattern!r} matches none of the pruned layers {', '.join(shapes)}"
                 )
@@ -122,10 +129,10 @@ def erk(shapes: Mapping[str, Sequence[int]], sparsity: float) -> dict[str, float
       >>> {k: round(v, 3) for k, v in erk({"a": (3, 3, 1, 8), "b": (128, 64)}, 0.9).items()}
       {'a': 0.168, 'b': 0.906}
     """
-    if isinstance(sparsity, jax.Array) or sparsity is None or not 0 <= sparsity < 1:
-        raise ConfigError(f"erk needs a sparsity that is a number in [0, 1), got {sparsity}")
+    if not isinstance(sparsity, numbers.Real) or not 0 <= sparsity < 1:
+        raise ConfigError(f"erk needs a sparsity that is a number in [0, 1), got {sparsity!r}")
     left = (1 - sparsity) * sum(math.prod(shape) for shape in shapes.values())
-    dense: set[str] = set()
+    dense = {path for path, shape in shapes.items() if not math.prod(shape)}  # nothing goes there
     while True:
         rest = {path: shape for path, shape in shapes.items() if path not in dense}
         share = sum(sum(shape) for shape in rest.values())

@@ -36,11 +36,37 @@ class NofM(NamedTuple):
     axis: int = -2
 
 
+Structure = tuple[int, int] | NofM | Block
+
+
+def checked(structure: Structure | None) -> NofM | Block:
+    """Returns what a structure stands for: None for blocks of one weight, (n, m) for an `NofM`.
+
+    Raises:
+      ConfigError: if it is none.
+    """
+    if structure is None:
+        return Block(())
+    if type(structure) is tuple and len(structure) == 2:
+        structure = NofM(*structure)
+    sizes = structure.size if isinstance(structure, Block) else structure
+    if (
+        not isinstance(structure, NofM | Block)
+        or not isinstance(sizes, tuple)
+        or not all(isinstance(n, int | np.integer) for n in sizes)
+    ):
+        raise ConfigError(
+            "structure must be None, (n, m), NofM(n, m, axis) or Block((size, ...)), of whole "
+            f"numbers, got {structure!r}"
+        )
+    if isinstance(structure, NofM) and not 0 < structure.n <= structure.m:
+        raise ConfigError(f"N:M needs 0 < n <= m, got {structure.n}:{structure.m}")
+    return structure
+
+
 def n_of_m(path: str, scores: jax.Array, structure: NofM) -> jax.Array:
     """Returns a mask that keeps n of every m consecutive weights along an axis."""
     n, m, axis = structure
-    if not 0 < n <= m:
-        raise ConfigError(f"N:M needs 0 < n <= m, got {n}:{m}")
     if not -scores.ndim <= axis < scores.ndim or scores.shape[axis] % m:
         raise ConfigError(
             f"{path} {scores.shape} has no multiple of {m} weights along axis {axis}, as {n}:{m} "
