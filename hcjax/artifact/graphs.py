@@ -18,7 +18,7 @@ from hcjax.graph.layers import products
 from hcjax.graph.model import LAYERS, Graph, Model, Op, Size, free
 from hcjax.graph.ops import OPS, STORED, defined
 
-_MOST_OPS = 100_000
+_MOST_OPS = 10_000
 _MOST_NUMBERS = 2**28  # of one op's result, for three images
 _MOST = 2**31  # of a whole number among params
 
@@ -36,7 +36,7 @@ def written(model: Model) -> Written:
     """Returns a model's graph for a file; what does not depend on the images is evaluated.
 
     Raises:
-      TypeError: if an op is none that a file can hold.
+      TypeError: if an op is none that a file can hold, or there are too many.
     """
     if any(op.kind == "step" for op in model.graph.ops):
         raise TypeError("a fake-quantized model is for training: pack int8(model)")
@@ -68,6 +68,8 @@ def written(model: Model) -> Written:
         inputs = [number(i, op.kind) for i in op.inputs]
         numbers[op.output] = len(numbers)
         found.append([op.kind, inputs, numbers[op.output], fields])
+    if len(found) > _MOST_OPS:
+        raise TypeError(f"{len(found):,} ops; a file holds {_MOST_OPS:,}")
     return Written(found, numbers[model.graph.logits], params, constants)
 
 
