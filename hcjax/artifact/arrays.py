@@ -21,7 +21,7 @@ DTYPES = (
     "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16",
     "bfloat16", "float32", "float64",
 )  # fmt: skip
-_LONGEST = 2_000_000  # numbers that are entropy-coded: seconds for a million
+_MOST_WORK = 2**25  # bits of one array that are coded, about 8 for a number, 1 for a zero: a minute
 
 
 class Encoded(NamedTuple):
@@ -48,7 +48,7 @@ def encode(array: np.ndarray, bits: int = 8) -> Encoded:
     forms = [Encoded("raw", array.astype(array.dtype.newbyteorder("<")).tobytes())]
     if bits < 8:
         forms.append(Encoded("packed", _packed(array, bits)))
-    if 0 < array.size <= _LONGEST:
+    if 0 < array.size + 7 * np.count_nonzero(array) <= _MOST_WORK:
         shortest = min(len(each.data) for each in forms)
         if array.dtype.kind == "i" and _entropy(array) < 8 * shortest:
             forms.append(_coded(array))

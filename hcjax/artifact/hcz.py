@@ -32,7 +32,10 @@ _MOST_NUMBERS = 2**31  # of one array
 def pack(model: Model, *, about: Any = None) -> bytes:
     """Returns a Model as a file's bytes, with everything that `unpack` needs.
 
-    What does not depend on the images is evaluated; whole numbers and zeros are entropy-coded.
+    What does not depend on the images is evaluated; whole numbers and zeros are entropy-coded,
+    which takes about 10 s for a million numbers and 1 s for a million zeros. Only arrays of 2**25
+    bits' work and more, that is 4 million numbers or 31 million of 1 % that are not 0, are stored
+    as they are.
 
     Args:
       model: from `trace`, `fold`, `int8`; not from `fake_quantize`, whose integers `int8` makes.

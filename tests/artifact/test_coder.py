@@ -94,6 +94,22 @@ def test_zeros_and_peaked_numbers_take_less_than_their_entropy_would_without_con
     assert arrays.decode(form, data, "int8", array.shape, 8, Budget(0)).tolist() == array.tolist()
 
 
+def test_large_arrays_are_coded_where_most_of_them_is_zero(monkeypatch):
+    array = np.zeros((2000, 1001), np.float32)  # 2 million numbers took 8 MB, a few less 100 kB
+    assert array.size > 2_000_000
+    monkeypatch.setattr(arrays, "_sparse", lambda array: arrays.Encoded("sparse", b"short"))
+    array[::10, ::10] = 1.5
+    assert arrays.encode(array).form == "sparse"
+
+
+def test_what_would_take_long_to_code_is_stored_as_it_is(monkeypatch):
+    monkeypatch.setattr(arrays, "_MOST_WORK", 10_000)
+    few = np.zeros((90, 100), np.int8)
+    many = few[:20] + np.arange(100, dtype=np.int8) % 3
+    assert [arrays.encode(x).form for x in (few, many, many[:10])] == ["coded", "raw", "coded"]
+    assert arrays.encode(np.zeros((101, 100), np.int8)).form == "raw"
+
+
 def test_a_claim_that_no_bytes_can_hold_is_refused_before_memory_is_taken():
     with pytest.raises(ArtifactError, match="too short for 1,000,000,000 numbers"):
         arrays.decode("coded", b"12345", "int8", (1_000_000_000,), 8, Budget(0))
