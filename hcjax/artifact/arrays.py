@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -72,11 +73,7 @@ def decode(
     Raises:
       ArtifactError: if the bytes are not those of such an array, or the budget does not suffice.
     """
-    if dtype not in DTYPES:
-        raise ArtifactError(
-            f"the file holds an array of {dtype!r}, which is no dtype of this format"
-        )
-    kind, size = jnp.dtype(dtype), math.prod(shape)
+    kind, size = dtype_of(dtype), math.prod(shape)
     expected = {"raw": size * kind.itemsize, "packed": -(-size * bits // 8)}.get(form)
     if expected is not None and len(data) != expected:
         raise ArtifactError(
@@ -96,6 +93,21 @@ def decode(
         case _:
             raise ArtifactError(f"unknown form {form!r} of an array")
     return flat.reshape(shape)
+
+
+def dtype_of(name: str) -> np.dtype:
+    """Returns the dtype of a name in a file.
+
+    Raises:
+      ArtifactError: if it is none of `DTYPES`, or of 64 bits that jax would make 32.
+    """
+    if name not in DTYPES:
+        raise ArtifactError(f"the file holds {name!r}, which is no dtype of this format")
+    dtype = jnp.dtype(name)
+    if dtype.itemsize == 8 and not jax.config.jax_enable_x64:
+        cure = "jax.config.update('jax_enable_x64', True)"
+        raise ArtifactError(f"the file holds {name}, which jax has only after {cure}")
+    return dtype
 
 
 def _entropy(array: np.ndarray) -> float:
@@ -211,8 +223,8 @@ def _read_magnitude(decoder: Decoder, around: int) -> int:
     length = 1
     while decoder.bit(("more", around if length < 3 else -1, length)):
         length += 1
-        if length > 33:
-            raise ArtifactError("a number of more than 32 bits: the file is damaged")
+        if length > 64:
+            raise ArtifactError("a number of more than 64 bits: the file is damaged")
     if length == 1:
         return 0
     value = 2 | decoder.bit(("high", length))

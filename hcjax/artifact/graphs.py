@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from hcjax.artifact.arrays import DTYPES
+from hcjax.artifact.arrays import dtype_of
 from hcjax.errors import ArtifactError
 from hcjax.graph import values as values_of
 from hcjax.graph.layers import products
@@ -80,7 +80,7 @@ def read(
     params: list[tuple[str, int, Any]],
     constants: list[tuple[int, Any]],
     image_shape: tuple[int, ...],
-    image_dtype: str,
+    image_dtype: np.dtype,
 ) -> Graph:
     """Returns the graph of a file, every op of it checked with the shapes that it will see.
 
@@ -111,8 +111,7 @@ def read(
             about["dimension_numbers"] = lax.ConvDimensionNumbers(*about["dimension_numbers"])
         add(output)
         found.append(defined(Op(kind, tuple(inputs), (output,), (), None, "", None, about)))
-    dtype = jnp.dtype(image_dtype)
-    images = [jax.ShapeDtypeStruct((n, *image_shape), dtype) for n in _BATCHES]
+    images = [jax.ShapeDtypeStruct((n, *image_shape), image_dtype) for n in _BATCHES]
     seen = [_results(found, n, {0: x} | given) for n, x in zip(_BATCHES, images, strict=True)]
     kept = []
     for op in found:
@@ -199,8 +198,8 @@ def _value(value: Any) -> Any:
         if list(value) == ["b"]:
             q, r = (_value(v) for v in value["b"])
             return Size(q, r)
-        if list(value) == ["t"] and value["t"] in DTYPES:
-            return jnp.dtype(value["t"])
+        if list(value) == ["t"]:
+            return dtype_of(value["t"])
         raise ArtifactError(f"{value!r} is no param of an op")
     if isinstance(value, float) or (isinstance(value, int) and not -_MOST <= value <= _MOST):
         raise ArtifactError(f"{value!r} is no param of an op")

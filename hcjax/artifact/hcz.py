@@ -95,7 +95,8 @@ def unpack(data: bytes) -> Model:
       data: of `pack`, or the content of a `.hcz` file.
 
     Raises:
-      ArtifactError: a ValueError, if the bytes are no such file, or damaged; it says where.
+      ArtifactError: a ValueError, if the bytes are no such file, or damaged; it says where. Also
+        if 64 bits were packed, and `jax_enable_x64` is off.
     """
     if data[: len(MAGIC)] != MAGIC:
         raise ArtifactError(f"not a .hcz file: it begins with {bytes(data[:4])!r}, not {MAGIC!r}")
@@ -155,7 +156,7 @@ def _written(value: Any, streams: list[arrays.Encoded], bits: int = 8) -> list:
         parts = [value.scale] if value.zero is None else [value.scale, value.zero]
         about = [value.bits, value.axis, _written(value.values, streams, value.bits)]
         return ["q", *about, *(_written(p, streams) for p in parts)]
-    array = np.asarray(value)
+    array = np.asarray(jnp.asarray(value))  # as jax computes: float64 of NumPy may be float32
     streams.append(arrays.encode(array, bits))
     return [array.dtype.name, list(array.shape), streams[-1].form, len(streams[-1].data)]
 
@@ -184,8 +185,7 @@ def _read(entry: list, streams: _Streams, bits: int = 8) -> Any:
 def _model(head: dict, streams: _Streams) -> Model:
     shape, dtype = head["images"]
     graphs.check_shape(shape, _MOST_NUMBERS)
-    if dtype not in arrays.DTYPES:
-        raise ArtifactError(f"images of {dtype!r}")
+    dtype = arrays.dtype_of(dtype)
     params = [(path, number, _read(entry, streams)) for path, number, *entry in head["params"]]
     constants = [(number, _read(entry, streams)) for number, *entry in head["constants"]]
     streams.take(head.get("padding", 0))
@@ -198,7 +198,7 @@ def _model(head: dict, streams: _Streams) -> Model:
         {path: value for path, _, value in params},
         tuple(sorted(graph.params)),
         tuple(shape),
-        jnp.dtype(dtype),
+        dtype,
         floats=tuple(head["floats"]),
         about=head["about"],
     )

@@ -132,6 +132,21 @@ def test_a_fresh_process_that_imports_only_hcjax_gets_the_same_bits(tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "logits.npy"), logits(small, images))
 
 
+def test_64_bits_are_read_where_jax_has_them_and_nowhere_else():
+    model_of = lambda w: hcjax.trace(lambda p, x: jnp.tanh(x @ p["w"]), {"w": w}, images)
+    images, w = np.linspace(0, 1, 12).reshape(1, 12), np.linspace(-1, 1, 36).reshape(12, 3)
+    with jax.enable_x64(True):
+        blob = hcjax.pack(model_of(w))
+        back = hcjax.unpack(blob)
+        assert back.image_dtype == back.params["w"].dtype == np.float64
+        same(model_of(w), back, images)
+    with pytest.raises(ArtifactError, match=r"holds float64, .*'jax_enable_x64', True"):
+        hcjax.unpack(blob)
+    narrow = hcjax.unpack(hcjax.pack(model_of(w)))  # what NumPy has and jax has not
+    assert narrow.params["w"].dtype == np.float32
+    assert (logits(narrow, images) == logits(model_of(w), images)).all()
+
+
 def test_what_no_file_can_hold_is_an_error_that_says_so():
     model, images = made("nnx")
     fake = hcjax.fake_quantize(model, hcjax.calibrate(model, images))
