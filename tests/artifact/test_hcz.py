@@ -1,5 +1,6 @@
 """pack and unpack: the same Model from its bytes alone, and honest errors for other bytes."""
 
+import json
 import subprocess
 import sys
 import zlib
@@ -177,6 +178,17 @@ def test_damage_is_an_error_or_a_valid_model_with_a_right_checksum_too(data):
     if not BLOBS:
         BLOBS.extend(map(hcjax.pack, tiny()))
     survives(data.draw(damaged(BLOBS))[1])
+
+
+def test_what_is_damaged_holds_every_form_of_an_array_and_kind_of_layer():
+    heads = [json.loads(opened(hcjax.pack(model))[0]) for model in tiny()]
+    text = json.dumps(heads)
+    for form in ("raw", "packed", "coded", "sparse"):
+        assert f'"{form}"' in text
+    kinds = {op[0] for head in heads for op in head["ops"]}
+    assert {"conv_general_dilated", "dot_general", "look_up", "spread", "requantize"} <= kinds
+    tensors = [entry for head in heads for _, _, *entry in head["params"] if entry[0] == "q"]
+    assert {len(entry) for entry in tensors} == {5, 6}  # without and with zeros
 
 
 def test_a_right_checksum_lets_a_changed_model_in():

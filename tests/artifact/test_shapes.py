@@ -7,7 +7,7 @@ import pytest
 
 import hcjax
 from hcjax.errors import ArtifactError
-from tests.artifact.damage import closed, opened
+from tests.artifact.damage import closed, opened, pruned
 
 
 def changed(ops):
@@ -42,6 +42,17 @@ def test_ops_that_fit_some_numbers_of_images_only_are_refused():
         changed(rows([1, -1], [1, 0]))  # not more than 20
 
 
+@pytest.mark.parametrize("axis", [-1, 1, 6])
+@pytest.mark.parametrize("spec", [0, 1, 2])
+def test_axes_of_a_convolution_are_a_permutation(spec, axis):
+    head, streams = opened(hcjax.pack(pruned()[0]))
+    head = json.loads(head)
+    (conv,) = (op for op in head["ops"] if op[0] == "conv_general_dilated")
+    conv[3]["dimension_numbers"][spec][0] = axis
+    with pytest.raises(ArtifactError):
+        hcjax.unpack(closed(json.dumps(head).encode(), streams))
+
+
 @pytest.mark.parametrize(
     "op",
     [
@@ -49,6 +60,7 @@ def test_ops_that_fit_some_numbers_of_images_only_are_refused():
         ["transpose", [2], 10, {"permutation": [1, 0]}],
         ["reduce_sum", [2], 10, {"axes": [1]}],
         ["concatenate", [2, 2], 10, {"dimension": 0}],
+        ["reshape", [2], 10, {"new_sizes": [{"b": [1, 0]}, 4]}],
         ["broadcast_in_dim", [2], 10, {"shape": [{"b": [1, 0]}, {"b": [1, 2]}],
                                        "broadcast_dimensions": [0, 1]}],
     ],
