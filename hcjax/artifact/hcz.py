@@ -35,7 +35,9 @@ def pack(model: Model, *, about: Any = None) -> bytes:
     What does not depend on the images is evaluated; whole numbers and zeros are entropy-coded,
     which takes about 10 s for a million numbers and 1 s for a million zeros. Only arrays of 2**25
     bits' work and more, that is 4 million numbers or 31 million of 1 % that are not 0, are stored
-    as they are.
+    as they are. Where nothing compresses, the bytes are at most 1.02 times those of all numbers in
+    `model.params` as stored (`nbytes`: integers at their bits, scales, multipliers, shifts and
+    biases at 4 bytes) and 4 kB for the graph of a network such as ResNet-20.
 
     Args:
       model: from `trace`, `fold`, `int8`; not from `fake_quantize`, whose integers `int8` makes.
@@ -89,7 +91,7 @@ def unpack(data: bytes) -> Model:
     hold is bounded before time or memory is taken for it. A file of B bytes is decoded to at most
     2**21 + 256 · B bits, and to no more numbers: a microsecond or two and up to 20 bytes each, so
     some 4 s and 40 MiB, and 0.5 ms and 5 kB for each byte. The head is at most 4 MiB of JSON, up to
-    100 MiB as objects, with at most 10,000 ops: a millisecond or two and 15 kB to check each.
+    100 MiB as objects, with at most 10,000 ops: two or three milliseconds and 30 kB to check each.
 
     Args:
       data: of `pack`, or the content of a `.hcz` file.

@@ -98,6 +98,23 @@ def test_a_file_is_hardly_longer_than_its_bits_where_nothing_compresses(bits):
     assert count == 79_400
 
 
+def test_resnet20_of_random_weights_is_hardly_longer_than_its_bits_either():
+    rng = np.random.default_rng(0)
+    init, apply = hcjax.models.create("resnet20", num_classes=10, input_shape=(28, 28, 1))
+    params, state = init(jax.random.key(0))
+    images = jnp.asarray(rng.normal(size=(2, 28, 28, 1)), jnp.float32)
+    model = hcjax.fold(hcjax.trace(hcjax.inference(apply, state), params, images))
+    uniform = {path: rng.uniform(-0.1, 0.1, leaf.shape) for path, leaf in model.params.items()}
+    model = model.replace(params=jax.tree.map(jnp.float32, uniform))
+    ranges = hcjax.calibrate(model, images)
+    for bits, least in ((8, 270_000), (4, 135_000)):
+        small = hcjax.int8(model, ranges, bits=bits)
+        # all its numbers as they are stored: integers at their bits, scales, multipliers, shifts
+        stored = sum(leaf.nbytes for leaf in small.params.values())
+        assert least < stored < 1.1 * least
+        assert len(hcjax.pack(small)) <= 1.02 * stored + 4096
+
+
 def test_pruned_zeros_take_next_to_nothing_and_stay_zero():
     rng = np.random.default_rng(0)
     params = {"w": jnp.asarray(rng.normal(size=(300, 100)), jnp.float32)}
