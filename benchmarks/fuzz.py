@@ -3,10 +3,11 @@
     python benchmarks/fuzz.py                    100,000 inputs; about 10 minutes
     python benchmarks/fuzz.py --inputs 2000
 
-A float, an int8 and a shared Model are packed, then cut, flipped, spliced and rewritten, most of
-them under a checksum that is right again. Each must raise an ArtifactError, or be a Model that can
-be applied: within --seconds each, and the process within --mebibytes more than it began with. The
-exit code is 0 if all did; else the culprit's bytes are kept in a file, and its name is printed.
+A float, an int8, a shared, a pruned and a 4-bit Model are packed, then cut, flipped, spliced and
+rewritten, most of them under a checksum that is right again. Each must raise an ArtifactError, or
+be a Model that can be applied, and some of those are: within --seconds each, and the process within
+--mebibytes more than it began with. The exit code is 0 if all did; else the culprit's bytes are
+kept in a file, and its name is printed.
 """
 
 import argparse

@@ -9,22 +9,32 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hcjax.artifact.coder import MOST_PER_BYTE, Decoder, Encoder
+from hcjax.artifact.coder import Budget, Decoder, Encoder
 from hcjax.errors import ArtifactError
 
 DTYPES = (
     "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16",
     "bfloat16", "float32", "float64",
 )  # fmt: skip
-_LONGEST = 2_000_000  # numbers that are entropy-coded: seconds for a million
+_MOST_WORK = 2**25  # bits of one array that are coded, about 8 for a number, 1 for a zero: a minute
 
 
-def encode(array: np.ndarray, bits: int = 8) -> tuple[str, bytes]:
-    """Returns (form, bytes) of an array, the shortest form.
+class Encoded(NamedTuple):
+    """An array as bytes: its form, the bytes, and the bits that a `Budget` must allow."""
+
+    form: str
+    data: bytes
+    cost: int = 0
+
+
+def encode(array: np.ndarray, bits: int = 8) -> Encoded:
+    """Returns an array as bytes, in its shortest form.
 
     Args:
       array: of a dtype in `DTYPES`.
@@ -36,20 +46,21 @@ def encode(array: np.ndarray, bits: int = 8) -> tuple[str, bytes]:
     array = np.asarray(array)
     if array.dtype.name not in DTYPES:
         raise TypeError(f"a file holds no {array.dtype.name}; it can hold {', '.join(DTYPES)}")
-    forms = {"raw": array.astype(array.dtype.newbyteorder("<")).tobytes()}
+    forms = [Encoded("raw", array.astype(array.dtype.newbyteorder("<")).tobytes())]
     if bits < 8:
-        forms["packed"] = _packed(array, bits)
-    if 0 < array.size <= _LONGEST:
-        shortest = min(map(len, forms.values()))
+        forms.append(Encoded("packed", _packed(array, bits)))
+    if 0 < array.size + 7 * np.count_nonzero(array) <= _MOST_WORK:
+        shortest = min(len(each.data) for each in forms)
         if array.dtype.kind == "i" and _entropy(array) < 8 * shortest:
-            forms["coded"] = _coded(array)
+            forms.append(_coded(array))
         elif array.dtype.kind in "fV" and 2 * np.count_nonzero(array) < array.size:
-            forms["sparse"] = _sparse(array)
-    form = min(forms, key=lambda name: len(forms[name]))
-    return form, forms[form]
+            forms.append(_sparse(array))
+    return min(forms, key=lambda each: len(each.data))
 
 
-def decode(form: str, data: bytes, dtype: str, shape: tuple[int, ...], bits: int) -> np.ndarray:
+def decode(
+    form: str, data: bytes, dtype: str, shape: tuple[int, ...], bits: int, budget: Budget
+) -> np.ndarray:
     """Returns the array of `encode`.
 
     Args:
@@ -57,34 +68,46 @@ def decode(form: str, data: bytes, dtype: str, shape: tuple[int, ...], bits: int
       data: the bytes.
       dtype, shape: of the array.
       bits: of packed numbers.
+      budget: of the file, which coded and sparse arrays take from.
 
     Raises:
-      ArtifactError: if the bytes are not those of such an array.
+      ArtifactError: if the bytes are not those of such an array, or the budget does not suffice.
     """
-    if dtype not in DTYPES:
-        raise ArtifactError(
-            f"the file holds an array of {dtype!r}, which is no dtype of this format"
-        )
-    kind, size = jnp.dtype(dtype), math.prod(shape)
+    kind, size = dtype_of(dtype), math.prod(shape)
     expected = {"raw": size * kind.itemsize, "packed": -(-size * bits // 8)}.get(form)
     if expected is not None and len(data) != expected:
         raise ArtifactError(
             f"an array of {size:,} {dtype} takes {expected:,} bytes, not {len(data):,}"
         )
-    if expected is None and size > (len(data) + 8) * MOST_PER_BYTE:
-        raise ArtifactError(f"{len(data):,} bytes cannot hold {size:,} numbers")
+    if expected is None and size > budget.left:  # before memory is taken for them
+        raise ArtifactError(f"the file is too short for {size:,} numbers")
     match form:
         case "raw":
             flat = np.frombuffer(data, kind.newbyteorder("<")).astype(kind)
         case "packed":
             flat = _unpacked(data, size, bits)
         case "coded":
-            flat = _decoded(data, size, shape[-1] if shape else 1, kind)
+            flat = _decoded(Decoder(data, budget), size, _Near(shape), kind)
         case "sparse":
-            flat = _filled(data, size, shape[-1] if shape else 1, kind)
+            flat = _filled(data, size, _Near(shape), kind, budget)
         case _:
             raise ArtifactError(f"unknown form {form!r} of an array")
     return flat.reshape(shape)
+
+
+def dtype_of(name: str) -> np.dtype:
+    """Returns the dtype of a name in a file.
+
+    Raises:
+      ArtifactError: if it is none of `DTYPES`, or of 64 bits that jax would make 32.
+    """
+    if name not in DTYPES:
+        raise ArtifactError(f"the file holds {name!r}, which is no dtype of this format")
+    dtype = jnp.dtype(name)
+    if dtype.itemsize == 8 and not jax.config.jax_enable_x64:
+        cure = "jax.config.update('jax_enable_x64', True)"
+        raise ArtifactError(f"the file holds {name}, which jax has only after {cure}")
+    return dtype
 
 
 def _entropy(array: np.ndarray) -> float:
@@ -104,21 +127,19 @@ def _unpacked(data: bytes, size: int, bits: int) -> np.ndarray:
     return (whole - (1 << (bits - 1))).astype(np.int8)
 
 
-def _coded(array: np.ndarray) -> bytes:
-    encoder, row = Encoder(), array.shape[-1] if array.ndim else 1
-    flat, near = array.reshape(-1).tolist(), _Near(row)
-    for value in flat:
+def _coded(array: np.ndarray) -> Encoded:
+    encoder, near = Encoder(), _Near(array.shape)
+    for value in array.reshape(-1).tolist():
         around = near.context()
         encoder.bit(around, int(value != 0))
         if value:
             encoder.bit("sign", int(value < 0))
             _write_magnitude(encoder, abs(value) - 1, around[1])
         near.add(value)
-    return encoder.finish()
+    return Encoded("coded", encoder.finish(), encoder.count)
 
 
-def _decoded(data: bytes, size: int, row: int, dtype: np.dtype) -> np.ndarray:
-    decoder, near = Decoder(data), _Near(row)
+def _decoded(decoder: Decoder, size: int, near: _Near, dtype: np.dtype) -> np.ndarray:
     info = np.iinfo(dtype) if dtype.kind == "i" else None
     if info is None:
         raise ArtifactError(f"coded numbers are whole, not {dtype.name}")
@@ -136,8 +157,8 @@ def _decoded(data: bytes, size: int, row: int, dtype: np.dtype) -> np.ndarray:
     return flat
 
 
-def _sparse(array: np.ndarray) -> bytes:
-    encoder, near = Encoder(), _Near(array.shape[-1] if array.ndim else 1)
+def _sparse(array: np.ndarray) -> Encoded:
+    encoder, near = Encoder(), _Near(array.shape)
     # by bits, not by value: -0.0 is another number than 0.0
     bits = array.reshape(-1).view(f"u{array.dtype.itemsize}")
     for value in (bits != 0).tolist():
@@ -145,36 +166,35 @@ def _sparse(array: np.ndarray) -> bytes:
         near.add(value)
     mask = encoder.finish()
     kept = bits[bits != 0].astype(bits.dtype.newbyteorder("<")).tobytes()
-    return len(mask).to_bytes(4, "little") + mask + kept
+    return Encoded("sparse", len(mask).to_bytes(4, "little") + mask + kept, encoder.count)
 
 
-def _filled(data: bytes, size: int, row: int, dtype: np.dtype) -> np.ndarray:
+def _filled(data: bytes, size: int, near: _Near, dtype: np.dtype, budget: Budget) -> np.ndarray:
     if len(data) < 4 or dtype.kind not in "fV":
         raise ArtifactError("a sparse array is damaged")
     length = int.from_bytes(data[:4], "little")
     mask, kept = data[4 : 4 + length], data[4 + length :]
-    decoder, near = Decoder(mask), _Near(row)
-    flat = np.zeros(size, f"u{dtype.itemsize}")
-    places = []
+    decoder = Decoder(mask, budget)
+    flat, filled = np.zeros(size, f"u{dtype.itemsize}"), np.zeros(size, bool)
     for i in range(size):
-        found = decoder.bit(near.context())
+        filled[i] = found = decoder.bit(near.context())
         near.add(found)
-        if found:
-            places.append(i)
-    if len(kept) != len(places) * dtype.itemsize:
-        raise ArtifactError(
-            f"{len(places):,} numbers that are not 0 do not take {len(kept):,} bytes"
-        )
-    flat[places] = np.frombuffer(kept, flat.dtype.newbyteorder("<"))
+    count = np.count_nonzero(filled)
+    if len(kept) != count * dtype.itemsize:
+        raise ArtifactError(f"{count:,} numbers that are not 0 do not take {len(kept):,} bytes")
+    flat[filled] = np.frombuffer(kept, flat.dtype.newbyteorder("<"))
     return flat.view(dtype)
 
 
 class _Near:
     """Magnitudes, up to 2, of the numbers before and above the next one."""
 
-    def __init__(self, row: int):
-        self._row, self._seen, self._at = max(row, 1), [0] * max(row, 1), 0
-        self._before = 0
+    def __init__(self, shape: tuple[int, ...]):
+        self._row = shape[-1] if shape else 1
+        self._seen = bytearray(
+            min(self._row, math.prod(shape))
+        )  # an empty array may have long rows
+        self._at = self._before = 0
 
     def context(self) -> tuple[int, int]:
         """Returns what the next number's contexts are chosen by."""
@@ -203,8 +223,8 @@ def _read_magnitude(decoder: Decoder, around: int) -> int:
     length = 1
     while decoder.bit(("more", around if length < 3 else -1, length)):
         length += 1
-        if length > 33:
-            raise ArtifactError("a number of more than 32 bits: the file is damaged")
+        if length > 64:
+            raise ArtifactError("a number of more than 64 bits: the file is damaged")
     if length == 1:
         return 0
     value = 2 | decoder.bit(("high", length))

@@ -14,7 +14,8 @@ _HALF = 1 << (_BITS - 1)
 _FAST, _SLOW = 4, 7  # shifts of the two averages
 _TOP = 1 << 24
 _FULL = (1 << 32) - 1
-MOST_PER_BYTE = 8192  # bits that fit into a byte where all are foreseen: 0.0016 bits each
+# a byte holds up to 5,000 bits that are all foreseen: so many are free, to a file, and to a byte
+_FREE, _PER_BYTE = 2**21, 256
 
 
 class Contexts(dict):
@@ -35,15 +36,31 @@ def _learn(averages: list[int], bit: int) -> None:
         averages[:] = quick + ((most - quick) >> _FAST), slow + ((most - slow) >> _SLOW)
 
 
+class Budget:
+    """Bits that a file of some length may be decoded to; `left` counts down.
+
+    What bounds the time, and the memory, that a file can ask for: `lacking` says how much longer a
+    file must be whose bits are more.
+    """
+
+    def __init__(self, length: int):
+        self.left = _FREE + _PER_BYTE * length
+
+    def lacking(self) -> int:
+        """Returns the bytes that a file is too short by."""
+        return max(-(self.left // _PER_BYTE), 0)
+
+
 class Encoder:
-    """Collects bits; `finish` returns the bytes."""
+    """Collects bits; `finish` returns the bytes, `count` is how many bits there were so far."""
 
     def __init__(self):
-        self.contexts = Contexts()
+        self.contexts, self.count = Contexts(), 0
         self._low, self._range, self._bytes = 0, _FULL, bytearray()
 
     def bit(self, context, bit: int) -> None:
         """Adds one bit in a context."""
+        self.count += 1
         averages = self.contexts[context]
         bound = (self._range >> _BITS) * ((averages[0] + averages[1]) >> 1)
         _learn(averages, bit)
@@ -94,23 +111,19 @@ class Encoder:
 class Decoder:
     """Gives back the bits of an `Encoder`, from the same contexts in the same order.
 
-    Raises ArtifactError where more bits are asked for than the bytes can hold.
+    Raises ArtifactError where more bits are asked for than the budget allows.
     """
 
-    def __init__(self, data: bytes):
-        self.contexts = Contexts()
+    def __init__(self, data: bytes, budget: Budget):
+        self.contexts, self._budget = Contexts(), budget
         self._data, self._at, self._range = data, 4, _FULL
         self._code = int.from_bytes(data[:4].ljust(4, b"\0"), "big")
-        self._left = (len(data) + 8) * MOST_PER_BYTE
 
     def bit(self, context) -> int:
         """Returns the next bit, of a context."""
-        self._left -= 1
-        if self._left < 0:
-            raise ArtifactError(
-                f"a stream of {len(self._data)} bytes cannot hold that many numbers: the file is "
-                "damaged"
-            )
+        self._budget.left -= 1
+        if self._budget.left < 0:
+            raise ArtifactError("the file is too short for so many numbers")
         averages = self.contexts[context]
         bound = (self._range >> _BITS) * ((averages[0] + averages[1]) >> 1)
         bit = int(self._code >= bound)

@@ -1,5 +1,6 @@
 """pack and unpack: the same Model from its bytes alone, and honest errors for other bytes."""
 
+import json
 import subprocess
 import sys
 import zlib
@@ -97,6 +98,23 @@ def test_a_file_is_hardly_longer_than_its_bits_where_nothing_compresses(bits):
     assert count == 79_400
 
 
+def test_resnet20_of_random_weights_is_hardly_longer_than_its_bits_either():
+    rng = np.random.default_rng(0)
+    init, apply = hcjax.models.create("resnet20", num_classes=10, input_shape=(28, 28, 1))
+    params, state = init(jax.random.key(0))
+    images = jnp.asarray(rng.normal(size=(2, 28, 28, 1)), jnp.float32)
+    model = hcjax.fold(hcjax.trace(hcjax.inference(apply, state), params, images))
+    uniform = {path: rng.uniform(-0.1, 0.1, leaf.shape) for path, leaf in model.params.items()}
+    model = model.replace(params=jax.tree.map(jnp.float32, uniform))
+    ranges = hcjax.calibrate(model, images)
+    for bits, least in ((8, 270_000), (4, 135_000)):
+        small = hcjax.int8(model, ranges, bits=bits)
+        # all its numbers as they are stored: integers at their bits, scales, multipliers, shifts
+        stored = sum(leaf.nbytes for leaf in small.params.values())
+        assert least < stored < 1.1 * least
+        assert len(hcjax.pack(small)) <= 1.02 * stored + 4096
+
+
 def test_pruned_zeros_take_next_to_nothing_and_stay_zero():
     rng = np.random.default_rng(0)
     params = {"w": jnp.asarray(rng.normal(size=(300, 100)), jnp.float32)}
@@ -132,6 +150,21 @@ def test_a_fresh_process_that_imports_only_hcjax_gets_the_same_bits(tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "logits.npy"), logits(small, images))
 
 
+def test_64_bits_are_read_where_jax_has_them_and_nowhere_else():
+    model_of = lambda w: hcjax.trace(lambda p, x: jnp.tanh(x @ p["w"]), {"w": w}, images)
+    images, w = np.linspace(0, 1, 12).reshape(1, 12), np.linspace(-1, 1, 36).reshape(12, 3)
+    with jax.enable_x64(True):
+        blob = hcjax.pack(model_of(w))
+        back = hcjax.unpack(blob)
+        assert back.image_dtype == back.params["w"].dtype == np.float64
+        same(model_of(w), back, images)
+    with pytest.raises(ArtifactError, match=r"holds float64, .*'jax_enable_x64', True"):
+        hcjax.unpack(blob)
+    narrow = hcjax.unpack(hcjax.pack(model_of(w)))  # what NumPy has and jax has not
+    assert narrow.params["w"].dtype == np.float32
+    assert (logits(narrow, images) == logits(model_of(w), images)).all()
+
+
 def test_what_no_file_can_hold_is_an_error_that_says_so():
     model, images = made("nnx")
     fake = hcjax.fake_quantize(model, hcjax.calibrate(model, images))
@@ -162,6 +195,17 @@ def test_damage_is_an_error_or_a_valid_model_with_a_right_checksum_too(data):
     if not BLOBS:
         BLOBS.extend(map(hcjax.pack, tiny()))
     survives(data.draw(damaged(BLOBS))[1])
+
+
+def test_what_is_damaged_holds_every_form_of_an_array_and_kind_of_layer():
+    heads = [json.loads(opened(hcjax.pack(model))[0]) for model in tiny()]
+    text = json.dumps(heads)
+    for form in ("raw", "packed", "coded", "sparse"):
+        assert f'"{form}"' in text
+    kinds = {op[0] for head in heads for op in head["ops"]}
+    assert {"conv_general_dilated", "dot_general", "look_up", "spread", "requantize"} <= kinds
+    tensors = [entry for head in heads for _, _, *entry in head["params"] if entry[0] == "q"]
+    assert {len(entry) for entry in tensors} == {5, 6}  # without and with zeros
 
 
 def test_a_right_checksum_lets_a_changed_model_in():
