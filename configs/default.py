@@ -34,8 +34,9 @@ def get_config() -> ConfigDict:
     # Writes a trace of that many steps, from the 11th on, to WORKDIR/profile. >= 0.
     config.profile_steps = 0
 
-    # What is done to the trained network, in this order: "distill", "prune", "trim", "shrink",
-    # "quantize"; a section each.
+    # What is done to the trained network, in this order, each once: "distill", "prune", "trim",
+    # "shrink", "quantize"; a section each. All take a network in float, so "quantize" is the last,
+    # or comes before "distill", whose student is in float again.
     config.stages = ()
     # The network to compress, and to be taught by: a workdir, a .hcz file or a config file, whose
     # network is then trained by its own recipe, but with this config's seed, platform,
@@ -180,7 +181,7 @@ def get_config() -> ConfigDict:
     prune.epochs = placeholder(float)  # of its training; >= 0
     prune.learning_rate = placeholder(float)  # the peak, > 0
     prune.sparsity = placeholder(float)  # of all kernels together, in [0, 1)
-    prune.method = placeholder(str)  # "gradual", "fisher" or "movement"
+    prune.method = placeholder(str)  # of its training: "gradual", "fisher" or "movement"
     prune.scope = placeholder(str)  # "global", "lamp", "uniform" or "erk"
     prune.ramp = placeholder(float)  # share of the steps until the sparsity is reached, in (0, 1]
     config.shrink = shrink = ConfigDict()

@@ -24,7 +24,7 @@ from hcjax import workdir as workdirs
 from hcjax.artifact import pack, unpack
 from hcjax.errors import ConfigError
 from hcjax.graph import Model, fold, trace
-from hcjax.graph.model import free
+from hcjax.graph.model import free, is_quantized
 from hcjax.models import inference
 from hcjax.reports import report
 from hcjax.stages import STAGES, Made, Work
@@ -69,10 +69,12 @@ def compress(
     if student is None and "distill" in config["stages"]:
         raise ConfigError("stage 'distill' needs config.student.name, the network to be taught")
     reader.check_unread()
+    _check_order(config)
     others = teachers.beside(teaching.beside, made.dataset)
     start = teachers.first(config, made.dataset, workdir, train)
     if start is None:
         return None
+    _check_order(config, "config.teacher" if is_quantized(start) else "")
     given = {k: np.float32(start.about[k]) for k in ("mean", "std") if k in start.about}
     dataset = dataclasses.replace(made.dataset, **given)
     taught = teachers.taught(made, teaching, teachers.together(start, others))
@@ -160,6 +162,20 @@ def _stages(reader: configs.Reader) -> list[Made]:
         recipe.check(f"{name}.epochs", epochs, math.isfinite(epochs) and epochs >= 0, ">= 0")
         found.append(function(**given))
     return found
+
+
+def _check_order(config: dict, whose: str = "") -> None:
+    """Raises ConfigError if a stage would get integers, those of `whose`, and takes floats."""
+    for name in config["stages"]:
+        if name == "distill":
+            whose = ""  # the student begins in float, whoever teaches
+        elif whose:
+            raise ConfigError(
+                f"config.stages: '{name}' takes a network in float, and that of {whose} is in "
+                f"integers: put '{name}' before it, or begin with a network in float"
+            )
+        elif name == "quantize":
+            whose = "stage 'quantize'"
 
 
 def _student(reader: configs.Reader, dataset: data.Dataset) -> models.Network | None:

@@ -69,14 +69,22 @@ def distilled(
 def pruned(
     *,
     sparsity: float,
-    method: str = "gradual",
+    method: str | None = None,
     scope: str = "global",
-    ramp: float = 0.5,
+    ramp: float | None = None,
     epochs: float = 0.0,
     learning_rate: float | None = None,
 ) -> Made:
     """Returns the network with the smallest weights gone: at once, or more and more in training."""
-    around = options.choose("method", METHODS, method)
+    training = {"method": method, "ramp": ramp, "learning_rate": learning_rate}
+    idle = [key for key, value in training.items() if value is not None and not epochs]
+    if idle:
+        raise ConfigError(
+            f"config.prune.{idle[0]} is of a training, and config.prune.epochs is 0: set epochs, "
+            f"or {idle[0]} to None to prune by magnitude, at once"
+        )
+    around = options.choose("method", METHODS, method or "gradual")
+    ramp = 0.5 if ramp is None else ramp
 
     def make(work, start, before):
         steps = work.steps(epochs)
@@ -143,6 +151,8 @@ def quantized(
     """Returns the network in integers: as it is; and, with epochs, after training in integers."""
     budget = {"bits": bits, "size": size, "drop": drop}
     budget = {k: v for k, v in budget.items() if v is not None}
+    if images < 1:
+        raise ConfigError(f"config.quantize.images must be >= 1, to calibrate on, got {images}")
     if len(budget) > 1:
         raise ConfigError(f"config.quantize: give one of bits, size and drop, got {budget}")
     given = _by_layer(8 if bits is None else bits)

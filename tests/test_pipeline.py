@@ -176,6 +176,16 @@ def test_bits_are_picked_for_each_layer_under_a_budget(made, tmp_path, capsys):
         ({"prune.sparsity": 1.5}, "sparsity must be in [0, 1]"),
         ({"distill.weight": 2.0}, "config.distill.weight must be in [0, 1]"),
         ({"prune.epochs": -1.0}, "config.prune.epochs must be >= 0"),
+        ({"stages": "('prune','quantize','trim')"}, "'trim' takes a network in float"),
+        ({"stages": "('quantize','prune')"}, "put 'prune' before it"),
+        (
+            {"stages": "('quantize','shrink','prune')", "shrink.keep": 0.5},
+            "that of stage 'quantize' is in integers: put 'shrink' before it",
+        ),
+        ({"quantize.images": 0}, "config.quantize.images must be >= 1"),
+        ({"prune.epochs": None, "prune.method": "fisher"}, "config.prune.method is of a training"),
+        ({"prune.epochs": 0, "prune.ramp": 0.5}, "config.prune.ramp is of a training"),
+        ({"prune.epochs": 0, "prune.learning_rate": 0.1}, "or learning_rate to None"),
         ({"teacher": "nowhere.hcz"}, "nowhere.hcz"),
     ],
 )
@@ -184,6 +194,15 @@ def test_bad_configs_are_named(changes, message, tmp_path, capsys):
     arguments = [*flags(npz(tmp_path / "data.npz")), *options(**teacher | changes)]
     assert launch(*arguments, f"--workdir={tmp_path / 'run'}") == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stage", ["trim", "quantize"])
+def test_a_teacher_in_integers_is_only_taught_from(made, tmp_path, capsys, stage):
+    base = [*flags(npz(tmp_path / "data.npz")), f"--workdir={tmp_path / 'run'}"]
+    base += [f"--config.teacher={made[1] / '3-quantized.hcz'}", f"--config.stages=('{stage}',)"]
+    assert launch(*base) == 2
+    message = capsys.readouterr().err
+    assert f"'{stage}' takes a network in float, and that of config.teacher is in i" in message
 
 
 def test_several_seeds_are_summed_up_stage_by_stage(tmp_path, capsys):
