@@ -21,12 +21,13 @@ import optax
 from hcjax import config as configs
 from hcjax import data, models, options, recipe, teachers
 from hcjax import workdir as workdirs
-from hcjax.artifact import pack, unpack
-from hcjax.errors import ConfigError
+from hcjax.artifact import pack
+from hcjax.errors import ArtifactError, ConfigError
 from hcjax.graph import Model, fold, trace
 from hcjax.graph.model import free, is_quantized
 from hcjax.models import inference
 from hcjax.reports import report
+from hcjax.saved import load_any
 from hcjax.stages import STAGES, Made, Work
 from hcjax.training import hosts, loop
 from hcjax.transforms import prune
@@ -89,7 +90,10 @@ def compress(
                 report.write_bytes(path, pack(model))
             hosts.gather(0)  # none reads it before it is there
         say(f"{name}: {path.stat().st_size:,} bytes in {path}")
-        found.files[name], found.models[name] = path, unpack(path.read_bytes())
+        try:
+            found.files[name], found.models[name] = path, load_any(path)[0]
+        except ArtifactError as error:
+            raise ArtifactError(f"{error}; remove it to make it again") from error
         return found.models[name]
 
     try:
