@@ -35,8 +35,8 @@ def get_config() -> ConfigDict:
     config.profile_steps = 0
 
     # What is done to the trained network, in this order, each once: "distill", "prune", "trim",
-    # "shrink", "quantize"; a section each. After "quantize" only "distill", whose student is in
-    # float again, and a "prune" without epochs.
+    # "shrink", "quantize"; a section each. All take a network in float, so "quantize" is the last,
+    # or comes before "distill", whose student is in float again.
     config.stages = ()
     # The network to compress, and to be taught by: a workdir, a .hcz file or a config file, whose
     # network is then trained by its own recipe, but with this config's seed, platform,

@@ -1,7 +1,8 @@
 """`python -m hcjax.compare A B ...`: trained and compressed models side by side, on one test set.
 
 In: workdirs and `.hcz` files, the first the baseline. Out: one table, what each of the others
-answers otherwise, a picture of error against bytes, and the same as JSON.
+answers otherwise, a picture of error against bytes, and the same as JSON; exit code 2 if one of
+the others is damaged or missing, after the rest is compared.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from absl import flags
 
 from hcjax import cards, cli, saved, verify
 from hcjax.changes import changes as changes_of
-from hcjax.errors import ConfigError
+from hcjax.errors import ConfigError, HcjaxError
 from hcjax.reports import report
 from hcjax.reports.pareto import pareto
 
@@ -54,13 +55,23 @@ def _act(values, arguments: list[str], changes: list[tuple[str, str]]) -> int:
     if len(paths) < 2:
         raise ConfigError(f"{paths[0]} is one model: name at least two (see --help)")
     found: list[cards.Scorecard] = []
+    rows: list[dict] = []
     for path, name in zip(paths, saved.short(paths), strict=True):
-        model, _ = saved.load_any(path)
-        if not found:
-            dataset = verify.dataset_of(path, model, config, changes)
-        about = {"name": name, "baseline": found[0] if found else None, "timed": values.timed}
-        found.append(verify.card_of(path, model, dataset, **about))
+        try:
+            model, _ = saved.load_any(path)
+            if not found:
+                dataset = verify.dataset_of(path, model, config, changes)
+            about = {"name": name, "baseline": found[0] if found else None, "timed": values.timed}
+            card = verify.card_of(path, model, dataset, **about)
+        except HcjaxError as error:
+            if not found:  # nothing to compare the others with
+                raise
+            rows.append(verify.problem(path, name, error))
+            continue
+        found.append(card)
+        rows += [{"file": str(path), **row} for row in cards.as_json([card])]
     print(cards.table(found, what="model"))
+    code = verify.told(rows)
     differences = [changes_of(found[0], card, dataset) for card in found[1:]]
     for one in differences:
         print(f"\n{one}")
@@ -68,13 +79,9 @@ def _act(values, arguments: list[str], changes: list[tuple[str, str]]) -> int:
         points = [(card.name, card.file_bytes, card.error) for card in found]
         print(f"in {pareto(values.plot, points)}")
     if values.json:
-        stages = [
-            {"file": str(path), **row}
-            for path, row in zip(paths, cards.as_json(found), strict=True)
-        ]
-        content = {"stages": stages, "changes": [one.as_json() for one in differences]}
+        content = {"stages": rows, "changes": [one.as_json() for one in differences]}
         print(f"in {report.write_json(values.json, content)}")
-    return 0
+    return code
 
 
 if __name__ == "__main__":

@@ -173,7 +173,7 @@ def _check_order(config: dict, whose: str = "") -> None:
     for name in config["stages"]:
         if name == "distill":
             whose = ""  # the student begins in float, whoever teaches
-        elif whose and (name != "prune" or config["prune"]["epochs"]):
+        elif whose:
             raise ConfigError(
                 f"config.stages: '{name}' takes a network in float, and that of {whose} is in "
                 f"integers: put '{name}' before it, or begin with a network in float"

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from hcjax import workdir as workdirs
 from hcjax.artifact import unpack
-from hcjax.errors import ArtifactError, CheckpointError, DataError
+from hcjax.errors import ArtifactError, CheckpointError
 from hcjax.graph import Model, fold, trace
 from hcjax.models import inference
 
@@ -72,20 +72,16 @@ def expanded(paths: Sequence[str]) -> list[Path]:
 
     Args:
       paths: workdirs and files; a folder stands for its run, if it holds one, and all `.hcz` files
-        in it; a pattern such as "runs/*/*.hcz" for what it matches, sorted.
-
-    Raises:
-      DataError: if a path names nothing.
+        in it; a pattern such as "runs/*/*.hcz" for what it matches, sorted. One that names nothing
+        stays, for `load_any` to say so.
     """
-    found: list[Path] = []
+    found: dict[Path, Path] = {}
     for text in paths:
         path = Path(text).expanduser()
         here = [path] if path.exists() else [Path(p) for p in sorted(glob.glob(str(path)))]
-        each = [network for one in here for network in _networks(one)]
-        if not each:
-            raise DataError(f"{text}: there is no network: expected a workdir or a {SUFFIX} file")
-        found += [p for p in each if p not in found]
-    return found
+        for network in [network for one in here for network in _networks(one)] or [path]:
+            found.setdefault(network.resolve(), network)
+    return list(found.values())
 
 
 def short(paths: Sequence[Path]) -> list[str]:
@@ -101,7 +97,7 @@ def short(paths: Sequence[Path]) -> list[str]:
         for count in range(1, len(parts)):
             if sum(other[-count:] == parts[-count:] for other in every) == 1:
                 return "/".join(parts[-count:])
-        return "/".join(parts)
+        return str(Path(*parts))
 
     return [name(parts) for parts in every]
 

@@ -14,9 +14,9 @@ import numpy as np
 from ml_collections import ConfigDict, FieldReference
 
 from hcjax import config as configs
-from hcjax import configfile, data, recipe
+from hcjax import configfile, data, recipe, saved
 from hcjax import workdir as workdirs
-from hcjax.errors import ConfigError, DataError
+from hcjax.errors import CheckpointError, ConfigError, DataError
 from hcjax.reports import report, tables
 from hcjax.training import evaluate as evaluation
 from hcjax.training import platform
@@ -47,7 +47,7 @@ def evaluate(workdir: str, config: Any = None, *, changes: Changes = ()) -> int:
       otherwise, and normalised as in training. A source without a test part is split as in
       training: by the run's seed, and `data.test` says how much is scored.
     """
-    trained = workdirs.load(workdir)
+    trained = _trained(workdir)
     values = chosen(trained.config, config, changes, f"--eval={workdir}")
     reader = configs.Reader(values)
     cache, _ = recipe.start_platform(reader)
@@ -175,7 +175,7 @@ def predict(workdir: str, files: Sequence[str], *, changes: Changes = ()) -> int
     """
     if not files:
         raise ConfigError("--predict=WORKDIR needs image files as arguments")
-    trained = workdirs.load(workdir)
+    trained = _trained(workdir)
     values = ConfigDict(trained.config)
     _change(values, changes, f"--predict={workdir}", RUN_KEYS)
     recipe.start_platform(configs.Reader(values))
@@ -198,6 +198,18 @@ def report_data(config: Any) -> int:
     dataset, _ = recipe.dataset_of(reader, reader.get("seed"))
     print(data.text(data.report(dataset)))
     return 0
+
+
+def _trained(workdir: str) -> workdirs.Trained:
+    """Returns the trained network of a workdir; packed ones are another command's."""
+    path = Path(workdir).expanduser()
+    run = (path / workdirs.CHECKPOINTS).is_dir()
+    if path.suffix == saved.SUFFIX or (any(path.glob(f"*{saved.SUFFIX}")) and not run):
+        raise CheckpointError(
+            f"{workdir} holds no run but packed networks: python -m hcjax.verify {workdir} scores "
+            "them, and hcjax.load_any gives one in Python"
+        )
+    return workdirs.load(workdir)
 
 
 def _change(values: ConfigDict, changes: Changes, what: str, readable: Sequence[str]) -> None:

@@ -1,13 +1,13 @@
 """`python -m hcjax.verify FILE.hcz ...`: what packed models are worth, from their bytes alone.
 
 In: files. Out: one table of what each scores on its whole test set, what it holds and how fast it
-is; exit code 2 if one of them is damaged, after the others are scored.
+is; exit code 2 if one of them is damaged or missing, after the others are scored.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from absl import flags
 
 from hcjax import cards, cli, configfile, data, options, recipe, saved, score
 from hcjax import config as configs
-from hcjax.errors import ConfigError, DataError, HcjaxError
+from hcjax.errors import ArtifactError, ConfigError, DataError, HcjaxError
 from hcjax.graph import Model
 from hcjax.reports import report
 from hcjax.training import platform
@@ -70,18 +70,37 @@ def _act(values, arguments: list[str], changes: list[tuple[str, str]]) -> int:
             dataset = dataset_of(path, model, config, changes)
             card = card_of(path, model, dataset, name=name, timed=values.timed)
         except HcjaxError as error:
-            problem = str(error) if str(path) in str(error) else f"{path}: {error}"
-            rows.append({"file": str(path), "name": name, "problem": problem})
+            rows.append(problem(path, name, error))
             continue
         found.append(card)
         rows += [{"file": str(path), **row} for row in cards.as_json([card])]
     if found:
         print(cards.table(found, what="file"))
+    code = told(rows)
     if values.json:
         print(f"in {report.write_json(values.json, rows)}")
+    return code
+
+
+def problem(path: Path, name: str, error: HcjaxError) -> dict[str, str]:
+    """Returns the row of a file that cannot be scored, as JSON would hold it.
+
+    Args:
+      path, name: of the file. error: why.
+    """
+    text = str(error) if str(path) in str(error) else f"{path}: {error}"
+    return {"file": str(path), "name": name, "problem": text}
+
+
+def told(rows: Sequence[Mapping]) -> int:
+    """Returns the exit code of a command after saying which files could not be scored.
+
+    Args:
+      rows: of all files; those of `problem` have a "problem".
+    """
     problems = [row["problem"] for row in rows if "problem" in row]
-    for problem in problems:
-        print(f"error: {problem}", file=sys.stderr)
+    for text in problems:
+        print(f"error: {text}", file=sys.stderr)
     return 2 if problems else 0
 
 
@@ -92,9 +111,15 @@ def start(values, arguments: Sequence[str], changes: score.Changes) -> Any:
       values: flags.
       arguments: paths; there must be some.
       changes: (key, value as text).
+
+    Raises:
+      CheckpointError: if a file that a flag names cannot be written: now, not after the scoring.
     """
     if not arguments:
         raise ConfigError("name a .hcz file or a workdir (see --help)")
+    for name in ("json", "plot"):
+        if name in values and values[name].value:
+            report.check_writable(values[name].value)
     config = configfile.load(values.config) if values.config else None
     chosen = score.chosen(_own({}, config), config, changes, "scoring a saved model")
     cache, _ = recipe.start_platform(configs.Reader(chosen))
@@ -145,6 +170,7 @@ def card_of(path: Path, model: Model, dataset: data.Dataset, **about: Any) -> ca
 
     Raises:
       DataError: if the dataset's images or classes are not the model's.
+      ArtifactError: if the model cannot be applied to them.
     """
     dataset = score.normalised(
         dataset,
@@ -155,7 +181,13 @@ def card_of(path: Path, model: Model, dataset: data.Dataset, **about: Any) -> ca
         std=model.about.get("std"),
     )
     size = path.stat().st_size if path.is_file() else None
-    return cards.scorecard(model, dataset, file_bytes=size, **about)
+    try:
+        return cards.scorecard(model, dataset, file_bytes=size, **about)
+    except HcjaxError:
+        raise
+    except Exception as error:  # a file may compute anything, of any size
+        reason = f"{type(error).__name__}: {' '.join(str(error).split()):.200}"
+        raise ArtifactError(f"{path} cannot be applied to images: {reason}") from error
 
 
 def _own(about: dict, config: Any) -> dict:

@@ -106,11 +106,31 @@ def test_a_model_of_other_images_is_refused(capsys, tmp_path, folder):
     assert "was trained on the classes 0, 1, 2, 3, 4, … (10), the data has ant" in message
 
 
+def test_what_is_damaged_or_missing_is_named_and_the_others_are_compared(capsys, tmp_path, folder):
+    bad, out, missing = tmp_path / "bad.hcz", tmp_path / "c.json", tmp_path / "missing.hcz"
+    bad.write_bytes((folder / "int4.hcz").read_bytes()[:-1])
+    baseline, good = folder / "float.hcz", folder / "int4.hcz"
+    assert run(baseline, bad, missing, good, f"--json={out}") == 2
+    output = capsys.readouterr()
+    lines = output.err.splitlines()
+    assert len(lines) == 2 and f"{bad}: the checksum" in lines[0] and str(missing) in lines[1]
+    assert "int4.hcz answers" in output.out
+    content = json.loads(out.read_text())
+    assert [row["file"] for row in content["stages"]] == [
+        str(path) for path in (baseline, bad, missing, good)
+    ]
+    assert [f"error: {row['problem']}" for row in content["stages"][1:3]] == lines
+    assert [one["after"] for one in content["changes"]] == ["int4.hcz"]
+
+
 def test_a_damaged_file_and_a_single_model_are_one_message(capsys, tmp_path, folder):
     (tmp_path / "bad.hcz").write_bytes((folder / "int4.hcz").read_bytes()[:-1])
-    message = refused(capsys, folder / "float.hcz", tmp_path / "bad.hcz")
-    assert "bad.hcz: the checksum is wrong" in message
-    assert "float.hcz is one model: name at least two" in refused(capsys, folder / "float.hcz")
+    for other in ("float", "int4"):  # without its baseline nothing is compared
+        message = refused(capsys, tmp_path / "bad.hcz", folder / f"{other}.hcz")
+        assert "bad.hcz: the checksum is wrong" in message
+    for same in ([], [os.path.relpath(folder / "float.hcz")]):
+        message = refused(capsys, folder / "float.hcz", *same)
+        assert "float.hcz is one model: name at least two" in message
     assert "name a .hcz file or a workdir" in refused(capsys)
 
 

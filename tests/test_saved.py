@@ -8,7 +8,7 @@ import pytest
 
 import hcjax
 from hcjax import saved, workdir
-from hcjax.errors import ArtifactError, CheckpointError, DataError
+from hcjax.errors import ArtifactError, CheckpointError, HcjaxError
 from tests.digits import about, models, normalised
 from tests.graph.networks import randomized
 from tests.tiny import CLASSES, images, trained
@@ -116,6 +116,14 @@ def test_paths_folders_and_patterns_name_each_network_once(tmp_path, monkeypatch
     assert saved.expanded(["plain/c.hcz", "*/?.hcz"]) == [
         plain / "c.hcz", run / "a.hcz", run / "b.hcz",
     ]  # fmt: skip
-    for text in ("nothing.hcz", "*.hcz", "run/checkpoints"):
-        with pytest.raises(DataError, match="there is no network: expected a workdir"):
-            saved.expanded([text])
+    assert saved.expanded(["run/a.hcz", str(tmp_path / "run/a.hcz")]) == [run / "a.hcz"]
+    for text, why in (("nothing.hcz", "No such file"), ("*.hcz", "No such file"),
+                      ("run/checkpoints", "holds no run")):  # fmt: skip
+        assert saved.expanded([text]) == [Path(text)]
+        with pytest.raises(HcjaxError, match=why):
+            saved.load_any(text)
+
+
+def test_a_short_name_is_a_path_even_where_all_of_it_is_needed():
+    paths = [Path("/a.hcz"), Path("/b/a.hcz"), Path("/b/c.hcz")]
+    assert saved.short(paths) == ["/a.hcz", "b/a.hcz", "c.hcz"]

@@ -127,6 +127,15 @@ def test_eval_of_a_folder_without_a_run_is_refused(capsys, tmp_path):
     assert "no finished checkpoint" in refused(capsys, f"--eval={tmp_path}")
 
 
+@pytest.mark.parametrize("mode", ["eval", "predict"])
+def test_packed_networks_are_another_commands(capsys, tmp_path, mode):
+    path = tmp_path / "0-float.hcz"
+    path.touch()
+    for workdir in (tmp_path, path):
+        message = refused(capsys, f"--{mode}={workdir}", *(["a.png"] if mode == "predict" else []))
+        assert f"python -m hcjax.verify {workdir}" in message
+
+
 def pictures(folder, side=8, mode="L"):
     """Returns image files and their classes."""
     x, y = images(6, side=side, seed=3)

@@ -82,6 +82,50 @@ def test_a_damaged_file_is_named_and_the_others_are_scored(capsys, tmp_path, fil
     assert "int4.hcz" in output.out and "bad.hcz" not in output.out
 
 
+def test_a_missing_file_and_one_that_cannot_be_applied_are_problems(
+    capsys, tmp_path, files, monkeypatch
+):
+    real = verify.cards.scorecard
+
+    def scorecard(model, dataset, *, name, **options):
+        if name == "float.hcz":
+            raise TypeError("sub got\nincompatible shapes")
+        return real(model, dataset, name=name, **options)
+
+    monkeypatch.setattr(verify.cards, "scorecard", scorecard)
+    path, missing = tmp_path / "v.json", tmp_path / "missing.hcz"
+    assert run(files["float"], missing, files["int4"], "--notimed", f"--json={path}") == 2
+    lines = capsys.readouterr().err.splitlines()
+    shapes = "cannot be applied to images: TypeError: sub got incompatible shapes"
+    assert lines == [
+        f"error: {files['float']} {shapes}", f"error: {missing}: No such file or directory",
+    ]  # fmt: skip
+    *rows, last = written(path)
+    assert [f"error: {row['problem']}" for row in rows] == lines
+    assert last["accuracy"] == scorecards()["int4"].accuracy
+
+
+def test_a_json_that_cannot_be_written_is_refused_before_the_scoring(
+    capsys, tmp_path, files, monkeypatch
+):
+    monkeypatch.setattr(verify.cards, "scorecard", None)
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file" / "v.json", tmp_path):
+        assert f"cannot write {path}" in refused(capsys, files["int4"], f"--json={path}")
+
+
+def test_problems_are_told_even_if_the_json_cannot_be_written_in_the_end(
+    capsys, tmp_path, files, monkeypatch
+):
+    def full(path, rows):
+        raise verify.report.unwritable(path, OSError(28, "No space left on device"))
+
+    monkeypatch.setattr(verify.report, "write_json", full)
+    assert run(tmp_path / "missing.hcz", f"--json={tmp_path / 'v.json'}") == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert "missing.hcz" in first and "No space left" in second
+
+
 def test_a_file_that_names_no_data_is_scored_on_all_of_mnist(capsys, tmp_path):
     path = tmp_path / "a.hcz"
     path.write_bytes(hcjax.pack(models()["float"], about={k: about()[k] for k in ("mean", "std")}))
@@ -165,7 +209,7 @@ def test_other_images_than_mnists_need_their_data_named(capsys, tmp_path):
     ("arguments", "expected"),
     [
         ([], "name a .hcz file or a workdir"),
-        (["nothing.hcz"], "nothing.hcz: there is no network"),
+        (["nothing.hcz"], "nothing.hcz: No such file"),
         (["a.hcz", "--jsn=x"], "Unknown command line flag 'jsn'. Did you mean: json"),
         (["{}", "--config.seed=1"], "config.seed has no use"),
         (["{}", "--config.data.sauce=1"], "did you mean config.data.source?"),

@@ -6,9 +6,11 @@ written beside its place and then moved there, so that a reader, or a kill, neve
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -116,6 +118,27 @@ def write_bytes(path: str | os.PathLike, content: bytes) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def check_writable(path: str | os.PathLike) -> None:
+    """Raises CheckpointError unless `write_bytes` can write a file: before the work for it.
+
+    Args:
+      path: the file; its folder is made if it is missing. What is there stays as it is.
+
+    Example:
+      >>> import tempfile
+      >>> check_writable(tempfile.mkdtemp() + "/a.json")
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise unwritable(path, error) from error
 
 
 def unwritable(path: str | os.PathLike, error: OSError) -> errors.CheckpointError:
