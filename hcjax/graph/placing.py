@@ -100,7 +100,11 @@ def _moved(b: Builder, op: Op) -> bool:
         return False
     q = forms.narrow_of(b, inside[0])
     about = {**op.params, "source": op.source}
-    new = b.emit(op.kind, (q.number, *_rest(b, op)), op.run_one, of=op.output, **about)
+
+    def compute(batch, x, *rest):  # bfloat16 is padded with bfloat16
+        return op.run_one(batch, x, *(r.astype(x.dtype) for r in rest))
+
+    new = b.emit(op.kind, (q.number, *_rest(b, op)), compute, of=op.output, **about)
     b.narrow[op.output] = q._replace(number=new)
     return True
 
@@ -113,9 +117,11 @@ def _converted(b: Builder, op: Op) -> bool:
     (number,) = b.read(op)
     if not (jnp.issubdtype(op.dtype, jnp.floating) and _is_float(b, number)):
         return elementwise.function(b, op)
-    for form in (b.narrow, b.wide, b.cone):
+    for form in (b.narrow, b.wide):
         if number in form:
             form[op.output] = form[number]
+    if number in b.cone:
+        elementwise.function(b, op)
     if not any(op.output in form for form in (b.narrow, b.wide, b.cone)):
         b.narrow[op.output] = forms.narrow_of(b, number)
     return True

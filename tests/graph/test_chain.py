@@ -1,0 +1,78 @@
+"""The whole chain on what networks seldom do: each a few lines, through fold to a packed file."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import hcjax
+from hcjax.graph.qtensor import QTensor
+from tests.graph import reference
+from tests.graph.networks import NETWORKS, logits, ours, randomized
+
+KEYS = iter(jax.random.split(jax.random.key(7), 99))
+
+
+def normal(*shape):
+    return jax.random.normal(next(KEYS), shape)
+
+
+def chain(apply, params, images, error=0.05, whole=True):
+    """Returns (fake-quantized, int8) networks, after checking that they and a file are one."""
+    expected = np.asarray(apply(params, images), np.float32)
+    model = hcjax.fold(hcjax.trace(apply, params, images[:1]))
+    fake = hcjax.fake_quantize(model, hcjax.calibrate(model, images, method="minmax"))
+    small = hcjax.int8(fake)
+    got = logits(small, images)
+    assert np.abs(got - expected).max() < error * np.ptp(expected)
+    np.testing.assert_array_equal(got, logits(fake, images))
+    np.testing.assert_array_equal(logits(hcjax.unpack(hcjax.pack(small)), images), got)
+    np.testing.assert_array_equal(logits(small, images[:1]), got[:1])
+    assert (small.floats == ()) == whole
+    if whole:
+        np.testing.assert_array_equal(got, reference.logits(small, images))
+    for path, leaf in small.params.items():
+        floating = not isinstance(leaf, QTensor) and jnp.issubdtype(leaf.dtype, jnp.floating)
+        assert not floating or leaf.ndim < 2, path
+    return fake, small
+
+
+def half(apply):
+    """Returns a network that computes in bfloat16."""
+    cast = lambda tree: jax.tree.map(lambda v: v.astype(jnp.bfloat16), tree)
+    return lambda p, x: apply(cast(p), cast(x)).astype(jnp.float32)
+
+
+def gated(activation):
+    def apply(p, x):
+        y = activation(x @ p["w"])
+        y = y * jax.nn.hard_sigmoid(y.mean((1, 2)) @ p["e"])[:, None, None]
+        return y.mean((1, 2)) @ p["o"]
+
+    params = {"w": jnp.zeros((4, 6)) - 0.1, "e": jnp.zeros((6, 6)), "o": jnp.zeros((6, 3))}
+    return apply, randomized(params), jnp.ones((1, 5, 5, 4))
+
+
+def tiny():
+    network = hcjax.models.create("resnet_tiny", input_shape=(16, 16, 3), dtype="bfloat16")
+    apply, params, image = ours("resnet_tiny", (16, 16, 3))()
+    state = jax.eval_shape(network.init, jax.random.key(0))[1]
+    state = jax.tree.map(lambda s: jnp.full(s.shape, 0.02, s.dtype), state)
+    return hcjax.inference(network.apply, state), params, image
+
+
+BFLOAT16 = {
+    "linen": lambda: NETWORKS["linen"](),
+    "resnet_tiny": tiny,
+    "hard_swish": lambda: gated(jax.nn.hard_swish),
+    "silu": lambda: gated(jax.nn.silu),
+    "gelu": lambda: gated(jax.nn.gelu),
+}
+
+
+@pytest.mark.parametrize("name", BFLOAT16)
+def test_bfloat16_goes_through_the_whole_chain(name):
+    apply, params, image = BFLOAT16[name]()
+    apply = apply if name == "resnet_tiny" else half(apply)
+    chain(apply, params, jax.random.normal(jax.random.key(1), (8, *image.shape[1:])))
