@@ -41,13 +41,14 @@ class Builder:
         floats: str = "",
     ):
         self.original, values, stretched = values_of.evaluate(model)
+        self.stretched = {o: op for op in self.original for o in op.outputs if o in stretched}
+        self.shape = {o.output: o.shape for o in self.original}
         self.original = [op for op in self.original if op.output not in stretched]
         self.model, self.ranges, self.granularity = model, ranges, granularity
         self.bits, self.activation_bits, self.input_bits = bits, activation_bits, input_bits
         self.in_float = re.compile(floats or "(?!)").fullmatch  # of a layer's name
         self.known = values | stretched
         self.readers = readers(self.original)
-        self.shape = {o.output: o.shape for o in self.original}
         self.shape[model.graph.images] = (Size(1, 0), *(Size(0, d) for d in model.image_shape))
         self.dtype = {o.output: o.dtype for o in self.original}
         self.ops: list[Op] = []

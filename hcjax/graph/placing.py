@@ -153,11 +153,12 @@ def _summed(b: Builder, op: Op) -> bool:
 
 
 def _joined(b: Builder, op: Op) -> bool:
-    if len(b.read(op)) != len(op.inputs):
-        return False
     grid = b.step(op.output)
-    parts = [forms.regridded(b, i, grid) for i in op.inputs]
-    if any(q.step != grid.step for q in parts):
+    parts = [
+        forms.alike(b, op, i, grid) if i in b.known else forms.regridded(b, i, grid)
+        for i in op.inputs
+    ]
+    if None in parts or any(q.step != grid.step for q in parts):
         return False
     numbers = tuple(q.number for q in parts)
     about = {**op.params, "source": op.source}

@@ -76,3 +76,26 @@ def test_bfloat16_goes_through_the_whole_chain(name):
     apply, params, image = BFLOAT16[name]()
     apply = apply if name == "resnet_tiny" else half(apply)
     chain(apply, params, jax.random.normal(jax.random.key(1), (8, *image.shape[1:])))
+
+
+def test_what_every_image_has_the_same_of_is_joined_to_it_in_integers():
+    def apply(p, x):
+        token = jnp.broadcast_to(p["token"], (x.shape[0], 1, 5))
+        y = jnp.concatenate([token, x, jnp.zeros((x.shape[0], 2, 5))], 1)
+        y = jax.nn.relu(y @ p["w"])
+        return y[:, 0] @ p["o"] + y.mean(1) @ p["o"]
+
+    params = {"token": normal(1, 1, 5), "w": normal(5, 5), "o": normal(5, 4)}
+    fake, _ = chain(apply, params, normal(8, 6, 5))
+    gradient = jax.grad(lambda p: fake.apply(p, jnp.ones((2, 6, 5))).sum())(fake.params)
+    assert jnp.abs(gradient["token/value"]).max() > 0
+
+
+def test_an_op_in_float_reads_constants_at_any_batch_size():
+    def apply(p, x):
+        y = x @ p["w"]
+        y = (y - y.mean(-1, keepdims=True)) * lax.rsqrt(y.var(-1, keepdims=True) + 1e-5)
+        return jax.nn.relu(y * p["scale"] + p["bias"]).mean((1, 2)) @ p["o"]
+
+    params = {"w": normal(4, 6), "scale": normal(6), "bias": normal(6), "o": normal(6, 3)}
+    chain(apply, params, normal(8, 5, 5, 4), whole=False)
