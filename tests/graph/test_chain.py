@@ -99,3 +99,17 @@ def test_an_op_in_float_reads_constants_at_any_batch_size():
 
     params = {"w": normal(4, 6), "scale": normal(6), "bias": normal(6), "o": normal(6, 3)}
     chain(apply, params, normal(8, 5, 5, 4), whole=False)
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        lambda y, p: jnp.maximum(y, p["low"]),
+        lambda y, p: jnp.clip(y, p["low"], 1.5),
+        lambda y, p: 1.0 / (jax.nn.relu(y) + 1.0),
+        lambda y, p: 1.0 / (jnp.abs(p["w"]).sum() + y),
+    ],
+)
+def test_a_function_may_follow_a_layer_at_once(between):
+    params = {"w": normal(6, 5) / 3, "o": normal(5, 3), "low": -jnp.abs(normal(5))}
+    chain(lambda p, x: between(x @ p["w"], p) @ p["o"], params, normal(8, 6))
