@@ -62,7 +62,7 @@ class Builder:
         self.floats: dict[int, int] = {model.graph.images: model.graph.images}
         self.label = {model.graph.images: "images"}
         self._paths = {number: path for path, number in model.graph.params.items()}
-        self._trained = values_of.trained(model)
+        self.trained = values_of.trained(model)
         self._operands: dict[int, int] = {}
         self._kernels: dict[tuple, tuple[int, int, int]] = {}
         self._steps: dict[int, Narrow] = {}
@@ -124,7 +124,7 @@ class Builder:
         if number not in self._operands or value is not None:
             path = self._paths.get(number, name)
             value = self.known[number] if value is None else value
-            if number in self._trained:
+            if number in self.trained:
                 new = self.parameter(path, value)
             else:
                 self._next += 1

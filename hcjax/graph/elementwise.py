@@ -103,8 +103,9 @@ def _both(b: Builder, op: Op) -> bool:
 def clip(b: Builder, op: Op) -> bool:
     """Clips a value between constants."""
     (number,), low, high = b.read(op), -np.inf, np.inf
-    constants = [tables.collapsed(b.known[i], 0) for i in op.inputs if i in b.known]
-    if any(c.size != 1 for c in constants):
+    limits = [i for i in op.inputs if i in b.known]
+    constants = [tables.collapsed(b.known[i], 0) for i in limits]
+    if any(c.size != 1 for c in constants) or b.trained.intersection(limits):
         return function(b, op)
     constants = [float(c.reshape(())) for c in constants]
     match op.kind:
@@ -129,8 +130,9 @@ def clip(b: Builder, op: Op) -> bool:
             b.narrow[op.output] = _positive(b, op, q)
             return True
         found = forms.wide_of(b, number)
-    low, high = max(low, found.low), min(high, found.high)
-    b.wide[op.output] = found._replace(low=low, high=high)
+    # in this order: where both clips exclude one another, the last one decides
+    ends = (min(max(end, low), high) for end in (found.low, found.high))
+    b.wide[op.output] = Wide(found.terms, found.offset, *ends)
     return True
 
 

@@ -113,3 +113,19 @@ def test_an_op_in_float_reads_constants_at_any_batch_size():
 def test_a_function_may_follow_a_layer_at_once(between):
     params = {"w": normal(6, 5) / 3, "o": normal(5, 3), "low": -jnp.abs(normal(5))}
     chain(lambda p, x: between(x @ p["w"], p) @ p["o"], params, normal(8, 6))
+
+
+def test_a_clip_whose_limit_is_learned_goes_on_learning():
+    apply = lambda p, x: jnp.minimum(jax.nn.relu(x @ p["w"]), p["cap"]) @ p["o"]
+    params = {"w": normal(6, 5), "o": normal(5, 3), "cap": jnp.float32(1.5)}
+    images = normal(8, 6)
+    fake, _ = chain(apply, params, images)
+    gradient = jax.grad(lambda p: (fake.apply(p, images) ** 2).sum())(fake.params)
+    assert jnp.abs(gradient["cap"]).max() > 0
+
+
+@pytest.mark.parametrize("low, high", [(2.0, 1.0), (-1.0, -2.0), (0.0, 1.0)])
+def test_of_two_clips_the_last_one_decides(low, high):
+    clip = lambda y: jnp.maximum(jnp.minimum(y, high), low)
+    params = {"w": normal(6, 6), "o": normal(6, 3)}
+    chain(lambda p, x: (clip(x @ p["w"]) + x) @ p["o"], params, normal(8, 6))
