@@ -24,9 +24,18 @@ def place(b: Builder, op: Op) -> None:
     read = b.read(op)
     for output in op.outputs:
         b.label[output] = b.label_of(read[0])
-    rule = RULES.get(op.kind)
+    rule = _rule(b, op)
     if rule is None or not rule(b, op):
         forms.leave(b, op)
+
+
+def _rule(b: Builder, op: Op) -> Callable[[Builder, Op], bool] | None:
+    """Returns the rule for an op; truth values and indices are part of a table, or have none."""
+    whole = [i for i in b.read(op) if not _is_float(b, i)]
+    if not whole:
+        return RULES.get(op.kind)
+    elementwise_op = op.kind in elementwise.RULES or op.kind == "convert_element_type"
+    return elementwise.function if elementwise_op and b.cone.keys() >= {*whole} else None
 
 
 def _layer(b: Builder, op: Op) -> bool:
@@ -115,7 +124,7 @@ def _rest(b: Builder, op: Op) -> tuple[int, ...]:
 
 def _converted(b: Builder, op: Op) -> bool:
     (number,) = b.read(op)
-    if not (jnp.issubdtype(op.dtype, jnp.floating) and _is_float(b, number)):
+    if not jnp.issubdtype(op.dtype, jnp.floating):
         return elementwise.function(b, op)
     for form in (b.narrow, b.wide):
         if number in form:
