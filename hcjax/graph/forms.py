@@ -141,8 +141,10 @@ def logits(b: Builder) -> int:
 def requantized(b: Builder, number: int, wide: Wide, grid: Narrow) -> Narrow:
     """Returns a sum of accumulators as int8."""
     count, bounds = len(wide.terms), tuple(t.bound for t in wide.terms)
-    for bound in bounds:
-        arithmetic.pre_shift(bound)
+    try:
+        arithmetic.pre_shift(max(bounds))
+    except ValueError as error:
+        raise ValueError(f"{b.label_of(number)}: {error}") from None
     least = max(grid.least, 0) if wide.low >= 0 else grid.least
 
     def compute(batch, *values):
