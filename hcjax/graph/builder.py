@@ -132,9 +132,16 @@ class Builder:
             self._operands[number] = new
         return self._operands[number]
 
-    def along(self, axis: int, ndim: int) -> list[int]:
+    def channels(self, op: Op) -> int | None:
+        """Returns the axis of an op's kernel with its channels; None for a weight of another op."""
+        layer = op.kind in LAYERS and len(self.read(op)) == 1
+        if not layer or layers.axis(op, self.known) is None:
+            return None
+        return layers.kernel_axis(op, self.known)
+
+    def along(self, axis: int | None, ndim: int) -> list[int]:
         """Returns the shape of a kernel's steps beside an array with its channels on an axis."""
-        whole = self.granularity == "tensor"
+        whole = self.granularity == "tensor" or axis is None
         return [] if whole else [-1 if a == axis else 1 for a in range(ndim)]
 
     def layer(self, op: Op, number: int) -> str:
@@ -148,10 +155,10 @@ class Builder:
 
     def kernel(self, op: Op, number: int) -> tuple[int, int, int, str]:
         """Returns (rounded kernel, its steps, the greatest integer, the layer's name)."""
-        axis = layers.kernel_axis(op, self.known)
+        axis = self.channels(op)
         name = self.layer(op, number)
         if (number, axis) not in self._kernels:
-            bits = _bits(self.bits, name)
+            bits = _bits(self.bits, name) if op.kind in LAYERS else 8
             most = arithmetic.limits(bits, signed=True)[1]
             value = jnp.asarray(self.known[number], jnp.float32)
             along = self.along(axis, value.ndim)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hcjax.graph import arithmetic, layers, tables
+from hcjax.graph import arithmetic, tables
 from hcjax.graph.builder import Builder
 from hcjax.graph.model import LAYERS, Op, plain
 from hcjax.graph.ops import computes
@@ -75,18 +75,8 @@ def float_of(b: Builder, number: int) -> int:
 
 
 def leave(b: Builder, op: Op) -> None:
-    """Leaves an op in float: its kernels are rounded all the same, and dequantised as it runs."""
-    inputs = []
-    for i in op.inputs:
-        if i not in b.known:
-            inputs.append(float_of(b, i))
-        elif np.ndim(b.known[i]) > 1 and op.kind in LAYERS and layers.axis(op, b.known) is not None:
-            whole, steps, _, _ = b.kernel(op, i)
-            axis, ndim = layers.kernel_axis(op, b.known), np.ndim(b.known[i])
-            run = partial(_spread, b.along(axis, ndim))
-            inputs.append(b.emit("dequantize_kernel", (whole, steps), run))
-        else:
-            inputs.append(_constant(b, op, i))
+    """Leaves an op in float: its weights are rounded all the same, and dequantised as it runs."""
+    inputs = [_constant(b, op, i) if i in b.known else float_of(b, i) for i in op.inputs]
     _keep(b, op, inputs)
     shapes = ", ".join(str(tuple(s.r or "N" for s in b.shape[i])) for i in b.read(op))
     b.left.append(f"{op.kind} {shapes} at {op.source or 'an unknown line'}")
@@ -104,12 +94,18 @@ def _keep(b: Builder, op: Op, inputs: list[int]) -> None:
 
 def _constant(b: Builder, op: Op, number: int) -> int:
     """Returns the number of what an op in float reads besides images."""
-    if number not in b.stretched:
+    if number in b.stretched:
+        if number not in b.floats:  # known for a batch of one only: computed again for any
+            made = b.stretched[number]
+            _keep(b, made, [_constant(b, made, i) for i in made.inputs])
+        return b.floats[number]
+    value = b.known[number]
+    weight = number in b.trained and jnp.issubdtype(value.dtype, jnp.floating)
+    if np.ndim(value) < 2 or not (weight or op.kind in LAYERS):
         return b.operand(number, f"{op.kind}/value")
-    if number not in b.floats:  # known for a batch of one only: computed again for any
-        made = b.stretched[number]
-        _keep(b, made, [_constant(b, made, i) for i in made.inputs])
-    return b.floats[number]
+    whole, steps, _, _ = b.kernel(op, number)
+    run = partial(_spread, b.along(b.channels(op), np.ndim(value)))
+    return b.emit("dequantize_kernel", (whole, steps), run)
 
 
 def alike(b: Builder, op: Op, number: int, grid: Narrow) -> Narrow | None:

@@ -26,7 +26,7 @@ class Program:
         self.numbers: dict[str, int] = {}
         self.constants: dict[int, Any] = {}
         # numbers that are integers now
-        self.whole = {o for o, op in self.made.items() if op.kind == "quantize" and o in self.values}
+        self.whole = {n for n in self.values if n in self.made and self.made[n].kind == "quantize"}
         self._kernels: dict[int, int] = {}
         self._paths = {number: path for path, number in model.graph.params.items()}
         self._next = max([*self.values, *self.made, model.graph.images], default=0)
@@ -61,10 +61,10 @@ class Program:
             values = jnp.asarray(self.values[number]).astype(jnp.int8)
             scale = jnp.asarray(self.values[made.inputs[1]], jnp.float32)
             q = QTensor(values, scale, None, made.params["bits"], made.params["axis"])
-            reach = np.abs(np.asarray(values, np.int64)).sum(
-                tuple(a for a in range(values.ndim) if a != made.params["channels"])
-            )
-            if reach.size and int(reach.max()) * 128 > _MOST:
+            channels = made.params["channels"]
+            others = tuple(a for a in range(values.ndim) if a != channels)
+            reach = np.abs(np.asarray(values, np.int64)).sum(others)
+            if channels is not None and reach.size and int(reach.max()) * 128 > _MOST:
                 raise ValueError(f"{path}: sums of up to {int(reach.max()) * 128:,} pass int32")
             self._kernels[number] = self.parameter(path, q)
         return self._kernels[number]

@@ -58,7 +58,7 @@ def gated(activation):
 
 def tiny():
     network = hcjax.models.create("resnet_tiny", input_shape=(16, 16, 3), dtype="bfloat16")
-    apply, params, image = ours("resnet_tiny", (16, 16, 3))()
+    _, params, image = ours("resnet_tiny", (16, 16, 3))()
     state = jax.eval_shape(network.init, jax.random.key(0))[1]
     state = jax.tree.map(lambda s: jnp.full(s.shape, 0.02, s.dtype), state)
     return hcjax.inference(network.apply, state), params, image
@@ -168,3 +168,18 @@ def test_bad_calls_say_what_is_wrong_before_a_wrong_number_comes_of_them():
         broken = fake.replace(params=fake.params | {path: fake.params[path] * wrong})
         with pytest.raises(ValueError, match=f"^{path} is not finite"):
             hcjax.int8(broken)
+
+
+def test_weights_of_any_op_in_float_are_stored_as_integers():
+    def apply(p, x):
+        y = jnp.tanh(x * p["position"])
+        y = jax.nn.relu(jnp.einsum("ntc,chd->nthd", y, p["w"])).mean(1)
+        return y.reshape(x.shape[0], -1) @ p["o"]
+
+    params = {"position": normal(6, 5), "w": normal(5, 2, 3), "o": normal(6, 4)}
+    images = normal(8, 6, 5)
+    fake, small = chain(apply, params, images, whole=False)
+    kernels = [leaf for leaf in small.params.values() if isinstance(leaf, QTensor)]
+    assert sorted(q.size for q in kernels) == [24, 30, 30]
+    gradient = jax.grad(lambda p: (fake.apply(p, images) ** 2).sum())(fake.params)
+    assert all(jnp.abs(g).max() > 0 for g in gradient.values() if g.ndim > 1)
