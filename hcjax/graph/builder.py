@@ -41,13 +41,14 @@ class Builder:
         floats: str = "",
     ):
         self.original, values, stretched = values_of.evaluate(model)
+        self.stretched = {o: op for op in self.original for o in op.outputs if o in stretched}
+        self.shape = {o.output: o.shape for o in self.original}
         self.original = [op for op in self.original if op.output not in stretched]
         self.model, self.ranges, self.granularity = model, ranges, granularity
         self.bits, self.activation_bits, self.input_bits = bits, activation_bits, input_bits
         self.in_float = re.compile(floats or "(?!)").fullmatch  # of a layer's name
         self.known = values | stretched
         self.readers = readers(self.original)
-        self.shape = {o.output: o.shape for o in self.original}
         self.shape[model.graph.images] = (Size(1, 0), *(Size(0, d) for d in model.image_shape))
         self.dtype = {o.output: o.dtype for o in self.original}
         self.ops: list[Op] = []
@@ -61,7 +62,7 @@ class Builder:
         self.floats: dict[int, int] = {model.graph.images: model.graph.images}
         self.label = {model.graph.images: "images"}
         self._paths = {number: path for path, number in model.graph.params.items()}
-        self._trained = values_of.trained(model)
+        self.trained = values_of.trained(model)
         self._operands: dict[int, int] = {}
         self._kernels: dict[tuple, tuple[int, int, int]] = {}
         self._steps: dict[int, Narrow] = {}
@@ -123,7 +124,7 @@ class Builder:
         if number not in self._operands or value is not None:
             path = self._paths.get(number, name)
             value = self.known[number] if value is None else value
-            if number in self._trained:
+            if number in self.trained:
                 new = self.parameter(path, value)
             else:
                 self._next += 1
@@ -131,9 +132,16 @@ class Builder:
             self._operands[number] = new
         return self._operands[number]
 
-    def along(self, axis: int, ndim: int) -> list[int]:
+    def channels(self, op: Op) -> int | None:
+        """Returns the axis of an op's kernel with its channels; None for a weight of another op."""
+        layer = op.kind in LAYERS and len(self.read(op)) == 1
+        if not layer or layers.axis(op, self.known) is None:
+            return None
+        return layers.kernel_axis(op, self.known)
+
+    def along(self, axis: int | None, ndim: int) -> list[int]:
         """Returns the shape of a kernel's steps beside an array with its channels on an axis."""
-        whole = self.granularity == "tensor"
+        whole = self.granularity == "tensor" or axis is None
         return [] if whole else [-1 if a == axis else 1 for a in range(ndim)]
 
     def layer(self, op: Op, number: int) -> str:
@@ -147,10 +155,10 @@ class Builder:
 
     def kernel(self, op: Op, number: int) -> tuple[int, int, int, str]:
         """Returns (rounded kernel, its steps, the greatest integer, the layer's name)."""
-        axis = layers.kernel_axis(op, self.known)
+        axis = self.channels(op)
         name = self.layer(op, number)
         if (number, axis) not in self._kernels:
-            bits = _bits(self.bits, name)
+            bits = _bits(self.bits, name) if op.kind in LAYERS else 8
             most = arithmetic.limits(bits, signed=True)[1]
             value = jnp.asarray(self.known[number], jnp.float32)
             along = self.along(axis, value.ndim)

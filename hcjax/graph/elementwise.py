@@ -13,8 +13,6 @@ from hcjax.graph.builder import Builder
 from hcjax.graph.model import Op, Size
 from hcjax.graph.widths import Cone, Narrow, Term, Wide
 
-# of these an unrounded sum is another that no table needs to stand for
-_EXACTLY = ("add", "sub", "mul", "div", "neg", "relu", "relu6", "max", "min", "clamp")
 FUNCTIONS = (
     "abs", "cbrt", "ceil", "cos", "eq", "erf", "erf_inv", "erfc", "exp", "exp2", "expm1", "floor",
     "ge", "gt", "integer_pow", "is_finite", "le", "log", "log1p", "logistic", "lt", "ne", "not",
@@ -39,7 +37,8 @@ def affine(b: Builder, op: Op) -> bool:
         value = tables.collapsed(b.known[constant], len(op.shape))
         value = value.reshape(()) if value.size == 1 else value
         c = b.operand(constant, f"{b.label_of(number)}/{op.kind}", value=value)
-    _deeper(b, op)
+    if not _is_sum(b, number):
+        _deeper(b, op)
     wide = forms.wide_of(b, number)
     if op.kind in ("add", "sub"):
         sign = -1.0 if op.kind == "sub" and first else 1.0
@@ -104,8 +103,9 @@ def _both(b: Builder, op: Op) -> bool:
 def clip(b: Builder, op: Op) -> bool:
     """Clips a value between constants."""
     (number,), low, high = b.read(op), -np.inf, np.inf
-    constants = [tables.collapsed(b.known[i], 0) for i in op.inputs if i in b.known]
-    if any(c.size != 1 for c in constants):
+    limits = [i for i in op.inputs if i in b.known]
+    constants = [tables.collapsed(b.known[i], 0) for i in limits]
+    if any(c.size != 1 for c in constants) or b.trained.intersection(limits):
         return function(b, op)
     constants = [float(c.reshape(())) for c in constants]
     match op.kind:
@@ -121,7 +121,8 @@ def clip(b: Builder, op: Op) -> bool:
             if op.inputs[1] != number:
                 return False
             low, high = constants
-    _deeper(b, op)
+    if not _is_sum(b, number):
+        _deeper(b, op)
     found = b.wide.get(number)
     if found is None or number in b.narrow or len(b.readers[number]) > 1:
         q = forms.narrow_of(b, number)
@@ -129,8 +130,9 @@ def clip(b: Builder, op: Op) -> bool:
             b.narrow[op.output] = _positive(b, op, q)
             return True
         found = forms.wide_of(b, number)
-    low, high = max(low, found.low), min(high, found.high)
-    b.wide[op.output] = found._replace(low=low, high=high)
+    # in this order: where both clips exclude one another, the last one decides
+    ends = (min(max(end, low), high) for end in (found.low, found.high))
+    b.wide[op.output] = Wide(found.terms, found.offset, *ends)
     return True
 
 
@@ -162,17 +164,14 @@ def _one_origin(b: Builder, op: Op) -> bool:
 
 
 def _deeper(b: Builder, op: Op) -> None:
-    """Adds an elementwise op to the cone of what it reads, unless a sum will do for all of it."""
-    inside = b.read(op)
-    if op.kind in _EXACTLY and len(inside) == 1 and _is_sum(b, inside[0]):
-        return
-    cones = [forms.cone_of(b, i) for i in inside]
+    """Adds an elementwise op to the cone of what it reads."""
+    cones = [forms.cone_of(b, i) for i in b.read(op)]
     ops = tuple({o.output: o for c in cones for o in c.ops}.values())
     b.cone[op.output] = Cone(cones[0].origin, (*ops, op))
 
 
 def _is_sum(b: Builder, number: int) -> bool:
-    """Returns whether a value is a sum that nobody will have as int8."""
+    """Returns whether a value is a sum that nobody will have as int8: no table need be of it."""
     alone = len(b.readers.get(number, ())) == 1
     return alone and number in b.wide and number not in b.cone and number not in b.narrow
 

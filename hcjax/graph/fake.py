@@ -6,12 +6,15 @@ rounded by the functions that the int8 network rounds by; gradients pass straigh
 
 from __future__ import annotations
 
+import operator
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from hcjax.errors import ConfigError
 from hcjax.graph import forms
 from hcjax.graph.builder import Bits, Builder
-from hcjax.graph.model import Graph, Model
+from hcjax.graph.model import Graph, Model, is_quantized
 from hcjax.graph.observe import Ranges
 from hcjax.graph.placing import place
 
@@ -52,9 +55,9 @@ def fake_quantize(
       stays in float is listed in `floats`.
 
     Raises:
-      ValueError: if the ranges are another model's, the granularity is unknown, or an accumulator
-        could pass 30 bits.
-      ConfigError: if a regular expression matches no layer.
+      ValueError: if the model is in integers already, the ranges are another model's, the
+        granularity is unknown, or an accumulator could pass 30 bits.
+      ConfigError: if bits are no int, or a regular expression is none or matches no layer.
 
     Reference:
       Esser et al., "Learned Step Size Quantization", 2020, arXiv:1902.08153; the scale of step
@@ -86,12 +89,15 @@ def build(
     floats: str = "",
 ) -> tuple[Model, Builder]:
     """Returns what `fake_quantize` does, and what it was built by: where each value is found."""
+    check_float(model)
     if ranges.graph is not model.graph:
         raise ValueError("the ranges are those of another model: calibrate the one to be quantized")
     if granularity not in ("channel", "tensor"):
         raise ValueError(f"granularity must be channel or tensor, got {granularity!r}")
     activation_bits = bits if activation_bits is None else activation_bits
     widths = {"bits": bits, "activation_bits": activation_bits, "input_bits": input_bits}
+    widths = {key: _ints(key, bits) for key, bits in widths.items()}
+    _check_pattern("floats", floats or "")
     builder = Builder(model, ranges, **widths, granularity=granularity, floats=floats)
     _check_patterns(builder, floats=floats, **widths)
     for op in builder.original:
@@ -107,6 +113,31 @@ def build(
         floats=tuple(builder.left),
     )
     return made, builder
+
+
+def check_float(model: Model) -> None:
+    """Raises ValueError if a model is in integers, which no transform here reads."""
+    if is_quantized(model) and not any(op.kind == "step" for op in model.graph.ops):
+        raise ValueError("the model is in integers already: quantize the one that it was made of")
+
+
+def _ints(key: str, bits: Any) -> Bits:
+    """Returns bits as ints, NumPy's too; raises ConfigError if they are none."""
+    if isinstance(bits, Mapping):
+        for pattern in bits:
+            _check_pattern(key, pattern)
+        return {pattern: _ints(f"{key}[{pattern!r}]", each) for pattern, each in bits.items()}
+    try:
+        return operator.index(bits)
+    except TypeError:
+        raise ConfigError(f"{key} must be an int, or pattern -> int, got {bits!r}") from None
+
+
+def _check_pattern(key: str, pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(f"{key}: {pattern!r} is no regular expression: {error}") from None
 
 
 def _check_patterns(builder: Builder, *, floats: str, **widths: Bits) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hcjax.graph import arithmetic, layers, tables
+from hcjax.graph import arithmetic, tables
 from hcjax.graph.builder import Builder
-from hcjax.graph.model import LAYERS, Op
+from hcjax.graph.model import LAYERS, Op, plain
+from hcjax.graph.ops import computes
 from hcjax.graph.widths import Cone, Narrow, Term, Wide
 
 _MOST_TERMS = 8
@@ -73,18 +75,14 @@ def float_of(b: Builder, number: int) -> int:
 
 
 def leave(b: Builder, op: Op) -> None:
-    """Leaves an op in float: its kernels are rounded all the same, and dequantised as it runs."""
-    inputs = []
-    for i in op.inputs:
-        if i not in b.known:
-            inputs.append(float_of(b, i))
-        elif np.ndim(b.known[i]) > 1 and op.kind in LAYERS and layers.axis(op, b.known) is not None:
-            whole, steps, _, _ = b.kernel(op, i)
-            axis, ndim = layers.kernel_axis(op, b.known), np.ndim(b.known[i])
-            run = partial(_spread, b.along(axis, ndim))
-            inputs.append(b.emit("dequantize_kernel", (whole, steps), run))
-        else:
-            inputs.append(b.operand(i, f"{op.kind}/value"))
+    """Leaves an op in float: its weights are rounded all the same, and dequantised as it runs."""
+    inputs = [_constant(b, op, i) if i in b.known else float_of(b, i) for i in op.inputs]
+    _keep(b, op, inputs)
+    shapes = ", ".join(str(tuple(s.r or "N" for s in b.shape[i])) for i in b.read(op))
+    b.left.append(f"{op.kind} {shapes} at {op.source or 'an unknown line'}")
+
+
+def _keep(b: Builder, op: Op, inputs: list[int]) -> None:
     dtypes = [b.dtype.get(i) if i not in b.known else b.known[i].dtype for i in op.inputs]
 
     def compute(batch, *values):
@@ -92,8 +90,35 @@ def leave(b: Builder, op: Op) -> None:
         return op.run(batch, *same)
 
     b.keep(op, tuple(inputs), compute)
-    shapes = ", ".join(str(tuple(s.r or "N" for s in b.shape[i])) for i in b.read(op))
-    b.left.append(f"{op.kind} {shapes} at {op.source or 'an unknown line'}")
+
+
+def _constant(b: Builder, op: Op, number: int) -> int:
+    """Returns the number of what an op in float reads besides images."""
+    if number in b.stretched:
+        if number not in b.floats:  # known for a batch of one only: computed again for any
+            made = b.stretched[number]
+            _keep(b, made, [_constant(b, made, i) for i in made.inputs])
+        return b.floats[number]
+    value = b.known[number]
+    weight = number in b.trained and jnp.issubdtype(value.dtype, jnp.floating)
+    if np.ndim(value) < 2 or not (weight or op.kind in LAYERS):
+        return b.operand(number, f"{op.kind}/value")
+    whole, steps, _, _ = b.kernel(op, number)
+    run = partial(_spread, b.along(b.channels(op), np.ndim(value)))
+    return b.emit("dequantize_kernel", (whole, steps), run)
+
+
+def alike(b: Builder, op: Op, number: int, grid: Narrow) -> Narrow | None:
+    """Returns what every image has the same of, as int8 of a grid; None if nothing says so."""
+    made = b.stretched.get(number)
+    if made is None or any(s.q and s != (1, 0) for s in made.shape):
+        return None
+    value = b.operand(number, f"{b.layer(op, number)}/value")
+    q = b.emit("quantize", (value, grid.step), _rounded(grid))
+    about = {"shape": plain(made.shape), "broadcast_dimensions": tuple(range(len(made.shape)))}
+    run = computes("broadcast_in_dim", about)
+    new = b.emit("broadcast_in_dim", (q,), run, of=number, source=made.source, **about)
+    return grid._replace(number=new)
 
 
 def _spread(along: list[int], batch: int, whole: jax.Array, steps: jax.Array) -> jax.Array:
@@ -112,8 +137,10 @@ def logits(b: Builder) -> int:
 def requantized(b: Builder, number: int, wide: Wide, grid: Narrow) -> Narrow:
     """Returns a sum of accumulators as int8."""
     count, bounds = len(wide.terms), tuple(t.bound for t in wide.terms)
-    for bound in bounds:
-        arithmetic.pre_shift(bound)
+    try:
+        arithmetic.pre_shift(max(bounds))
+    except ValueError as error:
+        raise ValueError(f"{b.label_of(number)}: {error}") from None
     least = max(grid.least, 0) if wide.low >= 0 else grid.least
 
     def compute(batch, *values):
@@ -144,13 +171,17 @@ def _narrowed(b: Builder, number: int, grid: Narrow) -> Narrow:
     if number in b.cone and tables.holds(b, number, cone := b.cone[number]):
         return tables.looked_up(b, number, cone, narrow_of(b, cone.origin), grid)
 
+    about = {"least": grid.least, "most": grid.most, "label": b.label_of(number)}
+    inputs = (float_of(b, number), grid.step)
+    return grid._replace(number=b.emit("quantize", inputs, _rounded(grid), of=number, **about))
+
+
+def _rounded(grid: Narrow) -> Callable:
     def compute(batch, x, step):
         smooth = arithmetic.clipped(x.astype(jnp.float32) / step, grid.least, grid.most)
         return arithmetic.through(arithmetic.quantize(x, step, grid.least, grid.most), smooth)
 
-    about = {"least": grid.least, "most": grid.most, "label": b.label_of(number)}
-    inputs = (float_of(b, number), grid.step)
-    return grid._replace(number=b.emit("quantize", inputs, compute, of=number, **about))
+    return compute
 
 
 def _as_wide(q: Narrow) -> Wide:

@@ -6,8 +6,11 @@ int32 arrays: the layers' products, and `arithmetic` between them. Scales become
 
 from __future__ import annotations
 
+import jax.numpy as jnp
+
+from hcjax.errors import ConfigError
 from hcjax.graph.builder import Bits
-from hcjax.graph.fake import fake_quantize
+from hcjax.graph.fake import check_float, fake_quantize
 from hcjax.graph.model import Graph, Model, reaching
 from hcjax.graph.observe import Ranges
 from hcjax.graph.program import Program
@@ -39,7 +42,9 @@ def int8(
 
     Raises:
       TypeError: if the model is not quantized and there are no ranges.
-      ValueError: if a sum could pass 32 bits; the message names the layer.
+      ConfigError: if bits or the like are given without ranges: the model has its own.
+      ValueError: if the model is in integers already, a parameter is not finite, or a sum could
+        pass 32 bits; the message names the parameter or the layer.
 
     Example:
       >>> import jax.numpy as jnp
@@ -52,14 +57,23 @@ def int8(
       >>> small.apply(small.params, images).round(1).tolist()
       [[-1.5]]
     """
+    check_float(model)
+    options = {"bits": bits, "activation_bits": activation_bits, "input_bits": input_bits}
+    options |= {"granularity": granularity, "floats": floats}
     if ranges is not None:
-        widths = {"bits": bits, "activation_bits": activation_bits, "input_bits": input_bits}
-        model = fake_quantize(model, ranges, **widths, granularity=granularity, floats=floats)
+        model = fake_quantize(model, ranges, **options)
     if not any(op.kind == "step" for op in model.graph.ops):
         raise TypeError(
             "the model is not quantized: give int8(model, ranges) with ranges = calibrate(model, "
             "images), or a model from fake_quantize"
         )
+    defaults = fake_quantize.__kwdefaults__
+    given = [key for key, value in options.items() if value != defaults[key]]
+    if ranges is None and given:
+        raise ConfigError(f"{given[0]}: the model is quantized already; give it to fake_quantize")
+    for path, leaf in model.leaves(model.params).items():
+        if not jnp.isfinite(leaf).all():
+            raise ValueError(f"{path} is not finite")
     program = Program(model)
     for op in program.read:
         program.add(op)

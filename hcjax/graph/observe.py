@@ -69,8 +69,8 @@ def calibrate(
       Ranges, for `fake_quantize` and `int8`.
 
     Raises:
-      ValueError: if the method is unknown, there are no images, or a value is not finite; the
-        message names its line.
+      ValueError: if the method is unknown, there are no images or none at a time, or a value is not
+        finite; the message names its line.
 
     Reference:
       Entropy: Migacz, "8-bit Inference with TensorRT", GTC 2017.
@@ -86,6 +86,8 @@ def calibrate(
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
     if not 0 < percentile <= 100:
         raise ValueError(f"percentile must be in (0, 100], got {percentile}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     images = np.asarray(images)
     if not len(images):
         raise ValueError("no images to calibrate with")

@@ -24,9 +24,18 @@ def place(b: Builder, op: Op) -> None:
     read = b.read(op)
     for output in op.outputs:
         b.label[output] = b.label_of(read[0])
-    rule = RULES.get(op.kind)
+    rule = _rule(b, op)
     if rule is None or not rule(b, op):
         forms.leave(b, op)
+
+
+def _rule(b: Builder, op: Op) -> Callable[[Builder, Op], bool] | None:
+    """Returns the rule for an op; truth values and indices are part of a table, or have none."""
+    whole = [i for i in b.read(op) if not _is_float(b, i)]
+    if not whole:
+        return RULES.get(op.kind)
+    elementwise_op = op.kind in elementwise.RULES or op.kind == "convert_element_type"
+    return elementwise.function if elementwise_op and b.cone.keys() >= {*whole} else None
 
 
 def _layer(b: Builder, op: Op) -> bool:
@@ -100,7 +109,11 @@ def _moved(b: Builder, op: Op) -> bool:
         return False
     q = forms.narrow_of(b, inside[0])
     about = {**op.params, "source": op.source}
-    new = b.emit(op.kind, (q.number, *_rest(b, op)), op.run_one, of=op.output, **about)
+
+    def compute(batch, x, *rest):  # bfloat16 is padded with bfloat16
+        return op.run_one(batch, x, *(r.astype(x.dtype) for r in rest))
+
+    new = b.emit(op.kind, (q.number, *_rest(b, op)), compute, of=op.output, **about)
     b.narrow[op.output] = q._replace(number=new)
     return True
 
@@ -111,11 +124,13 @@ def _rest(b: Builder, op: Op) -> tuple[int, ...]:
 
 def _converted(b: Builder, op: Op) -> bool:
     (number,) = b.read(op)
-    if not (jnp.issubdtype(op.dtype, jnp.floating) and _is_float(b, number)):
+    if not jnp.issubdtype(op.dtype, jnp.floating):
         return elementwise.function(b, op)
-    for form in (b.narrow, b.wide, b.cone):
+    for form in (b.narrow, b.wide):
         if number in form:
             form[op.output] = form[number]
+    if number in b.cone:
+        elementwise.function(b, op)
     if not any(op.output in form for form in (b.narrow, b.wide, b.cone)):
         b.narrow[op.output] = forms.narrow_of(b, number)
     return True
@@ -147,11 +162,12 @@ def _summed(b: Builder, op: Op) -> bool:
 
 
 def _joined(b: Builder, op: Op) -> bool:
-    if len(b.read(op)) != len(op.inputs):
-        return False
     grid = b.step(op.output)
-    parts = [forms.regridded(b, i, grid) for i in op.inputs]
-    if any(q.step != grid.step for q in parts):
+    parts = [
+        forms.alike(b, op, i, grid) if i in b.known else forms.regridded(b, i, grid)
+        for i in op.inputs
+    ]
+    if None in parts or any(q.step != grid.step for q in parts):
         return False
     numbers = tuple(q.number for q in parts)
     about = {**op.params, "source": op.source}

@@ -25,7 +25,8 @@ class Program:
         self.params: dict[str, Any] = {}
         self.numbers: dict[str, int] = {}
         self.constants: dict[int, Any] = {}
-        self.whole: set[int] = set()  # numbers that are integers now
+        # numbers that are integers now
+        self.whole = {n for n in self.values if n in self.made and self.made[n].kind == "quantize"}
         self._kernels: dict[int, int] = {}
         self._paths = {number: path for path, number in model.graph.params.items()}
         self._next = max([*self.values, *self.made, model.graph.images], default=0)
@@ -33,7 +34,8 @@ class Program:
     def add(self, op: Op) -> None:
         """Adds what an op of the fake graph is in integers."""
         convert = _CONVERTED.get(op.kind)
-        if convert is None and all(i in self.whole for i in op.inputs if i not in self.values):
+        inside = [i for i in op.inputs if i not in self.values] or op.inputs
+        if convert is None and inside and self.whole.issuperset(inside):
             convert = _counted if op.kind in _INT32 else _moved
         if convert is None:
             self._kept(op)
@@ -59,10 +61,10 @@ class Program:
             values = jnp.asarray(self.values[number]).astype(jnp.int8)
             scale = jnp.asarray(self.values[made.inputs[1]], jnp.float32)
             q = QTensor(values, scale, None, made.params["bits"], made.params["axis"])
-            reach = np.abs(np.asarray(values, np.int64)).sum(
-                tuple(a for a in range(values.ndim) if a != made.params["channels"])
-            )
-            if reach.size and int(reach.max()) * 128 > _MOST:
+            channels = made.params["channels"]
+            others = tuple(a for a in range(values.ndim) if a != channels)
+            reach = np.abs(np.asarray(values, np.int64)).sum(others)
+            if channels is not None and reach.size and int(reach.max()) * 128 > _MOST:
                 raise ValueError(f"{path}: sums of up to {int(reach.max()) * 128:,} pass int32")
             self._kernels[number] = self.parameter(path, q)
         return self._kernels[number]
@@ -98,8 +100,8 @@ def _counted(p: Program, op: Op) -> Converted:
 
 
 def _moved(p: Program, op: Op) -> Converted:
-    for i in op.inputs[1:]:
-        if i in p.values:  # what padding is made of
+    for i in op.inputs:
+        if i in p.values:  # what padding is made of, or every image has the same of
             p.constants[i] = np.asarray(p.values[i]).astype(np.int8)
     return op.inputs, op.params, jnp.int8
 

@@ -282,10 +282,12 @@ def test_bad_calls_say_what_is_wrong():
     with pytest.raises(hcjax.errors.ConfigError, match="input_bits: 'conv7' matches none of"):
         hcjax.fake_quantize(model, ranges, input_bits={"conv7": 4})
     wide = hcjax.trace(
-        lambda p, x: x @ p @ jnp.ones((1, 1)), jnp.ones((70_000, 1)), jnp.ones((1, 70_000))
+        lambda p, x: x @ p["w"] @ jnp.ones((1, 1)),
+        {"w": jnp.ones((70_000, 1))},
+        jnp.ones((1, 70_000)),
     )
     with pytest.raises(
-        ValueError, match="accumulator of up to 1,129,030,000 has more than 30 bits"
+        ValueError, match=r"^w: an accumulator of up to 1,129,030,000 has more than 30 bits"
     ):
         hcjax.fake_quantize(wide, hcjax.calibrate(wide, jnp.ones((1, 70_000))))
 
