@@ -26,6 +26,7 @@ class Reader:
         self.ops: list[Op] = []
         self.plain: list[str] = []  # custom derivative rules that were lost
         self.constants: dict[int, Any] = {}
+        self.shapes: dict[int, tuple[Size, ...]] = {}
         self._batch, self._next = batch, 0
 
     def number(self, constant: Any = None) -> int:
@@ -80,10 +81,12 @@ class Reader:
         kind = kept or name
         compute = (lambda batch, x: [_KEPT[kept](x)]) if kept else bound(eqn, params)
         shape = tuple(map(self.size, aval.shape))
+        for v, n in zip((*eqn.invars, *eqn.outvars), (*inputs, *outputs), strict=True):
+            self.shapes[n] = tuple(map(self.size, v.aval.shape))
         numbers = (tuple(inputs), tuple(outputs))
         op = Op(kind, *numbers, shape, aval.dtype, source, compute, params, self._macs(eqn))
-        if name == "split":
-            return self._parts(op)
+        if name in _REWRITTEN:
+            return _REWRITTEN[name](self, op)
         if name == "gather" and (
             found := self._slice(op, tuple(map(self.size, eqn.invars[0].aval.shape)))
         ):
@@ -91,10 +94,11 @@ class Reader:
         self.ops.append(op)
         return outputs
 
-    def _emit(self, kind: str, number: int, shape: tuple[Size, ...], of: Op, params: dict) -> int:
-        """Adds an op of one operand in place of a part of another."""
+    def _emit(self, kind: str, inputs: Any, shape: tuple[Size, ...], of: Op, params: dict) -> int:
+        """Adds an op in place of a part of another."""
         output = self.number()
-        new = Op(kind, (number,), (output,), shape, of.dtype, of.source, None, params)
+        self.shapes[output] = shape
+        new = Op(kind, tuple(inputs), (output,), shape, of.dtype, of.source, None, params)
         self.ops.append(defined(new))
         return output
 
@@ -107,9 +111,36 @@ class Reader:
             limits = list(plain(shape))
             limits[along] = start + size
             about = {"start_indices": tuple(starts), "limit_indices": tuple(limits)}
-            found.append(self._emit("slice", op.inputs[0], shape, op, about | {"strides": None}))
+            found.append(self._emit("slice", op.inputs, shape, op, about | {"strides": None}))
             start += size
         return found
+
+    def _unstacked(self, op: Op) -> list[int]:
+        """Returns the numbers of the parts of an unstack, each a slice and a reshape."""
+        along = op.params["axis"]
+        shape = (*op.shape[:along], Size(0, 1), *op.shape[along:])
+        whole = op._replace(shape=shape, params=op.params | {"sizes": [1] * len(op.outputs)})
+        return [self._reshape(part, op.shape, op) for part in self._parts(whole)]
+
+    def _stacked(self, op: Op) -> list[int]:
+        """Returns the number of what a stack gives, as a concatenation."""
+        along = op.params["axis"]
+        shape = tuple(Size(0, 1) if a == along else n for a, n in enumerate(op.shape))
+        parts = [self._reshape(i, shape, op) for i in op.inputs]
+        return [self._emit("concatenate", parts, op.shape, op, {"dimension": along})]
+
+    def _reshaped(self, op: Op) -> list[int]:
+        """Returns the number of what a reshape gives, without an order of its own."""
+        number, order = op.inputs[0], op.params["dimensions"]
+        if order is None:
+            self.ops.append(op)
+            return list(op.outputs)
+        shape = tuple(self.shapes[number][a] for a in order)
+        turned = self._emit("transpose", op.inputs, shape, op, {"permutation": tuple(order)})
+        return [self._reshape(turned, op.shape, op)]
+
+    def _reshape(self, number: int, shape: tuple[Size, ...], of: Op) -> int:
+        return self._emit("reshape", (number,), shape, of, {"new_sizes": plain(shape)})
 
     def _slice(self, op: Op, sizes: tuple[Size, ...]) -> list[int] | None:
         """Returns the number of what a gather takes, as a slice; None if it is none."""
@@ -122,10 +153,8 @@ class Reader:
             Size(0, -(-(limit - start) // stride)) if isinstance(limit, int) else limit
             for start, limit, stride in ends
         )
-        found = self._emit("slice", op.inputs[0], taken, op, params)
-        if taken != op.shape:
-            found = self._emit("reshape", found, op.shape, op, {"new_sizes": plain(op.shape)})
-        return [found]
+        found = self._emit("slice", op.inputs[:1], taken, op, params)
+        return [found if taken == op.shape else self._reshape(found, op.shape, op)]
 
     def _constant(self, number: int) -> np.ndarray | None:
         """Returns what a number is, if neither parameters nor images are behind it."""
@@ -167,3 +196,12 @@ def _kept(eqn: walker.Eqn) -> str | None:
     inner = walker.closed(body).jaxpr.eqns
     name = inner[0].params.get("name") if len(inner) == 1 else None
     return name if name in _KEPT else None
+
+
+# ops that are read as others, for transforms and files to know fewer kinds
+_REWRITTEN = {
+    "split": Reader._parts,
+    "stack": Reader._stacked,
+    "unstack": Reader._unstacked,
+    "reshape": Reader._reshaped,
+}

@@ -200,3 +200,18 @@ def test_a_split_is_slices():
     model = trace(apply, jnp.float32(2.0), x)
     assert [op.kind for op in model.graph.ops][:3] == ["slice"] * 3
     np.testing.assert_array_equal(model.apply(model.params, x), apply(2.0, x))
+
+
+def test_stacks_and_reshapes_in_another_order_are_ops_that_a_file_holds():
+    x = jax.random.normal(jax.random.key(0), (3, 6, 8))
+
+    def apply(p, x):
+        a, b, *_ = jnp.unstack(x, axis=1)
+        y = jnp.stack([b, a, a * p], 1) @ jnp.ones((8, 4))
+        return lax.reshape(y, (x.shape[0], 12), dimensions=(0, 2, 1))
+
+    model = trace(apply, jnp.float32(2.0), x)
+    assert not {"stack", "unstack"} & {op.kind for op in model.graph.ops}
+    np.testing.assert_array_equal(model.apply(model.params, x), apply(2.0, x))
+    again = hcjax.unpack(hcjax.pack(model))
+    np.testing.assert_array_equal(again.apply(again.params, x), apply(2.0, x))
