@@ -19,6 +19,15 @@ _CUSTOM = ("custom_jvp_call", "custom_vjp_call")
 _KEPT = {"relu": jax.nn.relu, "relu6": jax.nn.relu6}
 
 
+def counted(where: str, why: object) -> TypeError:
+    """Returns the error of a network that needs the batch size as a number."""
+    return TypeError(
+        f"{where or 'an unknown line'}: the network needs the batch size as a number "
+        f"({str(why).splitlines()[0]}); write it for any batch: x.reshape(x.shape[0], -1) is "
+        "fine, int(x.shape[0]), len(x), x / x.shape[0] and `if x.shape[0] > 1` are not"
+    )
+
+
 class Reader:
     """Collects ops from nested jaxprs, giving every value a number."""
 
@@ -27,7 +36,7 @@ class Reader:
         self.plain: list[str] = []  # custom derivative rules that were lost
         self.constants: dict[int, Any] = {}
         self.shapes: dict[int, tuple[Size, ...]] = {}
-        self._batch, self._next = batch, 0
+        self._batch, self._next, self._source = batch, 0, ""
 
     def number(self, constant: Any = None) -> int:
         """Returns a new number, of a constant if one is given."""
@@ -40,7 +49,10 @@ class Reader:
         """Returns a dimension for any batch size."""
         if isinstance(dim, int | np.integer):
             return Size(0, int(dim))
-        return Size(int(dim // self._batch), int(dim % self._batch))
+        try:
+            return Size(int(dim // self._batch), int(dim % self._batch))
+        except Exception as error:  # its class is none of jax's public ones
+            raise counted(self._source, error) from error
 
     def read(self, jaxpr: Any, inputs: list[int], source: str = "") -> list[int]:
         """Returns the numbers of a jaxpr's results, for those of its inputs.
@@ -66,6 +78,7 @@ class Reader:
 
     def _equation(self, eqn: walker.Eqn, inputs: list[int], source: str) -> list[int]:
         name, source = eqn.primitive.name, walker.source_line(eqn) or source
+        self._source = source
         inside = [body for bodies in walker.bodies(eqn).values() for body in bodies]
         if name in _INLINED and len(inside) == 1:
             return self.read(inside[0], inputs, source)
@@ -105,6 +118,9 @@ class Reader:
     def _parts(self, op: Op) -> list[int]:
         """Returns the numbers of the parts of a split, each an op of one result."""
         along, start, found = op.params["axis"], 0, []
+        if any(isinstance(size, Size) for size in op.params["sizes"]):
+            self.ops.append(op)
+            return list(op.outputs)
         for size in op.params["sizes"]:
             shape = tuple(Size(0, size) if a == along else n for a, n in enumerate(op.shape))
             starts = [start if a == along else 0 for a in range(len(shape))]
@@ -161,7 +177,9 @@ class Reader:
         if number in self.constants:
             return np.asarray(self.constants[number])
         made = next((op for op in self.ops if number in op.outputs), None)
-        inputs = [None] if made is None else [self._constant(i) for i in made.inputs]
+        if made is None or made.kind == "dim_as_value" or any(size.q for size in made.shape):
+            return None
+        inputs = [self._constant(i) for i in made.inputs]
         if any(value is None for value in inputs):
             return None
         return np.asarray(made.run(1, *inputs)[made.outputs.index(number)])

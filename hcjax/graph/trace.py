@@ -20,7 +20,7 @@ from hcjax import jaxpr as walker
 from hcjax import trees
 from hcjax.graph.batch import Place, Value, placed
 from hcjax.graph.model import Graph, Model, Op, reaching
-from hcjax.graph.reader import Reader
+from hcjax.graph.reader import Reader, counted
 
 _RANDOM = ("random_bits", "random_split", "random_fold_in", "threefry2x32", "rng_uniform")
 _TRAINING = "the network is in training mode; use inference mode (train=False, .eval(), ...)"
@@ -74,11 +74,7 @@ def trace(apply: Callable, params: Any, images: Any, *, frozen: str = "") -> Mod
     except Exception as error:
         if not isinstance(error, jax.errors.JAXTypeError) and not _is_symbolic(error):
             raise
-        raise TypeError(
-            f"{_line(error)}: the network needs the batch size as a number "
-            f"({str(error).splitlines()[0]}); write it for any batch: x.reshape(x.shape[0], -1) is "
-            "fine, int(x.shape[0]), len(x) and `if x.shape[0] > 1` are not"
-        ) from error
+        raise counted(_line(error), error) from error
     reader = Reader(batch)
     numbers = [reader.number() for _ in named]
     images_number = reader.number()
@@ -135,6 +131,9 @@ def _check_inference(ops: list[Op], reader: Reader, images: int, logits: int) ->
             cure = _TRAINING if "reduces" in str(error) else _ALONE
             raise TypeError(f"{where} {error}: {cure}") from error
         places |= zip(op.outputs, found, strict=True)
+    for op in ops:  # last: an average over the batch is a reduction first
+        if op.kind == "dim_as_value":
+            raise counted(op.source, f"it computes with {op.params['dim']}")
     if ops and places.get(logits) != Place(0, 1):
         raise TypeError(f"{where} gives the images' logits in another order: {_ALONE}")
 
@@ -148,6 +147,4 @@ def _line(error: Exception) -> str:
     """Returns the user's line that raised an error."""
     frames = traceback.extract_tb(error.__traceback__)
     mine = [f for f in frames if walker.is_users(f.filename) and "/hcjax/graph/" not in f.filename]
-    return (
-        f"{mine[-1].filename.rsplit('/', 1)[-1]}:{mine[-1].lineno}" if mine else "an unknown line"
-    )
+    return f"{mine[-1].filename.rsplit('/', 1)[-1]}:{mine[-1].lineno}" if mine else ""

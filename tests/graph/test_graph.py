@@ -103,6 +103,27 @@ def counted(p, x):
     return (x @ p)[: int(x.shape[0])]
 
 
+def scaled(p, x):
+    return (x @ p) / x.shape[0]
+
+
+def indexed(p, x):
+    return (x @ p)[jnp.arange(x.shape[0])]
+
+
+def turned(p, x):
+    return (x @ p)[::-1]
+
+
+def longer(p, x):
+    return jnp.concatenate([x @ p, jnp.ones((1, 2))])[1:]
+
+
+def halved(p, x):
+    a, b = jnp.split(jnp.concatenate([x, 2 * x]), 2)
+    return (a + b) @ p
+
+
 def looped(p, x):
     return lax.fori_loop(0, 3, lambda i, c: c * 2, x @ p)
 
@@ -113,6 +134,11 @@ def looped(p, x):
         (dropped_out, r"test_graph.py:\d+ \(dropped_out\).* draws random bits.*inference mode"),
         (normalised, r"test_graph.py:\d+ \(normalised\).* reduces over the batch.*inference mode"),
         (counted, r"test_graph.py:\d+: the network needs the batch size as a number"),
+        (scaled, r"test_graph.py:\d+ \(scaled\): the network needs the batch size as a number"),
+        (indexed, r"test_graph.py:\d+ \(indexed\).* counts the images of a batch"),
+        (turned, r"test_graph.py:\d+ \(turned\): the network needs the batch size as a number"),
+        (longer, r"test_graph.py:\d+ \(longer\): the network needs the batch size as a number"),
+        (halved, r"test_graph.py:\d+ \(halved\).* mixes the images"),
         (looped, r"test_graph.py:\d+ \(looped\): a graph holds no"),
         (lambda p, x: (x @ p, x), r"must return one array \[N, K\], got f32\[b,2\], f32\[b,4\]"),
         (lambda p, x: (x @ p).sum(1), r"must return one array \[N, K\], got f32\[b\]"),
