@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -213,7 +215,23 @@ def _kept(eqn: walker.Eqn) -> str | None:
     (body,) = (b for bodies in walker.bodies(eqn).values() for b in bodies)
     inner = walker.closed(body).jaxpr.eqns
     name = inner[0].params.get("name") if len(inner) == 1 else None
-    return name if name in _KEPT else None
+    aval = eqn.invars[0].aval
+    if name not in _KEPT or not jax.numpy.issubdtype(aval.dtype, jax.numpy.inexact):
+        return None
+    # a name is no proof: whoever writes a leaky relu may call it relu
+    theirs = _derivative(lambda x: walker.bind(eqn, [x])[0], aval.shape, aval.dtype)
+    return name if theirs == _own(name, aval.shape, aval.dtype) else None
+
+
+@functools.lru_cache
+def _own(name: str, shape: tuple, dtype: Any) -> str:
+    return _derivative(_KEPT[name], shape, dtype)
+
+
+def _derivative(function: Callable, shape: tuple, dtype: Any) -> str:
+    """Returns a function of one array and its derivative, as text."""
+    x = jax.ShapeDtypeStruct(shape, dtype)
+    return str(jax.make_jaxpr(lambda x, t: jax.jvp(function, (x,), (t,)))(x, x))
 
 
 # ops that are read as others, for transforms and files to know fewer kinds

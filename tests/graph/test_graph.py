@@ -91,6 +91,22 @@ def test_a_custom_derivative_that_is_not_kept_is_listed():
     assert len(model.plain) == 1 and "test_graph.py" in model.plain[0]
 
 
+@pytest.mark.parametrize(
+    "function, slope", [(lambda x: jnp.maximum(x, 0.1 * x), 0.1), (lambda x: jnp.maximum(x, 0), 1)]
+)
+def test_a_function_that_is_only_called_relu_stays_what_it_is(function, slope):
+    @jax.custom_jvp
+    @jax.jit
+    def relu(x):
+        return function(x)
+
+    relu.defjvp(lambda x, t: (relu(*x), t[0] * jnp.where(x[0] > 0, 1, slope)))
+    x = jnp.array([[-1.0, 0.5, 2.0]])
+    model = trace(lambda p, x: relu(x * p), jnp.ones(3), x)
+    np.testing.assert_array_equal(model.apply(model.params, x), relu(x))
+    assert "relu" not in [op.kind for op in model.graph.ops] and len(model.plain) == 1
+
+
 def dropped_out(p, x):
     return (x * jax.random.bernoulli(jax.random.key(0), 0.5, x.shape[1:])) @ p
 
