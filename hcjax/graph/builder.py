@@ -23,7 +23,7 @@ from hcjax.graph.widths import Cone, Narrow, Wide
 Bits = int | Mapping[str, int]
 # ops that neither add nor scale: their result keeps the grid of what they read
 MOVED = ("reshape", "transpose", "squeeze", "expand_dims", "broadcast_in_dim", "rev", "slice")
-MOVED += ("copy", "reduce_max", "reduce_window_max")
+MOVED += ("copy", "stop_gradient", "reduce_max", "reduce_window_max")
 ORDERED = (*MOVED, "relu")
 
 

@@ -206,6 +206,8 @@ OPS: dict[str, Kind] = {
     "pad": Kind(lambda p, x, v: lax.pad(x, v, p["padding_config"]), ("padding_config",)),
     "concatenate": Kind(lambda p, *xs: lax.concatenate(xs, p["dimension"]), ("dimension",)),
     "copy": Kind(lambda p, x: x),
+    # a softmax has one, for its greatest number is subtracted for the range alone
+    "stop_gradient": Kind(lambda p, x: lax.stop_gradient(x)),
     "convert_element_type": Kind(lambda p, x: x.astype(p["new_dtype"]), ("new_dtype",)),
     "select_n": Kind(lambda p, which, *cases: lax.select_n(which, *cases)),
     "integer_pow": Kind(lambda p, x: lax.integer_pow(x, p["y"]), ("y",)),

@@ -18,11 +18,16 @@ from jax import export
 
 from hcjax import jaxpr as walker
 from hcjax import trees
+from hcjax.graph.batch import Place, Value, placed
 from hcjax.graph.model import Graph, Model, Op, reaching
-from hcjax.graph.reader import Reader
+from hcjax.graph.reader import Reader, counted
 
 _RANDOM = ("random_bits", "random_split", "random_fold_in", "threefry2x32", "rng_uniform")
-_REDUCTIONS = ("reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "argmax", "argmin")
+_TRAINING = "the network is in training mode; use inference mode (train=False, .eval(), ...)"
+_ALONE = (
+    "the logits of an image must not depend on the others, nor on where it stands among them; keep "
+    "the first axis, that of the images, out of this op"
+)
 
 
 def trace(apply: Callable, params: Any, images: Any, *, frozen: str = "") -> Model:
@@ -43,8 +48,9 @@ def trace(apply: Callable, params: Any, images: Any, *, frozen: str = "") -> Mod
 
     Raises:
       TypeError: if the network is in training mode (it draws random bits, or reduces over the
-        batch), if its result is not one array [N, K], or if it needs the batch size as a number;
-        the message names the user's line.
+        batch), if the logits of an image depend on the other images in any other way, if its
+        result is not one array [N, K], or if it needs the batch size as a number; the message
+        names the user's line.
       ValueError: if `frozen` matches no leaf.
 
     Example:
@@ -68,11 +74,7 @@ def trace(apply: Callable, params: Any, images: Any, *, frozen: str = "") -> Mod
     except Exception as error:
         if not isinstance(error, jax.errors.JAXTypeError) and not _is_symbolic(error):
             raise
-        raise TypeError(
-            f"{_line(error)}: the network needs the batch size as a number "
-            f"({str(error).splitlines()[0]}); write it for any batch: x.reshape(x.shape[0], -1) is "
-            "fine, int(x.shape[0]), len(x) and `if x.shape[0] > 1` are not"
-        ) from error
+        raise counted(_line(error), error) from error
     reader = Reader(batch)
     numbers = [reader.number() for _ in named]
     images_number = reader.number()
@@ -96,7 +98,7 @@ def trace(apply: Callable, params: Any, images: Any, *, frozen: str = "") -> Mod
         else:
             constants[number] = leaf
             held.append((path, number))
-    _check_inference(ops, reader, images_number)
+    _check_inference(ops, reader, images_number, outputs[0])
     return Model(
         Graph(
             tuple(ops),
@@ -115,19 +117,25 @@ def trace(apply: Callable, params: Any, images: Any, *, frozen: str = "") -> Mod
     )
 
 
-def _check_inference(ops: list[Op], reader: Reader, images: int) -> None:
+def _check_inference(ops: list[Op], reader: Reader, images: int, logits: int) -> None:
     """Raises TypeError if a network draws random bits or mixes the examples of a batch."""
-    shapes = {images: ((1, 0),)}
+    places: dict[int, Place | None] = {images: Place(0, 1)}
     for op in ops:
         where = f"{op.source or 'an unknown line'} ({op.kind})"
-        cure = "the network is in training mode; use inference mode (train=False, .eval(), ...)"
         if op.kind in _RANDOM:
-            raise TypeError(f"{where} draws random bits: {cure}")
-        axes = op.params.get("axes", ())
-        source = next((shapes[i] for i in op.inputs if i in shapes), ())
-        if op.kind in _REDUCTIONS and any(source[a][0] for a in axes if a < len(source)):
-            raise TypeError(f"{where} reduces over the batch: {cure}")
-        shapes[op.output] = op.shape
+            raise TypeError(f"{where} draws random bits: {_TRAINING}")
+        operands = [Value(reader.shapes[i], places.get(i)) for i in op.inputs]
+        try:
+            found = placed(op, operands, [reader.shapes[o] for o in op.outputs])
+        except ValueError as error:
+            cure = _TRAINING if "reduces" in str(error) else _ALONE
+            raise TypeError(f"{where} {error}: {cure}") from error
+        places |= zip(op.outputs, found, strict=True)
+    for op in ops:  # last: an average over the batch is a reduction first
+        if op.kind == "dim_as_value":
+            raise counted(op.source, f"it computes with {op.params['dim']}")
+    if ops and places.get(logits) != Place(0, 1):
+        raise TypeError(f"{where} gives the images' logits in another order: {_ALONE}")
 
 
 def _is_symbolic(error: Exception) -> bool:
@@ -139,6 +147,4 @@ def _line(error: Exception) -> str:
     """Returns the user's line that raised an error."""
     frames = traceback.extract_tb(error.__traceback__)
     mine = [f for f in frames if walker.is_users(f.filename) and "/hcjax/graph/" not in f.filename]
-    return (
-        f"{mine[-1].filename.rsplit('/', 1)[-1]}:{mine[-1].lineno}" if mine else "an unknown line"
-    )
+    return f"{mine[-1].filename.rsplit('/', 1)[-1]}:{mine[-1].lineno}" if mine else ""

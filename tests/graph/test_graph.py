@@ -91,6 +91,22 @@ def test_a_custom_derivative_that_is_not_kept_is_listed():
     assert len(model.plain) == 1 and "test_graph.py" in model.plain[0]
 
 
+@pytest.mark.parametrize(
+    "function, slope", [(lambda x: jnp.maximum(x, 0.1 * x), 0.1), (lambda x: jnp.maximum(x, 0), 1)]
+)
+def test_a_function_that_is_only_called_relu_stays_what_it_is(function, slope):
+    @jax.custom_jvp
+    @jax.jit
+    def relu(x):
+        return function(x)
+
+    relu.defjvp(lambda x, t: (relu(*x), t[0] * jnp.where(x[0] > 0, 1, slope)))
+    x = jnp.array([[-1.0, 0.5, 2.0]])
+    model = trace(lambda p, x: relu(x * p), jnp.ones(3), x)
+    np.testing.assert_array_equal(model.apply(model.params, x), relu(x))
+    assert "relu" not in [op.kind for op in model.graph.ops] and len(model.plain) == 1
+
+
 def dropped_out(p, x):
     return (x * jax.random.bernoulli(jax.random.key(0), 0.5, x.shape[1:])) @ p
 
@@ -103,6 +119,27 @@ def counted(p, x):
     return (x @ p)[: int(x.shape[0])]
 
 
+def scaled(p, x):
+    return (x @ p) / x.shape[0]
+
+
+def indexed(p, x):
+    return (x @ p)[jnp.arange(x.shape[0])]
+
+
+def turned(p, x):
+    return (x @ p)[::-1]
+
+
+def longer(p, x):
+    return jnp.concatenate([x @ p, jnp.ones((1, 2))])[1:]
+
+
+def halved(p, x):
+    a, b = jnp.split(jnp.concatenate([x, 2 * x]), 2)
+    return (a + b) @ p
+
+
 def looped(p, x):
     return lax.fori_loop(0, 3, lambda i, c: c * 2, x @ p)
 
@@ -113,6 +150,11 @@ def looped(p, x):
         (dropped_out, r"test_graph.py:\d+ \(dropped_out\).* draws random bits.*inference mode"),
         (normalised, r"test_graph.py:\d+ \(normalised\).* reduces over the batch.*inference mode"),
         (counted, r"test_graph.py:\d+: the network needs the batch size as a number"),
+        (scaled, r"test_graph.py:\d+ \(scaled\): the network needs the batch size as a number"),
+        (indexed, r"test_graph.py:\d+ \(indexed\).* counts the images of a batch"),
+        (turned, r"test_graph.py:\d+ \(turned\): the network needs the batch size as a number"),
+        (longer, r"test_graph.py:\d+ \(longer\): the network needs the batch size as a number"),
+        (halved, r"test_graph.py:\d+ \(halved\).* mixes the images"),
         (looped, r"test_graph.py:\d+ \(looped\): a graph holds no"),
         (lambda p, x: (x @ p, x), r"must return one array \[N, K\], got f32\[b,2\], f32\[b,4\]"),
         (lambda p, x: (x @ p).sum(1), r"must return one array \[N, K\], got f32\[b\]"),
@@ -200,3 +242,18 @@ def test_a_split_is_slices():
     model = trace(apply, jnp.float32(2.0), x)
     assert [op.kind for op in model.graph.ops][:3] == ["slice"] * 3
     np.testing.assert_array_equal(model.apply(model.params, x), apply(2.0, x))
+
+
+def test_stacks_and_reshapes_in_another_order_are_ops_that_a_file_holds():
+    x = jax.random.normal(jax.random.key(0), (3, 6, 8))
+
+    def apply(p, x):
+        a, b, *_ = jnp.unstack(x, axis=1)
+        y = jnp.stack([b, a, a * p], 1) @ jnp.ones((8, 4))
+        return lax.reshape(y, (x.shape[0], 12), dimensions=(0, 2, 1))
+
+    model = trace(apply, jnp.float32(2.0), x)
+    assert not {"stack", "unstack"} & {op.kind for op in model.graph.ops}
+    np.testing.assert_array_equal(model.apply(model.params, x), apply(2.0, x))
+    again = hcjax.unpack(hcjax.pack(model))
+    np.testing.assert_array_equal(again.apply(again.params, x), apply(2.0, x))
