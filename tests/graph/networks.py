@@ -127,9 +127,9 @@ def dense_net():
     return apply, randomized(params), jnp.ones((1, 8, 8, 3))
 
 
-def ours(name, shape):
+def ours(name, shape, **options):
     def make():
-        network = hcjax.models.create(name, input_shape=shape)
+        network = hcjax.models.create(name, input_shape=shape, **options)
         params, state = jax.eval_shape(network.init, jax.random.key(0))
         fill = lambda tree: jax.tree.map(lambda s: jnp.full(s.shape, 0.02, s.dtype), tree)
         return (
