@@ -7,7 +7,6 @@ are inlined, relu stays one op with its own derivative, other custom derivative 
 
 from __future__ import annotations
 
-import re
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -51,7 +50,7 @@ def trace(apply: Callable, params: Any, images: Any, *, frozen: str = "") -> Mod
         batch), if the logits of an image depend on the other images in any other way, if its
         result is not one array [N, K], or if it needs the batch size as a number; the message
         names the user's line.
-      ValueError: if `frozen` matches no leaf.
+      ConfigError: if `frozen` is not a regular expression or matches no leaf.
 
     Example:
       >>> params = {"w": jnp.ones((4, 3)), "b": jnp.zeros(3)}
@@ -63,10 +62,7 @@ def trace(apply: Callable, params: Any, images: Any, *, frozen: str = "") -> Mod
     """
     images = jnp.asarray(images)
     named = trees.paths(params)
-    pattern = re.compile(frozen) if frozen else None
-    if pattern and not any(pattern.fullmatch(path) for path, _ in named):
-        paths = ", ".join(path for path, _ in named)
-        raise ValueError(f"frozen={frozen!r} matches no leaf; the leaves are: {paths}")
+    kept = dict(trees.paths(trees.select(params, frozen))) if frozen else {}
     (batch,) = export.symbolic_shape("b")
     example = jax.ShapeDtypeStruct((batch, *images.shape[1:]), images.dtype)
     try:
@@ -93,7 +89,7 @@ def trace(apply: Callable, params: Any, images: Any, *, frozen: str = "") -> Mod
     for (path, leaf), number in zip(named, numbers, strict=True):
         if number not in used:
             dropped.append(path)
-        elif jnp.issubdtype(leaf.dtype, jnp.inexact) and not (pattern and pattern.fullmatch(path)):
+        elif jnp.issubdtype(leaf.dtype, jnp.inexact) and not kept.get(path):
             trained[path] = (number, leaf)
         else:
             constants[number] = leaf

@@ -70,7 +70,7 @@ def test_statistics_are_constants_and_unused_leaves_are_listed():
     _, _, model, _ = made("nnx")
     assert not [p for p in model.params if "mean" in p or "var" in p]
     assert any("rngs" in p for p in model.dropped)
-    with pytest.raises(ValueError, match=r"frozen='x/\.\*' matches no leaf; the leaves are: w"):
+    with pytest.raises(ValueError, match=r"'x/\.\*' matches no parameter .* parameters are: w"):
         trace(lambda p, x: x @ p["w"], {"w": jnp.ones((4, 2))}, jnp.ones((1, 4)), frozen="x/.*")
 
 
