@@ -146,7 +146,7 @@ def test_indices_and_what_follows_from_them_stay_in_float_and_are_listed():
 
     params = {"w": normal(6, 6), "o": normal(6, 3)}
     _, small = chain(apply, params, normal(8, 6), whole=False, packed=False)
-    assert small.floats[0].startswith("argmax ('N', 6) at test_chain.py:")
+    assert small.floats[0].startswith("argmax ('N', 6) at test_seldom.py:")
 
 
 def test_bad_calls_say_what_is_wrong_before_a_wrong_number_comes_of_them():
