@@ -4,8 +4,10 @@ Papers: those of `lenet_compress.py`, in the same order; integers as in `resnet2
 
 Command: python launch.py --config=configs/resnet20_compress.py
 
-Device: 2 CPU cores, or any GPU or TPU. Expected: not measured yet; nothing was tuned. Time: about
-70 minutes on one core, after the teacher's 80.
+Device: 2 CPU cores, or any GPU or TPU. Expected (seed 0, float 94.51 % in 1,076,310 bytes; Python
+3.13, jax 0.12.0.1): pruned, and trimmed of what is then empty, 94.32 % in 245,500 bytes; in 4 bits
+before training in integers 93.68 %, after it 94.13 % in 59,017 bytes, 18 times fewer. Nothing was
+tuned. Time: 114 minutes on one core of an AMD EPYC that others used too, after the teacher's 80.
 """
 
 from configs import resnet20_int4
