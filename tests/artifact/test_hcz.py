@@ -41,7 +41,10 @@ def same(left, right, images):
             assert (leaf.bits, leaf.axis) == (right.params[path].bits, right.params[path].axis)
 
 
-@pytest.mark.parametrize("name", ["linen", "equinox", "dense", "haiku mobilenet", "resnet_tiny"])
+SLOW = [pytest.param(n, marks=pytest.mark.slow) for n in ("linen", "equinox", "resnet_tiny")]
+
+
+@pytest.mark.parametrize("name", ["dense", "haiku mobilenet", *SLOW])
 def test_float_and_int8_models_come_back_bit_for_bit(name):
     model, images = made(name)
     folded = hcjax.fold(model)
@@ -98,6 +101,7 @@ def test_a_file_is_hardly_longer_than_its_bits_where_nothing_compresses(bits):
     assert count == 79_400
 
 
+@pytest.mark.slow
 def test_resnet20_of_random_weights_is_hardly_longer_than_its_bits_either():
     rng = np.random.default_rng(0)
     init, apply = hcjax.models.create("resnet20", num_classes=10, input_shape=(28, 28, 1))
