@@ -173,7 +173,7 @@ def test_bits_are_picked_for_each_layer_under_a_budget(made, tmp_path, capsys):
         ({"quantize.bits": "('conv1:8',)"}, "PATTERN=NUMBER"),
         ({"quantize.size": 0.2}, "give one of bits, size and drop, got {'bits': 5, 'size': 0.2}"),
         ({"prune.method": "magic"}, "unknown method 'magic'"),
-        ({"prune.sparsity": 1.5}, "sparsity must be in [0, 1]"),
+        ({"prune.sparsity": 1.5}, "sparsity must be in [0, 1)"),
         ({"distill.weight": 2.0}, "config.distill.weight must be in [0, 1]"),
         ({"prune.epochs": -1.0}, "config.prune.epochs must be >= 0"),
         ({"stages": "('prune','quantize','trim')"}, "'trim' takes a network in float"),
