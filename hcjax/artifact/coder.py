@@ -15,7 +15,7 @@ _FAST, _SLOW = 4, 7  # shifts of the two averages
 _TOP = 1 << 24
 _FULL = (1 << 32) - 1
 # a byte holds up to 5,000 bits that are all foreseen: so many are free, to a file, and to a byte
-_FREE, _PER_BYTE = 2**21, 256
+_FREE, _PER_BYTE = 2**20, 256
 
 
 class Contexts(dict):

@@ -89,8 +89,8 @@ def unpack(data: bytes) -> Model:
 
     Nothing in the bytes is trusted: they are never executed or unpickled, and what they claim to
     hold is bounded before time or memory is taken for it. A file of B bytes is decoded to at most
-    2**21 + 256 · B bits, and to no more numbers: a microsecond or two and up to 20 bytes each, so
-    some 4 s and 40 MiB, and 0.5 ms and 5 kB for each byte. The head is at most 4 MiB of JSON, up to
+    2**20 + 256 · B bits, and to no more numbers: a microsecond or two and up to 20 bytes each, so
+    some 2 s and 20 MiB, and 0.5 ms and 5 kB for each byte. The head is at most 4 MiB of JSON, up to
     100 MiB as objects, with at most 10,000 ops: two or three milliseconds and 30 kB to check each.
 
     Args:
