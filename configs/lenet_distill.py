@@ -14,9 +14,11 @@ took 1.6 times as long; after 20 epochs temperature 4 99.25 %, 8 99.01, alone 99
 no better taught: 99.00 and 98.97 (temperature 4, weight 1 and 0.9), 99.02 (temperature 1, weight
 1), 98.92 (the same with mixup).
 
-Device: 2 CPU cores, or any GPU or TPU. Expected: not measured to its end; of the networks above,
-on 50,000 images, 99.32 % test accuracy (5,882 weights). Time: 7 minutes on one core of an AMD EPYC
-for 40 epochs of 50,000 images, after the teacher's.
+Device: 2 CPU cores, or any GPU or TPU. Expected: 99.40 ± 0.04 % test accuracy with 5,882 weights
+(seeds 0 to 4: 99.46, 99.41, 99.38, 99.35, 99.38), alone 99.18 ± 0.11 % (99.18, 99.05, 99.20,
+99.12, 99.34): a gain of 0.22 ± 0.12 points, paired (n = 5, t = 4.1, p = 0.015); teachers 99.65 ±
+0.04 % (Python 3.13, jax 0.12.0.1). Time: 8 minutes on one core of an AMD EPYC, alone as long, after
+the teacher's 5.
 """
 
 from configs import default
