@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from hcjax import trees
-from hcjax.errors import ConfigError
-from hcjax.transforms.prune.scored import scored
+from hcjax.transforms.prune.scored import averaged
 from hcjax.transforms.prune.structures import Structure
 
 
@@ -56,16 +55,10 @@ def fisher(
       >>> optax.apply_updates(params, updates)["w"].tolist()
       [[0.0, 1.0]]
     """
-    if not 0 <= decay < 1:
-        raise ConfigError(f"decay must be in [0, 1), got {decay}")
     schedule = {"begin": begin, "end": end, "every": every, "initial": initial}
     schedule |= {"scope": scope, "structure": structure, "select": select}
-
-    def see(square, gradient, weight):
-        del weight
-        return decay * square + (1 - decay) * jnp.square(gradient.astype(square.dtype))
 
     def rate(square, weight):
         return square * jnp.square(weight)
 
-    return scored(tx, sparsity, see=see, rate=rate, **schedule)
+    return averaged(tx, sparsity, of=jnp.square, rate=rate, decay=decay, **schedule)

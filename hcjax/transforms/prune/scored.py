@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from hcjax.errors import ConfigError
 from hcjax.transforms.prune.masked import held
 from hcjax.transforms.prune.schedules import gradually
 
@@ -74,3 +75,34 @@ def scored(
         return held(found, updates, params), ScoredState(state.count + 1, found, scores, inner)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def averaged(
+    tx: optax.GradientTransformation,
+    sparsity: float | None,
+    *,
+    of: Callable[[jax.Array], jax.Array],
+    rate: Callable[[jax.Array, jax.Array], jax.Array],
+    decay: float,
+    **schedule: Any,
+) -> optax.GradientTransformationExtraArgs:
+    """Returns `scored` by the moving average of a function of the gradients.
+
+    Args:
+      tx: the optimiser.
+      of: `gradient -> float array`, what is averaged.
+      rate: `(average, weight) -> float array`, what masks are taken of.
+      decay: of the average, in [0, 1).
+      sparsity, schedule: as of `scored`.
+
+    Raises:
+      ConfigError: if an argument is not legal.
+    """
+    if not 0 <= decay < 1:
+        raise ConfigError(f"decay must be in [0, 1), got {decay}")
+
+    def see(mean, gradient, weight):
+        del weight
+        return decay * mean + (1 - decay) * of(gradient.astype(mean.dtype))
+
+    return scored(tx, sparsity, see=see, rate=rate, **schedule)

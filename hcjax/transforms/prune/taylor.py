@@ -8,9 +8,8 @@ import jax.numpy as jnp
 import optax
 
 from hcjax import trees
-from hcjax.errors import ConfigError
-from hcjax.transforms.prune.scored import scored
-from hcjax.transforms.prune.structures import Block, NofM
+from hcjax.transforms.prune.scored import averaged
+from hcjax.transforms.prune.structures import Structure
 
 
 def taylor(
@@ -23,7 +22,7 @@ def taylor(
     initial: float = 0.0,
     decay: float = 0.99,
     scope: str | Mapping[str, float] = "global",
-    structure: tuple[int, int] | NofM | Block | None = None,
+    structure: Structure | None = None,
     select: trees.Select | str | Sequence[str] = trees.kernels,
 ) -> optax.GradientTransformationExtraArgs:
     """Returns an optimiser that prunes the weights of least |g · w|, more and more.
@@ -55,16 +54,10 @@ def taylor(
       >>> optax.apply_updates(params, updates)["w"].tolist()
       [[0.0, 1.0]]
     """
-    if not 0 <= decay < 1:
-        raise ConfigError(f"decay must be in [0, 1), got {decay}")
     schedule = {"begin": begin, "end": end, "every": every, "initial": initial}
     schedule |= {"scope": scope, "structure": structure, "select": select}
-
-    def see(mean, gradient, weight):
-        del weight
-        return decay * mean + (1 - decay) * gradient.astype(mean.dtype)
 
     def rate(mean, weight):
         return jnp.abs(mean * weight)
 
-    return scored(tx, sparsity, see=see, rate=rate, **schedule)
+    return averaged(tx, sparsity, of=lambda gradient: gradient, rate=rate, decay=decay, **schedule)
