@@ -25,8 +25,9 @@ from hcjax.run import run
 # what the last of them has come to, or each.
 CHOOSE_BY = ("validation_accuracy", "validation_nll", "validation_ece", "train_seconds")
 CHOOSE_LAST_BY = ("validation_accuracy", "file_bytes", "seconds")
-STAGES = ("accuracy", "validation_accuracy", "difference", "nonzeros")
-STAGES += ("file_bytes", "ratio", "macs")
+STAGES = (
+    "accuracy", "validation_accuracy", "difference", "nonzeros", "file_bytes", "ratio", "macs",
+)  # fmt: skip
 SHOWN = ("test_accuracy", "test_error", "nll", "ece", "train_seconds", "images_per_second")
 SHOWN_LAST = ("test_accuracy", "test_error", "validation_accuracy", "file_bytes")
 

@@ -191,9 +191,8 @@ class _Near:
 
     def __init__(self, shape: tuple[int, ...]):
         self._row = shape[-1] if shape else 1
-        self._seen = bytearray(
-            min(self._row, math.prod(shape))
-        )  # an empty array may have long rows
+        # an empty array may have long rows
+        self._seen = bytearray(min(self._row, math.prod(shape)))
         self._at = self._before = 0
 
     def context(self) -> tuple[int, int]:
