@@ -1,12 +1,17 @@
-"""What all tests share: the platform, and folders for launched programs."""
+"""What all tests share: the platform, the programs compiled so far, and which worker runs what."""
 
 import os
+import tempfile
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before anything imports jax
-
-import jax
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
+
+# before anything imports jax; workers, and programs that tests start, take them over
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    _folder = tempfile.TemporaryDirectory(prefix="hcjax-tests-")  # goes with this process
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _folder.name
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 
 @pytest.fixture(scope="session")
@@ -15,22 +20,9 @@ def compiled(tmp_path_factory):
     return tmp_path_factory.mktemp("compiled")
 
 
-@pytest.fixture(scope="module")
-def cached(compiled):
-    """Lets this process too compile each program once; a module uses it by a pytestmark."""
-    options = {
-        "jax_enable_compilation_cache": True,
-        "jax_compilation_cache_dir": str(compiled / "tests"),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in options}
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Gives all tests of a file to one worker: what they share is made and traced once."""
+    from xdist.scheduler import LoadFileScheduling
 
-    def use(values):
-        for name, value in values.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
-
-    use(options)
-    yield
-    use(before)
+    return LoadFileScheduling(config, log)

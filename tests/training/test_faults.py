@@ -19,8 +19,6 @@ from hcjax.training.checkpoint import Checkpoints
 from hcjax.training.loop import fit
 from tests import processes
 
-pytestmark = pytest.mark.usefixtures("cached")
-
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, compiled):

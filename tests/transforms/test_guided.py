@@ -13,8 +13,6 @@ import hcjax
 from hcjax.errors import ConfigError
 from hcjax.transforms import distill
 
-pytestmark = pytest.mark.usefixtures("cached")
-
 
 def conv(x, kernel, layout):
     return lax.conv_general_dilated(x, kernel, (2, 2), "SAME", dimension_numbers=layout)

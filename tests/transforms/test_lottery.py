@@ -11,7 +11,7 @@ from hcjax.errors import ConfigError
 from hcjax.transforms import prune
 from tests.tiny import images as tiny_images
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cached")]
+pytestmark = pytest.mark.slow
 
 
 def draw(seed, ties=False):

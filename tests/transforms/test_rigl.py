@@ -15,7 +15,7 @@ from hcjax.transforms import prune
 from hcjax.transforms.prune.rigl import _moved
 
 SHAPES = {"conv": (3, 3, 2, 4), "dense": (12, 8), "bias": (8,)}
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cached")]
+pytestmark = pytest.mark.slow
 KERNELS = ("conv", "dense")
 
 

@@ -21,7 +21,6 @@ from hcjax.transforms import prune
 from tests.tiny import images as tiny_images
 
 SLOW = pytest.mark.slow
-pytestmark = pytest.mark.usefixtures("cached")
 
 PRUNED = [f"{layer}/{kind}" for layer in ("wide", "point", "dense") for kind in ("kernel", "bias")]
 
