@@ -34,9 +34,10 @@ def get_config() -> ConfigDict:
     # Writes a trace of that many steps, from the 11th on, to WORKDIR/profile. >= 0.
     config.profile_steps = 0
 
-    # What is done to the trained network, in this order, each once: "distill", "prune", "trim",
-    # "shrink", "quantize"; a section each. All take a network in float, so "quantize" is the last,
-    # or comes before "distill", whose student is in float again.
+    # What is done to the trained network, in this order, each once: "distill", "factorize",
+    # "prune", "share", "shrink", "trim", "quantize"; a section each but for "trim". All take a
+    # network in float, so "quantize" is the last, or comes before "distill", whose student is in
+    # float again; after "prune" no "factorize", after "share" only "quantize".
     config.stages = ()
     # The network to compress, and to be taught by: a workdir, a .hcz file or a config file, whose
     # network is then trained by its own recipe, but with this config's seed, platform,
@@ -184,6 +185,13 @@ def get_config() -> ConfigDict:
     prune.sparsity = placeholder(float)  # of all kernels together, in [0, 1)
     prune.method = placeholder(str)  # of its training: "gradual", "fisher", "movement", "taylor"
     prune.scope = placeholder(str)  # "global", "lamp", "uniform" or "erk"
+    # Or, instead of both, of each kernel, by the first pattern that matches its whole path:
+    prune.layers = placeholder(tuple)  # ("conv.*=0.5", ".*=0.9")
+    # Or, instead of all these, (2, 4): two of every four consecutive input channels stay.
+    prune.n_of_m = placeholder(tuple)
+    # What goes together, along a kernel's last axes, 0 for a whole one; (0, 0, 0, 1): filters.
+    prune.block = placeholder(tuple)
+    prune.select = placeholder(tuple)  # patterns of paths, ("dense.*",); None for all kernels
     prune.ramp = placeholder(float)  # share of the steps until the sparsity is reached, in (0, 1]
     config.shrink = shrink = ConfigDict()
     shrink.epochs = placeholder(float)  # of its training; >= 0
@@ -191,6 +199,16 @@ def get_config() -> ConfigDict:
     shrink.keep = placeholder(float)  # share of the channels that stays, in (0, 1]
     shrink.macs = placeholder(float)  # or share of the MACs, in (0, 1]
     shrink.round_to = placeholder(int)  # channel counts are multiples of it, >= 1
+    config.factorize = factorize = ConfigDict()
+    factorize.epochs = placeholder(float)  # of its training; >= 0
+    factorize.learning_rate = placeholder(float)  # the peak, > 0
+    factorize.macs = placeholder(float)  # share of the MACs, in (0, 1)
+    factorize.energy = placeholder(float)  # or of each kernel's squared singular values, in (0, 1]
+    factorize.rank = placeholder(int)  # or at most so many channels in between, >= 1
+    config.share = share = ConfigDict()
+    share.epochs = placeholder(float)  # of its training; >= 0
+    share.learning_rate = placeholder(float)  # the peak, > 0
+    share.clusters = placeholder(int)  # different weights in each kernel, besides 0; >= 1
     config.quantize = quantize = ConfigDict()
     quantize.epochs = placeholder(float)  # of its training; >= 0
     quantize.learning_rate = placeholder(float)  # the peak, > 0

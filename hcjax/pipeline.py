@@ -168,18 +168,34 @@ def _stages(reader: configs.Reader) -> list[Made]:
     return found
 
 
+# stage -> those that must not follow it, and what they do
+_LATER = {
+    "prune": {"factorize": "makes new kernels, without the zeros"},
+    "share": dict.fromkeys(
+        ("factorize", "prune", "shrink", "trim"), "reads kernels, not codebooks"
+    ),
+}
+
+
 def _check_order(config: dict, whose: str = "") -> None:
-    """Raises ConfigError if a stage would get integers, those of `whose`, and takes floats."""
+    """Raises ConfigError if a stage would get what it cannot take, such as integers of `whose`."""
+    earlier: list[str] = []
     for name in config["stages"]:
         if name == "distill":
-            whose = ""  # the student begins in float, whoever teaches
-        elif whose:
+            whose, earlier = "", []  # the student begins in float, whoever teaches
+            continue
+        if whose:
             raise ConfigError(
                 f"config.stages: '{name}' takes a network in float, and that of {whose} is in "
                 f"integers: put '{name}' before it, or begin with a network in float"
             )
-        elif name == "quantize":
-            whose = "stage 'quantize'"
+        for other in earlier:
+            if what := _LATER.get(other, {}).get(name):
+                raise ConfigError(
+                    f"config.stages: '{name}' {what}: put it before '{other}', which it follows"
+                )
+        whose = "stage 'quantize'" if name == "quantize" else ""
+        earlier.append(name)
 
 
 def _student(reader: configs.Reader, dataset: data.Dataset) -> models.Network | None:

@@ -23,7 +23,7 @@ from hcjax.saved import load_any
 from hcjax.transforms import distill
 
 # of a config that only stages read
-SECTIONS = ("distill", "student", "prune", "shrink", "quantize")
+SECTIONS = ("distill", "student", "prune", "share", "shrink", "factorize", "quantize")
 # of a pipeline's config, taken over by the config of its teacher: several seeds are several
 # teachers, and the machine is the same
 _SHARED = ("seed", "platform", "deterministic", "accelerate", "cache_dir")
