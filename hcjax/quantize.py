@@ -94,7 +94,8 @@ def profile(
       Profile. `int8(model, ranges, floats=found.slower)` leaves what gains nothing in float.
 
     Raises:
-      ValueError: if the ranges are another model's.
+      ValueError: if the ranges are another model's, the images of another shape, or an argument is
+        out of range.
 
     Example:
       >>> import jax.numpy as jnp
@@ -108,6 +109,9 @@ def profile(
     widths = {"bits": bits, "activation_bits": activation_bits, "input_bits": input_bits}
     quantized, builder = fake.build(model, ranges, **widths, granularity=granularity)
     small = int8(quantized)
+    model.check(images)
+    if not len(images) or not seconds > 0:
+        raise ValueError(f"some images and seconds > 0 are needed, got {len(images)} and {seconds}")
     plain = builder.known | _seen(model, images)
     whole = small.graph.constants | _seen(small, images)
     whole |= {number: small.params[path] for path, number in small.graph.params.items()}

@@ -119,6 +119,7 @@ def error_analysis(
         raise ValueError(
             f"{len(images)} images and {len(labels)} labels; expected as many, and some"
         )
+    model.check(images)
     widths = {"bits": bits, "activation_bits": activation_bits, "input_bits": input_bits}
     quantized, builder = fake.build(model, ranges, **widths, granularity=granularity)
     found = _layers(model, builder)

@@ -12,7 +12,7 @@ leave int32: each term is below 2^28 / terms, for every accumulator within its b
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,6 @@ _ROOM = 28  # bits of the sum of all terms, two below those of int32: the roundi
 _FINEST = 22  # bits behind the point, at most
 _WIDEST = 30  # bits of an accumulator, at most
 _MOST = float(np.nextafter(np.float32(2**31), np.float32(0)))  # the greatest float32 in int32
-SMALLEST = float(np.finfo(np.float32).tiny)  # of a step
 
 
 class Fixed(NamedTuple):
@@ -85,8 +84,8 @@ def multipliers(
 ) -> Fixed:
     """Returns the integer constants that turn accumulators into numbers of another step.
 
-    Only products, quotients and exponents: nothing that a compiler may contract, so that the same
-    bits come out compiled or not.
+    Only products, quotients and exponents of values that no compiler knows (`apart`): nothing that
+    it may contract, so that the same bits come out compiled or not.
 
     Args:
       scales: float32[...] of each term, of any sign; shapes broadcast to the accumulators'.
@@ -102,8 +101,9 @@ def multipliers(
       >>> requantize([jnp.int32(10)], [1000], fixed, 0, 127).item()  # 10 * 0.5 / 2 = 2.5
       3
     """
-    ratios = [scale / step for scale in scales]
-    extra = 0.0 if offset is None else offset / step
+    step, offset, *scales = apart(step, offset, *scales)
+    ratios = [over(scale, step) for scale in scales]
+    extra = 0.0 if offset is None else over(offset, step)
     reach = [jnp.frexp(r)[1] + b.bit_length() for r, b in zip(ratios, bounds, strict=True)]
     reach.append(jnp.frexp(extra)[1])
     top = reach[0]
@@ -139,55 +139,39 @@ def requantize(
     return jnp.clip(rounded, least, most)
 
 
+def apart(*values: Any) -> Any:
+    """Returns values that no compiler knows: what is computed of them has the same bits anywhere.
+
+    XLA contracts a product and a sum, and folds constants.
+
+    Example:
+      >>> jax.jit(lambda x: apart(x, 3.0)[0] / 2)(jnp.float32(1.0)).item()
+      0.5
+    """
+    found = lax.optimization_barrier(values)
+    return found[0] if len(values) == 1 else found
+
+
+def over(x: jax.Array, step: jax.Array) -> jax.Array:
+    """Returns x · (1 / step), rounded to float32 twice: the same bits in any program.
+
+    Of x / step XLA makes one or the other, by what it knows of step and by the loop it is in.
+
+    Example:
+      >>> over(jnp.float32(5.0), jnp.float32(2.0)).item()
+      2.5
+    """
+    return x * apart(1.0 / apart(jnp.asarray(step, jnp.float32)))
+
+
 def quantize(x: jax.Array, step: jax.Array, least: int, most: int) -> jax.Array:
-    """Returns float32[...], whole: round(x / step) clipped, ties to even.
+    """Returns float32[...], whole: round(x · (1 / step)) clipped, ties to even.
 
     Example:
       >>> quantize(jnp.array([-1.0, 0.26, 9.0]), jnp.float32(0.5), 0, 15).tolist()
       [0.0, 1.0, 15.0]
     """
-    return jnp.clip(jnp.round(x.astype(jnp.float32) / step), least, most)
-
-
-@jax.custom_vjp
-def through(value: jax.Array, surrogate: jax.Array) -> jax.Array:
-    """Returns the value; gradients go to the surrogate, as if it had been returned instead.
-
-    Example:
-      >>> jax.grad(lambda x: through(jnp.round(x), 3.0 * x))(0.4).item()
-      3.0
-    """
-    return value
-
-
-def _through_forward(value, surrogate):
-    return value, None
-
-
-def _through_backward(_, gradient):
-    return jnp.zeros_like(gradient), gradient
-
-
-through.defvjp(_through_forward, _through_backward)
-
-
-def learned(step: jax.Array, count: int, most: int) -> jax.Array:
-    """Returns a step size > 0 whose gradient is scaled by 1 / sqrt(count · most).
-
-    Args:
-      step: float32[...], a parameter.
-      count: numbers that share one step: weights, or features of one image.
-      most: the greatest integer.
-
-    Reference:
-      Esser et al., "Learned Step Size Quantization", 2020, arXiv:1902.08153, section 2.2.
-
-    Example:
-      >>> jax.grad(lambda s: learned(s, 25, 4))(0.5).item()
-      0.10000000149011612
-    """
-    positive = jnp.maximum(jnp.abs(step.astype(jnp.float32)), SMALLEST)
-    return through(positive, jnp.abs(step) * float(1 / np.sqrt(count * most)))
+    return jnp.clip(jnp.round(over(x.astype(jnp.float32), step)), least, most)
 
 
 def _int32(x: jax.Array) -> jax.Array:
@@ -215,20 +199,10 @@ def clips(low: float, high: float, least: int, most: int, step: jax.Array):
       60
     """
     if low >= 0:
-        least = max(least, 0) if low == 0 else jnp.maximum(least, whole(low / step))
+        least = max(least, 0) if low == 0 else jnp.maximum(least, whole(over(low, step)))
     elif low > -np.inf:
-        least = jnp.maximum(least, whole(low / step))
-    return least, most if high == np.inf else jnp.minimum(most, whole(high / step))
-
-
-def clipped(x: jax.Array, least, most) -> jax.Array:
-    """Returns x clipped, whose gradient is 1 on the limits too.
-
-    Example:
-      >>> jax.vmap(jax.grad(lambda x: clipped(x, -1.0, 1.0)))(jnp.array([-2.0, 0.0, 1.0])).tolist()
-      [0.0, 1.0, 1.0]
-    """
-    return jnp.where(x < least, least, jnp.where(x > most, most, x))
+        least = jnp.maximum(least, whole(over(low, step)))
+    return least, most if high == np.inf else jnp.minimum(most, whole(over(high, step)))
 
 
 def look_up(q: jax.Array, table: jax.Array, axis: int | None) -> jax.Array:

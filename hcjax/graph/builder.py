@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hcjax.graph import arithmetic, layers
+from hcjax.graph import arithmetic, layers, surrogate
 from hcjax.graph import values as values_of
 from hcjax.graph.model import LAYERS, Model, Op, Size, free, readers
 from hcjax.graph.observe import Ranges
@@ -61,9 +62,10 @@ class Builder:
         self.cone: dict[int, Cone] = {}
         self.floats: dict[int, int] = {model.graph.images: model.graph.images}
         self.label = {model.graph.images: "images"}
-        self._paths = {number: path for path, number in model.graph.params.items()}
+        self.paths = {number: path for path, number in model.graph.params.items()}
         self.trained = values_of.trained(model)
         self._operands: dict[int, int] = {}
+        self.copies: dict[tuple, int] = {}
         self._kernels: dict[tuple, tuple[int, int, int]] = {}
         self._steps: dict[int, Narrow] = {}
         self._made: dict[int, Op] = {}
@@ -76,8 +78,11 @@ class Builder:
     def emit(self, kind: str, inputs: tuple[int, ...], run: Callable, **about: Any) -> int:
         """Adds an op with one result, and returns its number.
 
-        run: function of (batch size, operands), gives an array.
+        run: function of (batch size, operands), gives an array. What scales and offsets are
+        computed of is hidden from compilers, or they would differ from program to program.
         """
+        if kind in ("scale", "offset"):
+            known, run = run, lambda batch, *x: arithmetic.apart(known(batch, *arithmetic.apart(x)))
         self._next += 1
         of = about.pop("of", None)
         shape = about.pop("shape", ()) if of is None else self.shape[of]
@@ -115,22 +120,27 @@ class Builder:
         self.params[name], self.numbers[name] = jnp.asarray(value), self._next
         return self._next
 
-    def operand(self, number: int, name: str, *, value: Any = None) -> int:
+    def operand(self, number: int, name: str) -> int:
         """Returns the number of something that does not depend on the images.
 
         name: of the parameter that it becomes, if it depends on parameters and is none itself.
-        value: in another shape than its own, or None.
         """
-        if number not in self._operands or value is not None:
-            path = self._paths.get(number, name)
-            value = self.known[number] if value is None else value
-            if number in self.trained:
-                new = self.parameter(path, value)
-            else:
-                self._next += 1
-                new, self.constants[self._next] = self._next, value
-            self._operands[number] = new
+        if number not in self._operands:
+            self._operands[number] = self.given(number, name, self.known[number])
         return self._operands[number]
+
+    def given(self, number: int, name: str, value: Any) -> int:
+        """Adds a value that does not depend on the images, and returns its number."""
+        if number in self.trained:
+            return self.parameter(self.paths.get(number, name), value)
+        self._next += 1
+        self.constants[self._next] = value
+        return self._next
+
+    @cached_property
+    def drawn(self) -> dict[int, Any]:
+        """Returns what `known` is of parameters no two numbers of which are equal."""
+        return values_of.drawn(self.model)
 
     def channels(self, op: Op) -> int | None:
         """Returns the axis of an op's kernel with its channels; None for a weight of another op."""
@@ -146,7 +156,7 @@ class Builder:
 
     def layer(self, op: Op, number: int) -> str:
         """Returns the name of the layer of a kernel."""
-        return values_of.layer_name(self.model, op, number, self._paths)
+        return values_of.layer_name(self.model, op, number, self.paths)
 
     def layer_of(self, op: Op) -> str:
         """Returns the name of the layer that an op is; "" if it is none."""
@@ -166,16 +176,16 @@ class Builder:
             width = jnp.abs(value).max(others)
             # an empty channel takes the widest's: any would do, and a tiny one reaches far
             width = jnp.where(width > 0, width, width.max()) + (width.max() == 0)
-            path = self._paths.get(number) or f"{name}/kernel"
+            path = self.paths.get(number) or f"{name}/kernel"
             kernel = self.operand(number, path)
             steps = self.parameter(f"{name}/kernel_step", width / most)
             count = value.size // max(width.size, 1)
-            steps = self.emit("step", (steps,), lambda batch, s: arithmetic.learned(s, count, most))
+            steps = self.emit("step", (steps,), lambda batch, s: surrogate.learned(s, count, most))
 
             def rounded(batch, w, s):
                 s = s.reshape(along)
                 smooth = jnp.clip(w.astype(jnp.float32) / s, -most, most)
-                return arithmetic.through(arithmetic.quantize(w, s, -most, most), smooth)
+                return surrogate.through(arithmetic.quantize(w, s, -most, most), smooth)
 
             about = {"bits": bits, "axis": axis if along else None, "channels": axis}
             whole = self.emit("quantize_kernel", (kernel, steps), rounded, **about)
@@ -213,7 +223,7 @@ class Builder:
         """Returns a grid for a value, whose step is learned."""
         step = self.parameter(path, jnp.float32(value))
         count = int(np.prod([sum(size) for size in self.shape[number]], dtype=np.int64))
-        step = self.emit("step", (step,), lambda batch, s: arithmetic.learned(s, count, most))
+        step = self.emit("step", (step,), lambda batch, s: surrogate.learned(s, count, most))
         return Narrow(0, step, least, most)
 
 

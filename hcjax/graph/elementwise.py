@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hcjax.graph import forms, tables
+from hcjax.graph import arithmetic, forms, operands
 from hcjax.graph.builder import Builder
 from hcjax.graph.model import Op, Size
 from hcjax.graph.widths import Cone, Narrow, Term, Wide
@@ -34,9 +34,11 @@ def affine(b: Builder, op: Op) -> bool:
         first = op.inputs[0] == constant
         if op.kind == "div" and first:
             return function(b, op)
-        value = tables.collapsed(b.known[constant], len(op.shape))
+        value = operands.small(b, constant, len(op.shape))
+        if value is None:
+            return False
         value = value.reshape(()) if value.size == 1 else value
-        c = b.operand(constant, f"{b.label_of(number)}/{op.kind}", value=value)
+        c = operands.operand(b, constant, f"{b.label_of(number)}/{op.kind}", value)
     if not _is_sum(b, number):
         _deeper(b, op)
     wide = forms.wide_of(b, number)
@@ -55,9 +57,9 @@ def affine(b: Builder, op: Op) -> bool:
     elif op.kind == "neg":
         b.wide[op.output] = _scaled(b, wide, lambda s: -s)
     else:
-        by = {"mul": jnp.multiply, "div": jnp.divide}[op.kind]
+        by = {"mul": jnp.multiply, "div": arithmetic.over}[op.kind]
         shape = tuple(Size(0, n) for n in value.shape)
-        b.wide[op.output] = _scaled(b, wide, by, c, shape)
+        b.wide[op.output] = _scaled(b, wide, by, c, shape)._replace(empty=not value.all())
     return True
 
 
@@ -104,8 +106,8 @@ def clip(b: Builder, op: Op) -> bool:
     """Clips a value between constants."""
     (number,), low, high = b.read(op), -np.inf, np.inf
     limits = [i for i in op.inputs if i in b.known]
-    constants = [tables.collapsed(b.known[i], 0) for i in limits]
-    if any(c.size != 1 for c in constants) or b.trained.intersection(limits):
+    constants = [operands.small(b, i, 0) for i in limits]
+    if any(c is None or c.size != 1 for c in constants) or b.trained.intersection(limits):
         return function(b, op)
     constants = [float(c.reshape(())) for c in constants]
     match op.kind:

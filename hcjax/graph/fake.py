@@ -14,7 +14,7 @@ from typing import Any
 from hcjax.errors import ConfigError
 from hcjax.graph import forms
 from hcjax.graph.builder import Bits, Builder
-from hcjax.graph.model import Graph, Model, is_quantized
+from hcjax.graph.model import Graph, Model, is_quantized, reaching
 from hcjax.graph.observe import Ranges
 from hcjax.graph.placing import place
 
@@ -90,6 +90,10 @@ def build(
 ) -> tuple[Model, Builder]:
     """Returns what `fake_quantize` does, and what it was built by: where each value is found."""
     check_float(model)
+    if not isinstance(ranges, Ranges):
+        raise ConfigError(
+            f"ranges must be Ranges, from hcjax.calibrate, got {type(ranges).__name__}"
+        )
     if ranges.graph is not model.graph:
         raise ValueError("the ranges are those of another model: calibrate the one to be quantized")
     if granularity not in ("channel", "tensor"):
@@ -103,20 +107,23 @@ def build(
     for op in builder.original:
         place(builder, op)
     logits = forms.logits(builder)
-    graph = Graph(
-        tuple(builder.ops), model.graph.images, logits, builder.numbers, builder.constants
-    )
+    ops = reaching(builder.ops, logits)
+    used = {i for op in ops for i in op.inputs} | {logits}
+    numbers = {path: number for path, number in builder.numbers.items() if number in used}
+    constants = {number: value for number, value in builder.constants.items() if number in used}
     made = model.replace(
-        graph=graph,
-        params=builder.params,
-        paths=tuple(sorted(builder.params)),
+        graph=Graph(tuple(ops), model.graph.images, logits, numbers, constants),
+        params={path: builder.params[path] for path in numbers},
+        paths=tuple(sorted(numbers)),
         floats=tuple(builder.left),
     )
     return made, builder
 
 
 def check_float(model: Model) -> None:
-    """Raises ValueError if a model is in integers, which no transform here reads."""
+    """Raises unless a model is one, and in float: no transform here reads integers."""
+    if not isinstance(model, Model):
+        raise ConfigError(f"model must be a Model, from hcjax.trace, got {type(model).__name__}")
     if is_quantized(model) and not any(op.kind == "step" for op in model.graph.ops):
         raise ValueError("the model is in integers already: quantize the one that it was made of")
 
@@ -126,7 +133,11 @@ def _ints(key: str, bits: Any) -> Bits:
     if isinstance(bits, Mapping):
         for pattern in bits:
             _check_pattern(key, pattern)
-        return {pattern: _ints(f"{key}[{pattern!r}]", each) for pattern, each in bits.items()}
+        return {pattern: _int(f"{key}[{pattern!r}]", each) for pattern, each in bits.items()}
+    return _int(key, bits)
+
+
+def _int(key: str, bits: Any) -> int:
     try:
         return operator.index(bits)
     except TypeError:
@@ -136,7 +147,7 @@ def _ints(key: str, bits: Any) -> Bits:
 def _check_pattern(key: str, pattern: str) -> None:
     try:
         re.compile(pattern)
-    except re.error as error:
+    except (re.error, TypeError) as error:
         raise ConfigError(f"{key}: {pattern!r} is no regular expression: {error}") from None
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hcjax.graph import arithmetic, tables
+from hcjax.graph import arithmetic, surrogate, tables
 from hcjax.graph.builder import Builder
 from hcjax.graph.model import LAYERS, Op, plain
 from hcjax.graph.ops import computes
@@ -154,7 +154,7 @@ def requantized(b: Builder, number: int, wide: Wide, grid: Narrow) -> Narrow:
         real = sum(t * s for t, s in zip(smooth, scales, strict=True))
         real = real if offset is None else real + offset
         real = jax.nn.relu(real) if wide.low == 0 else real  # whose gradient at 0 is 0
-        return arithmetic.through(q, arithmetic.clipped(real / step, low, high))
+        return surrogate.through(q, surrogate.clipped(real / step, low, high))
 
     inputs = [t.number for t in wide.terms] + [t.smooth for t in wide.terms]
     inputs += [t.scale for t in wide.terms]
@@ -178,8 +178,8 @@ def _narrowed(b: Builder, number: int, grid: Narrow) -> Narrow:
 
 def _rounded(grid: Narrow) -> Callable:
     def compute(batch, x, step):
-        smooth = arithmetic.clipped(x.astype(jnp.float32) / step, grid.least, grid.most)
-        return arithmetic.through(arithmetic.quantize(x, step, grid.least, grid.most), smooth)
+        smooth = surrogate.clipped(x.astype(jnp.float32) / step, grid.least, grid.most)
+        return surrogate.through(arithmetic.quantize(x, step, grid.least, grid.most), smooth)
 
     return compute
 
@@ -190,7 +190,7 @@ def _as_wide(q: Narrow) -> Wide:
 
 def _plain(b: Builder, wide: Wide) -> bool:
     """Returns whether a sum is one accumulator times one scale, or one scale per channel."""
-    one = len(wide.terms) == 1 and not wide.clipped
+    one = len(wide.terms) == 1 and not wide.clipped and not wide.empty
     return one and b.axis(wide.terms[0].scale) is not None
 
 
@@ -211,8 +211,9 @@ def _dequantized(b: Builder, number: int, wide: Wide) -> int:
         whole = acc.astype(jnp.int32)
         real = smooth * scale
         if has_offset:
-            whole, real = whole + arithmetic.whole(offset[0] / scale), real + offset[0]
-        return arithmetic.through(whole.astype(jnp.float32) * scale, real)
+            whole = whole + arithmetic.whole(arithmetic.over(offset[0], scale))
+            real = real + offset[0]
+        return surrogate.through(whole.astype(jnp.float32) * scale, real)
 
     inputs = (term.number, term.smooth, term.scale)
     inputs += (wide.offset,) if has_offset else ()

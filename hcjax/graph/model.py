@@ -114,10 +114,14 @@ class Model(NamedTuple):
 
     def apply(self, params: Any, images: jax.Array) -> jax.Array:
         """Returns the logits of a batch of images, of any size; differentiable, jittable."""
-        if tuple(images.shape[1:]) != self.image_shape:
-            expected = ", ".join(map(str, self.image_shape))
-            raise ValueError(f"images must be [N, {expected}], got {images.shape}")
+        self.check(images)
         return run(self.graph, self.leaves(params), images)
+
+    def check(self, images: Any) -> None:
+        """Raises ValueError unless images are of the network's shape, [N, ...]."""
+        if not np.ndim(images) or tuple(images.shape[1:]) != self.image_shape:
+            expected = ", ".join(map(str, self.image_shape))
+            raise ValueError(f"images must be [N, {expected}], got {np.shape(images)}")
 
     def leaves(self, params: Any) -> dict[str, Any]:
         """Returns path -> array of a tree of parameters like the model's own."""

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hcjax.graph import arithmetic
+from hcjax.graph import arithmetic, surrogate
 from hcjax.graph import values as values_of
 from hcjax.graph.model import Graph, Model, run
 
@@ -43,7 +43,7 @@ class Ranges(NamedTuple):
         if width <= 0:
             return 1.0, least, most
         kept = width * self.choose(self.counts[number], most)
-        return max(kept / most, arithmetic.SMALLEST), least, most
+        return max(kept / most, surrogate.SMALLEST), least, most
 
 
 def calibrate(
@@ -89,6 +89,7 @@ def calibrate(
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     images = np.asarray(images)
+    model.check(images)
     if not len(images):
         raise ValueError("no images to calibrate with")
     parts = [images[i : i + batch_size] for i in range(0, len(images), batch_size)]

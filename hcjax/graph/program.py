@@ -146,7 +146,7 @@ def _dequantize(p: Program, op: Op) -> Converted:
     flat = scale.reshape(-1 if about["axis"] >= 0 else ())
     numbers = [p.parameter(f"{label}/scale", flat)]
     if about["offset"]:
-        offset = arithmetic.whole(jnp.asarray(p.values[op.inputs[3]]) / scale)
+        offset = arithmetic.whole(arithmetic.over(jnp.asarray(p.values[op.inputs[3]]), scale))
         most = int(jnp.abs(offset).max())
         if most + about["bound"] > _MOST or most >= 2**29:
             raise ValueError(f"{label}: its bias is {most:,} steps, which int32 cannot hold")

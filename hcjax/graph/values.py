@@ -6,6 +6,8 @@ from collections.abc import Container
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from hcjax.graph.model import Model, Op, layer_of
 
@@ -42,6 +44,20 @@ def evaluate(
     found = jax.jit(run)(given) if alone else {}
     values = given | {n: v for n, v in found.items() if n not in stretched}
     return ops, values, {n: found[n] for n in found if n in stretched}
+
+
+def drawn(model: Model) -> dict[int, Any]:
+    """Returns what `evaluate` says of other parameters, no two numbers of a leaf being equal."""
+    rng = np.random.default_rng(0)
+
+    def draw(leaf):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            return leaf
+        values = rng.permutation(np.linspace(0.5, 1.5, leaf.size)).reshape(leaf.shape)
+        return jnp.asarray(values, leaf.dtype)
+
+    _, values, stretched = evaluate(model.replace(params=jax.tree.map(draw, model.params)))
+    return values | stretched
 
 
 def trained(model: Model) -> set[int]:

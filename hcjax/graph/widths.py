@@ -34,12 +34,16 @@ class Term(NamedTuple):
 
 
 class Wide(NamedTuple):
-    """clip(sum of scale · term + offset, low, high), real numbers; offset: a number or None."""
+    """clip(sum of scale · term + offset, low, high), real numbers; offset: a number or None.
+
+    empty: whether a scale is 0, in whose steps no offset can be said.
+    """
 
     terms: tuple[Term, ...]
     offset: int | None = None
     low: float = -np.inf
     high: float = np.inf
+    empty: bool = False
 
     @property
     def clipped(self) -> bool:

@@ -34,7 +34,7 @@ def _wide(x):
 
 
 def quantize(p, x, step):
-    q = np.round(x.astype(np.float32) / step.astype(np.float32))
+    q = np.round(x.astype(np.float32) * (np.float32(1) / step.astype(np.float32)))
     return np.clip(q, p["least"], p["most"]).astype(np.int64)
 
 
