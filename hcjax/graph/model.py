@@ -150,12 +150,11 @@ def run(
       images: float[N, ...].
       see: called with each op's output number and value; what it returns, if not None, goes on.
     """
-    batch = images.shape[0]
     env = dict(graph.constants)
     env |= {number: leaves[path] for path, number in graph.params.items()}
     env[graph.images] = images
     for op in graph.ops:
-        results = op.run(batch, *[env[i] for i in op.inputs])
+        results = op.run(len(images), *[env[i] for i in op.inputs])
         env |= zip(op.outputs, results, strict=True)
         if see is not None and (changed := see(op.output, env[op.output])) is not None:
             env[op.output] = changed
