@@ -66,22 +66,32 @@ def _follow(c: Classes, op: Op) -> None:
 def _carry(c: Classes, op: Op) -> None:
     """Notes whether a result is zero where a slice is; a product has the nodes of what makes it so.
 
-    A scalar has no slices, so that it makes nothing zero.
+    A scalar has no slices, so that it makes nothing zero; nor do factors along an axis on which
+    they are repeated.
     """
     operands = op.inputs if op.kind == "mul" else op.inputs[:1]
-    carried = next((i for i in operands if i in c.carried and c.axes[i]), None)
-    if carried is not None:
+    carried = [c.axes[i] for i in operands if i in c.carried and c.axes[i]]
+    if carried:
         c.carried.update(op.outputs)
-        if op.kind == "mul":
-            c.axes[op.output] = c.axes[carried]
+    if carried and op.kind in ("mul", "div"):
+        axes = []
+        for nodes, *own in zip(c.axes[op.output], *carried, strict=True):
+            axes.append(next((n for n in own if len(n) == len(nodes)), c.fresh(len(nodes))))
+            c.same(axes[-1], nodes)
+        c.axes[op.output] = tuple(axes)
 
 
 def _elementwise(c: Classes, op: Op, *operands: Axes) -> Axes:
-    shaped = [axes for axes in operands if axes]  # scalars have none
-    for axes in shaped[1:]:
-        for first, nodes in zip(shaped[0], axes, strict=True):
-            c.same(first, nodes)
-    return shaped[0] if shaped else ()
+    found = []
+    for along in zip(*filter(None, operands), strict=True):  # scalars have no axes
+        longest = max(along, key=len)
+        for nodes in along:
+            if len(nodes) == len(longest):
+                c.same(longest, nodes)
+            else:  # the only index of an axis is there for all of the others'
+                c.keep(nodes, f"{where(op)} repeats it")
+        found.append(longest)
+    return tuple(found)
 
 
 def _convolution(c: Classes, op: Op, x: Axes, kernel: Axes, *bias: Axes) -> Axes | None:

@@ -205,3 +205,47 @@ def test_a_quantized_model_is_refused():
         for of in (channels, hcjax.trim, functools.partial(hcjax.shrink, keep=0.5)):
             with pytest.raises(TypeError, match="cut its channels first, then calibrate and int8"):
                 of(small)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_an_operand_that_is_repeated_may_come_first(first):
+    def both(op, short, long):
+        return op(short, long) if first else op(long, short)
+
+    shapes = {"a": (1, 1, 3, 8), "b": (8,), "w": (3, 3, 8, 8), "m": (8,), "o": (8 * 36, 5)}
+
+    @written(shapes)
+    def build(p, x):
+        x = jax.nn.relu(both(jnp.add, p["b"], conv(x, p["a"])))
+        x = jax.nn.relu(conv(x, both(jnp.multiply, p["m"], p["w"])))
+        return x.reshape(x.shape[0], -1) @ p["o"]
+
+    apply, params, image = build()
+    model = hcjax.trace(apply, params, image)
+    images = jax.random.normal(jax.random.key(1), (5, *image.shape[1:]))
+    small = hcjax.shrink(model, keep=0.5, scope="uniform")
+    assert {("a", 3), ("b", 0), ("w", 2), ("w", 3), ("m", 0), ("o", 0)} == {
+        c[:2] for c in small.cut
+    }
+    check_cut(model, small, images)
+    again = hcjax.trace(apply, hcjax.cut(params, small.cut), image)
+    assert hcjax.cost(small).macs == hcjax.cost(again).macs
+    assert jax.tree.map(jnp.shape, small.params) == jax.tree.map(jnp.shape, again.params)
+
+
+def test_an_axis_of_one_index_that_is_repeated_stays():
+    """A map of one channel, over all of the others'; along no axis is the product a's own."""
+    apply, params, image = written({"a": (108, 1), "d": (108, 8), "e": (1, 8), "c": (8, 10)})(
+        lambda p, x: (
+            jax.nn.sigmoid(x.reshape(-1, 108) @ p["a"])
+            * jax.nn.relu(x.reshape(-1, 108) @ (jax.nn.softplus(p["d"]) * p["e"]))
+            @ p["c"]
+        )
+    )()
+    model = hcjax.trace(apply, params, image)
+    found = channels(model)
+    assert "repeats it" in found.kept["a", 1]
+    (group,) = found.groups
+    assert {(s.path, s.axis) for s in group.slices} == {("d", 1), ("e", 1), ("c", 0)}
+    images = jax.random.normal(jax.random.key(1), (5, *image.shape[1:]))
+    check_cut(model, without_some(model, found, np.random.default_rng(0)), images)
