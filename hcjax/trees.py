@@ -20,11 +20,12 @@ from hcjax.errors import ConfigError
 Select = Callable[[str, Any], bool]
 
 
-def paths(tree: Any) -> list[tuple[str, Any]]:
+def paths(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> list[tuple[str, Any]]:
     """Returns every leaf with its path, in the order of `jax.tree.leaves`.
 
     Args:
       tree: any pytree.
+      is_leaf: which nodes are leaves too, as of `jax.tree.leaves`.
 
     Returns:
       List of `(path, leaf)`; the path joins dictionary keys, attribute names and positions
@@ -34,7 +35,7 @@ def paths(tree: Any) -> list[tuple[str, Any]]:
       >>> [path for path, _ in paths({"conv1": {"kernel": 1.0, "bias": 2.0}, "blocks": [3.0]})]
       ['blocks/0', 'conv1/bias', 'conv1/kernel']
     """
-    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    leaves = jax.tree_util.tree_flatten_with_path(tree, is_leaf)[0]
     return [("/".join(map(_key_name, path)), leaf) for path, leaf in leaves]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 import jax
@@ -18,7 +18,10 @@ def cut(tree: Any, cuts: Sequence[Cut], *, root: str = "") -> Any:
 
     A leaf is cut if its path is that of a cut, or ends in it after a '/': '0/mu/conv1/kernel' of
     an optimiser's state follows 'conv1/kernel'. Where the paths of all cuts lie behind one prefix,
-    there is a copy of the parameters, and in it only they follow: not 'block/conv1/kernel'.
+    there is a copy of the parameters, and in it only they follow: not 'block/conv1/kernel'. A place
+    that is left empty, by None or `optax.MaskedNode()`, counts as there. Where no copy is whole, a
+    leaf does not follow if another does with less before it: of 'mu/conv1/bias' and
+    'mu/block/conv1/bias' the first. Scalars stay as they are, e.g. the True of a mask.
 
     Args:
       tree: pytree of arrays: the parameters and statistics that were traced, an average of them, an
@@ -46,9 +49,10 @@ def cut(tree: Any, cuts: Sequence[Cut], *, root: str = "") -> Any:
         if each.path.startswith(prefix):
             wanted.setdefault(each.path.removeprefix(prefix), []).append(each)
     named, found, leaves = trees.paths(tree), False, []
-    copies = _copies([path for path, _ in named], wanted)
+    places = {path for path, _ in trees.paths(tree, _is_empty)}
+    copies = _copies(places, wanted)
     for path, leaf in named:
-        mine = _following(path, wanted, copies)
+        mine = _following(path, wanted, copies, places)
         found = found or bool(mine)
         for each in mine:
             leaf = _cut(path, leaf, each)
@@ -63,26 +67,47 @@ def cut(tree: Any, cuts: Sequence[Cut], *, root: str = "") -> Any:
     return jax.tree.unflatten(jax.tree.structure(tree), leaves)
 
 
-def _copies(names: Sequence[str], wanted: dict[str, list[Cut]]) -> set[str]:
-    """Returns the prefixes behind which every path of a cut is found."""
-    one, names = next(iter(wanted), ""), set(names)
-    prefixes = {name.removesuffix(one) for name in names if f"/{name}".endswith(f"/{one}")}
-    return {prefix for prefix in prefixes if all(prefix + path in names for path in wanted)}
+def _is_empty(node: Any) -> bool:
+    return node is None or (isinstance(node, tuple) and not node)
 
 
-def _following(path: str, wanted: dict[str, list[Cut]], copies: set[str]) -> list[Cut]:
+def _ends(path: str) -> list[str]:
+    """Returns 'a/b', 'b' of 'a/b'."""
+    parts = path.split("/")
+    return ["/".join(parts[i:]) for i in range(len(parts))]
+
+
+def _heads(path: str) -> list[str]:
+    """Returns 'a', 'a/b' of 'a/b'."""
+    parts = path.split("/")
+    return ["/".join(parts[: i + 1]) for i in range(len(parts))]
+
+
+def _copies(places: Set[str], wanted: dict[str, list[Cut]]) -> set[str]:
+    """Returns the prefixes behind which every path of a cut is found, or an empty place for it."""
+    prefixes = {path.removesuffix(end) for path in places for end in _ends(path) if end in wanted}
+    return {p for p in prefixes if all(places.intersection(_heads(p + path)) for path in wanted)}
+
+
+def _following(
+    path: str, wanted: dict[str, list[Cut]], copies: set[str], places: Set[str]
+) -> list[Cut]:
     """Returns the cuts of the longest path that a leaf's path ends in; in a copy, of its own."""
     inside = any(path.startswith(prefix) for prefix in copies)
-    parts = path.split("/")
-    for i in range(len(parts)):
-        end = "/".join(parts[i:])
-        if end in wanted and (not inside or path.removesuffix(end) in copies):
+    for end in _ends(path):
+        if end not in wanted:
+            continue
+        before = path.removesuffix(end)
+        outer = ["", *(f"{head}/" for head in _heads(before[:-1])[:-1])] if before else []
+        if before in copies if inside else places.isdisjoint(each + end for each in outer):
             return wanted[end]
     return []
 
 
 def _cut(path: str, leaf: Any, each: Cut) -> Any:
     shape = tuple(getattr(leaf, "shape", ()))
+    if not shape:
+        return leaf  # it says one thing of all indices
     if len(shape) <= each.axis or shape[each.axis] != each.size:
         raise ConfigError(
             f"{path} has shape {shape}, but {each.path} had {each.size} indices on axis "

@@ -205,6 +205,21 @@ def test_a_layer_of_a_block_does_not_follow_one_of_its_name_outside():
         assert found == {part: expected[part] for part in parts}
 
 
+def test_masks_and_the_state_of_an_optimiser_that_prunes_follow():
+    params = {"a": jnp.ones((4, 8)), "b": jnp.arange(8.0), "o": jnp.ones((8, 3))}
+    model = hcjax.trace(
+        lambda p, x: jax.nn.relu(x @ p["a"] + p["b"]) @ p["o"], params, jnp.ones((1, 4))
+    )
+    small = hcjax.shrink(model, keep=0.5)
+    masks = hcjax.cut(hcjax.prune.masks(params, sparsity=0.5), small.cut)
+    assert jax.tree.map(jnp.shape, masks) == {"a": (4, 4), "b": (), "o": (4, 3)}
+    tx = optax.chain(optax.adam(1e-2), hcjax.prune.gradual(0.5, begin=0, end=2))
+    state = hcjax.cut(tx.init(params), small.cut)
+    assert jax.tree.map(jnp.shape, state[1].masks) == {"a": (4, 4), "b": (), "o": (4, 3)}
+    cut = hcjax.cut(params, small.cut)
+    tx.update(jax.tree.map(jnp.ones_like, cut), state, cut)
+
+
 def test_bad_calls_say_what_is_wrong():
     model, _ = traced("lenet5", True)
     for call, message in (
