@@ -93,6 +93,28 @@ def test_a_factorized_network_takes_fewer_products_and_is_trained_on(run):
         ({"prune.layers": "a=0.5", "prune.scope": "erk"}, "needs config.prune.sparsity"),
         ({"prune.sparsity": 0.5, "prune.block": "0.5,"}, "of whole numbers"),
         ({"stages": "('share',)", "share.clusters": 0}, "config.share.clusters must be >= 1"),
+        ({"prune.layers": "conv(=0.5"}, "config.prune.layers: 'conv(' is no regular expression"),
+        ({"stages": "('quantize',)", "quantize.bits": 1}, "config.quantize.bits must be 2 to 8"),
+        (
+            {"stages": "('quantize',)", "quantize.activation_bits": "('.*=9',)"},
+            "config.quantize.activation_bits must be 2 to 8, got ['.*=9']",
+        ),
+        (
+            {"stages": "('quantize',)", "quantize.input_bits": 9},
+            "config.quantize.input_bits must be 2 to 8, got 9",
+        ),
+        (
+            {"stages": "('quantize',)", "quantize.method": "foo"},
+            "unknown config.quantize.method 'foo'; Legal: entropy, minmax, mse, percentile",
+        ),
+        (
+            {"stages": "('quantize',)", "quantize.granularity": "row"},
+            "unknown config.quantize.granularity 'row'; Legal: channel, tensor",
+        ),
+        (
+            {"stages": "('quantize',)", "quantize.floats": "conv("},
+            "config.quantize.floats: 'conv(' is no regular expression",
+        ),
         ({"stages": "('factorize',)"}, "config.factorize: give one of rank, energy, macs"),
         ({"stages": "('shrink',)"}, "config.shrink: give one of keep, macs"),
         ({"stages": "('share','prune')", "prune.sparsity": 0.5}, "put it before 'share'"),

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from hcjax import data
-from hcjax.errors import ConfigError
+from hcjax.errors import ConfigError, unknown_name
 from hcjax.graph import Model, calibrate, fake_quantize, int8
 from hcjax.graph import entropy as bits_in
-from hcjax.stages.work import Made, Work, by_layer
+from hcjax.graph.observe import METHODS
+from hcjax.stages.work import Made, Work, by_layer, check_pattern
 from hcjax.transforms.pick import pick
 from hcjax.transforms.sensitivity import sensitivity
 
@@ -40,6 +41,12 @@ def quantized(
         raise ConfigError(f"config.quantize.images must be >= 1, to calibrate on, got {images}")
     if len(budget) > 1:
         raise ConfigError(f"config.quantize: give one of bits, size and drop, got {budget}")
+    for key, name, legal in (
+        ("method", method, METHODS), ("granularity", granularity, ("channel", "tensor")),
+    ):  # fmt: skip
+        if name not in legal:
+            raise ConfigError(unknown_name(f"config.quantize.{key}", name, legal))
+    check_pattern("quantize.floats", floats)
     given = _bits("bits", 8 if bits is None else bits)
     others = {
         "activation_bits": _bits("activation_bits", activation_bits),
@@ -94,4 +101,8 @@ def _picked(model: Model, work: Work, size: float | None, drop: float | None) ->
 
 def _bits(key: str, given: int | Sequence[str]) -> int | dict[str, int]:
     """Returns bits, or those of each layer from ("conv1=8", ".*=4")."""
-    return given if isinstance(given, int) else by_layer(f"quantize.{key}", given, int)
+    bits = given if isinstance(given, int) else by_layer(f"quantize.{key}", given, int)
+    every = bits.values() if isinstance(bits, dict) else [bits]
+    if not all(2 <= n <= 8 for n in every):
+        raise ConfigError(f"config.quantize.{key} must be 2 to 8, got {given!r}")
+    return bits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -41,7 +42,7 @@ def by_layer(key: str, given: Sequence[str], number: type) -> dict[str, int | fl
       number: int or float.
 
     Raises:
-      ConfigError: if they are none.
+      ConfigError: if they are none, or a pattern is no regular expression.
 
     Example:
       >>> by_layer("quantize.bits", ("conv.*=8", ".*=4"), int)
@@ -49,11 +50,30 @@ def by_layer(key: str, given: Sequence[str], number: type) -> dict[str, int | fl
     """
     try:
         pairs = (each.rsplit("=", 1) for each in given)
-        return {pattern: number(n) for pattern, n in pairs}
+        found = {pattern: number(n) for pattern, n in pairs}
     except (TypeError, ValueError, AttributeError) as error:
         raise ConfigError(
             f"config.{key}: expected a list ('PATTERN=NUMBER', ...), got {given!r}"
         ) from error
+    for pattern in found:
+        check_pattern(key, pattern)
+    return found
+
+
+def check_pattern(key: str, pattern: str) -> None:
+    """Raises ConfigError unless a pattern is a regular expression.
+
+    Args:
+      key: of the config, for the message.
+      pattern: of layers' names.
+
+    Example:
+      >>> check_pattern("quantize.floats", "conv.*")
+    """
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(f"config.{key}: {pattern!r} is no regular expression: {error}") from error
 
 
 def one_of(section: str, **given: float | None) -> None:
