@@ -39,10 +39,11 @@ def get_config() -> ConfigDict:
     # network in float, so "quantize" is the last, or comes before "distill", whose student is in
     # float again; after "prune" no "factorize", after "share" only "quantize".
     config.stages = ()
-    # The network to compress, and to be taught by: a workdir, a .hcz file or a config file, whose
-    # network is then trained by its own recipe, but with this config's seed, platform,
-    # deterministic, accelerate, cache_dir and data, all of that section except `validation`; ""
-    # for the network that this config trains. Its classes and images must be those of the data.
+    # The network to compress, and to be taught by: a workdir, a .hcz file or a config file without
+    # stages, whose network is then trained by its own recipe, but with this config's seed,
+    # platform, deterministic, accelerate, cache_dir and data, all of that section except
+    # `validation`; "" for the network that this config trains. Its classes and images must be those
+    # of the data.
     config.teacher = ""
 
     config.data = data = ConfigDict()

@@ -70,12 +70,13 @@ def first(config: dict, dataset: Dataset, workdir: Path, train: Callable) -> Mod
       Model; None if its training was preempted.
 
     Raises:
-      ConfigError: if it is there already and of other classes or images than the dataset.
+      ConfigError: if it is there already and of other classes or images than the dataset, or if a
+        config file that it is trained by has stages or a teacher.
     """
     teacher = config["teacher"]
     if teacher and not teacher.endswith(".py"):
         return _loaded("teacher", teacher, dataset)
-    own = _following(configs.to_dict(configfile.load(teacher)), config) if teacher else config
+    own = _following(teacher, config) if teacher else config
     if train(_without_stages(own), workdir / "train") is None:
         return None
     return load_any(workdir / "train")[0]
@@ -161,8 +162,15 @@ def _loaded(key: str, path: str, dataset: Dataset) -> Model:
     return model
 
 
-def _following(own: dict, config: dict) -> dict:
-    """Returns the config of a teacher on the machine and the data of a pipeline's config."""
+def _following(teacher: str, config: dict) -> dict:
+    """Returns the config of a teacher's file on the machine and data of a pipeline's config."""
+    own = configs.to_dict(configfile.load(teacher))
+    for key in ("stages", "teacher"):  # its training alone would be that of another network
+        if own.get(key):
+            raise ConfigError(
+                f"config.teacher: {teacher} has {key} of its own, {own[key]!r}: run it first, and "
+                f"name the last .hcz file of its workdir as config.teacher"
+            )
     # what each keeps to choose by is its own: a recipe that was fitted to all images stays so
     kept = {k: v for k, v in own.get("data", {}).items() if k == "validation"}
     shared = {key: config[key] for key in _SHARED}

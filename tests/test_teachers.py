@@ -103,6 +103,24 @@ def test_a_teacher_that_is_a_config_follows_the_machine_and_the_data(tmp_path):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("name", "found"), [("lenet_prune", "stages of its own, ['prune']"), ("own", "teacher of its")]
+)
+def test_a_teacher_that_is_a_pipeline_is_to_be_run_first(tmp_path, capsys, name, found):
+    """Trained without its stages it would be another network, in silence."""
+    own = tmp_path / "own.py"
+    own.write_text(
+        "from configs import default\n\ndef get_config():\n    config = default.get_config()\n"
+        "    config.teacher = 'configs/lenet.py'\n    return config\n"
+    )
+    teacher = own if name == "own" else ROOT / "configs" / f"{name}.py"
+    base = [*flags(npz(tmp_path / "data.npz")), f"--workdir={tmp_path / 'run'}"]
+    assert launch(*base, f"--config.teacher={teacher}", "--config.stages=('trim',)") == 2
+    message = capsys.readouterr().err
+    assert f"config.teacher: {teacher} has {found}" in message and ".hcz file" in message
+    assert not (tmp_path / "run" / "train").exists()
+
+
 @pytest.mark.parametrize("key", ["teacher", "distill.beside"])
 @pytest.mark.parametrize(
     ("data", "expected"),
