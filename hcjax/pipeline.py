@@ -27,7 +27,7 @@ from hcjax.graph import Model, fold, trace
 from hcjax.graph.model import free, is_quantized
 from hcjax.models import inference
 from hcjax.reports import report
-from hcjax.saved import load_any
+from hcjax.saved import about_of, load_any
 from hcjax.stages import STAGES, Made, Work
 from hcjax.training import hosts, loop
 from hcjax.transforms import prune
@@ -76,8 +76,9 @@ def compress(
     if start is None:
         return None
     _check_order(config, "config.teacher" if is_quantized(start) else "")
-    given = {k: np.float32(start.about[k]) for k in ("mean", "std") if k in start.about}
-    dataset = dataclasses.replace(made.dataset, **given)
+    given = {k: start.about[k] for k in ("mean", "std")}
+    dataset = dataclasses.replace(made.dataset, **{k: np.float32(v) for k, v in given.items()})
+    about = about_of(dataset, config) | given  # as they were written, whatever float32 makes of it
     taught = teachers.taught(made, teaching, teachers.together(start, others))
     work = _work(config, made, dataset, taught, student, workdir, quiet, say)
     found = Compressed({}, {}, dataset)
@@ -85,7 +86,7 @@ def compress(
     def kept(name, make):
         path = workdir / f"{len(found.files)}-{name}.hcz"
         if not hosts.gather(path.exists())[0]:
-            model = make().replace(about=start.about)
+            model = make().replace(about=about)
             if jax.process_index() == 0:
                 report.write_bytes(path, pack(model))
             hosts.gather(0)  # none reads it before it is there

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from hcjax import workdir as workdirs
 from hcjax.artifact import unpack
+from hcjax.data import Dataset
 from hcjax.errors import ArtifactError, CheckpointError
 from hcjax.graph import Model, fold, trace
 from hcjax.models import inference
@@ -31,8 +32,8 @@ def load_any(path: str | Path) -> tuple[Model, dict[str, Any]]:
     Returns:
       (model, about). about is a dict, also the model's own, with as much as is known of:
       "class_names" K names; "mean" and "std", of each channel, where a pixel is 0..1, by which
-      images are normalised; "data", the section `data` of the config that it was trained by;
-      "seed", of that run. A workdir knows all of them.
+      images are normalised; "data", the section `data` of the config of the run that made it;
+      "seed", of that run. A workdir knows all of them, and so do the files of a pipeline.
 
     Raises:
       CheckpointError: if a folder holds no finished run.
@@ -48,13 +49,7 @@ def load_any(path: str | Path) -> tuple[Model, dict[str, Any]]:
         found = workdirs.load(path)
         images = jnp.zeros((1, *found.image_shape))
         model = fold(trace(inference(found.apply, found.state), found.params, images))
-        about = {
-            "class_names": list(found.class_names),
-            "mean": found.mean.tolist(),
-            "std": found.std.tolist(),
-            "data": {k: v for k, v in found.config.get("data", {}).items() if v is not None},
-            "seed": found.config.get("seed", 0),
-        }
+        about = about_of(found, found.config)
         return model.replace(about=about), about
     try:
         model = unpack(path.read_bytes())
@@ -65,6 +60,25 @@ def load_any(path: str | Path) -> tuple[Model, dict[str, Any]]:
     except ArtifactError as error:
         raise ArtifactError(f"{path}: {error}") from error
     return model.replace(about=about), about
+
+
+def about_of(learned: workdirs.Trained | Dataset, config: dict) -> dict[str, Any]:
+    """Returns what a file says of its network: how images come to it, and on what to score it.
+
+    Args:
+      learned: has the class names and the normalisation.
+      config: of the run that made the network, as nested dicts.
+
+    Returns:
+      dict, see `load_any`.
+    """
+    return {
+        "class_names": list(learned.class_names),
+        "mean": learned.mean.tolist(),
+        "std": learned.std.tolist(),
+        "data": {k: v for k, v in config.get("data", {}).items() if v is not None},
+        "seed": config.get("seed", 0),
+    }
 
 
 def expanded(paths: Sequence[str]) -> list[Path]:

@@ -19,7 +19,7 @@ from hcjax.artifact import pack
 from hcjax.data import Dataset, order
 from hcjax.errors import ConfigError
 from hcjax.graph import Model
-from hcjax.saved import load_any
+from hcjax.saved import about_of, load_any
 from hcjax.transforms import distill
 
 # of a config that only stages read
@@ -146,7 +146,10 @@ def taught(made: recipe.Recipe, teaching: Teaching, teachers: Sequence[Model]) -
 
 
 def _loaded(key: str, path: str, dataset: Dataset) -> Model:
-    """Returns the network that a key of the config names, if it is of a dataset's classes."""
+    """Returns the network that a key of the config names, if it is of a dataset's classes.
+
+    What it does not say of its images and classes is as the dataset has it.
+    """
     model, about = load_any(path)
     ours, theirs = list(dataset.class_names), about.get("class_names")
     if theirs is not None and theirs != ours:
@@ -159,7 +162,7 @@ def _loaded(key: str, path: str, dataset: Dataset) -> Model:
             f"config.{key}: {path} takes images {list(model.image_shape)}, the data has "
             f"{list(dataset.image_shape)}; see config.data.image_size and config.data.channels"
         )
-    return model
+    return model.replace(about=about_of(dataset, {}) | about)
 
 
 def _following(teacher: str, config: dict) -> dict:

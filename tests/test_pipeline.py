@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 import hcjax
+from hcjax import verify
 from hcjax.graph.qtensor import QTensor
 from hcjax.training import compiler
-from tests.tiny import flags, launch, npz, trained
+from tests.tiny import TEST_EXAMPLES, flags, folder, launch, npz, trained
 
 # trainings and twenty compilations; the quick part of the suite has test_cards and test_run
 pytestmark = pytest.mark.slow
@@ -75,6 +76,33 @@ def test_every_stage_is_a_file_that_says_what_belongs_to_it(made):
     assert about["class_names"] == ["ant", "bee", "cat"]
     assert about["data"]["source"] == "npz"
     assert len(about["mean"]) == len(about["std"]) == 1
+
+
+def test_files_are_verified_on_the_data_of_the_run_that_made_them(tmp_path):
+    """Not on that of its teacher, which saw six images of each part, and its file says nothing."""
+    few, silent, cache = tmp_path / "few", tmp_path / "silent.hcz", folder() / "cache"
+    base = [*flags(npz(tmp_path / "data.npz")), "--quiet"]
+    limited = ["--config.data.limit=6", "--config.train.batch_size=2", "--config.seed=3"]
+    assert launch(*base, *limited, f"--workdir={few}") == 0
+    model, about = hcjax.load_any(trained())
+    silent.write_bytes(hcjax.pack(model, about={}))
+    for teacher in (few, silent):
+        run, found = tmp_path / f"of-{teacher.name}", tmp_path / "verified.json"
+        given = [f"--config.teacher={teacher}", "--config.stages=('trim',)", f"--workdir={run}"]
+        assert launch(*base, *given) == 0
+        files = sorted(run.glob("*.hcz"))
+        args = ["--notimed", f"--json={found}", f"--config.cache_dir={cache}"]
+        assert verify.main(["verify", *map(str, files), *args]) == 0
+        said = json.loads((run / "report.json").read_text())["stages"]
+        for there, here in zip(json.loads(found.read_text()), said, strict=True):
+            assert there["examples"] == here["examples"] == TEST_EXAMPLES
+            assert there["accuracy"] == here["accuracy"]
+        for file in files:
+            of_it = hcjax.unpack(file.read_bytes()).about
+            assert of_it.keys() == about.keys()
+            assert of_it["seed"] == 0 and "limit" not in of_it["data"]
+            if teacher == few:
+                assert of_it["mean"] == hcjax.load_any(few)[1]["mean"]
 
 
 def test_zeros_stay_zero_through_all_stages(made):
