@@ -19,6 +19,8 @@ from hcjax.graph.model import LAYERS, Graph, Model, Op, Size, at_batch, free
 from hcjax.graph.ops import OPS, STORED, defined
 
 _MOST_OPS = 10_000
+_MOST_OPERANDS = 50_000  # of all ops together
+_MOST_AXES = 64  # of one op's result: as many as NumPy's arrays have
 _MOST_NUMBERS = 2**28  # of one op's result, for two images
 _BATCHES = (1, 2, 4099)  # whose shapes tell those of all
 _MOST = 2**31  # of a whole number among params
@@ -65,12 +67,16 @@ def written(model: Model) -> Written:
         if op.kind not in OPS or len(op.outputs) != 1 or grouped:
             where = op.source or "an unknown line"
             raise TypeError(f"{where}: no file holds a {op.kind}; write it with other ops")
+        if len(op.shape) > _MOST_AXES:
+            raise TypeError(f"a {op.kind} gives {len(op.shape)} axes; a file holds {_MOST_AXES}")
         fields = {f: _json(op.params[f]) for f in OPS[op.kind].fields if f in op.params}
         inputs = [number(i, op.kind) for i in op.inputs]
         numbers[op.output] = len(numbers)
         found.append([op.kind, inputs, numbers[op.output], fields])
     if len(found) > _MOST_OPS:
         raise TypeError(f"{len(found):,} ops; a file holds {_MOST_OPS:,}")
+    if (count := sum(len(inputs) for _, inputs, *_ in found)) > _MOST_OPERANDS:
+        raise TypeError(f"{count:,} operands of ops; a file holds {_MOST_OPERANDS:,}")
     return Written(found, numbers[model.graph.logits], params, constants)
 
 
@@ -89,6 +95,8 @@ def read(
     """
     if len(ops) > _MOST_OPS:
         raise ArtifactError(f"{len(ops):,} ops; {_MOST_OPS:,} are legal")
+    if (count := sum(len(inputs) for _, inputs, *_ in ops)) > _MOST_OPERANDS:
+        raise ArtifactError(f"{count:,} operands of ops; {_MOST_OPERANDS:,} are legal")
     given: dict[int, Any] = {}
     known = {0}
 
@@ -145,6 +153,10 @@ def _results(ops: list[Op], batch: int, given: dict[int, Any]) -> dict[int, Any]
             except Exception as error:  # jax raises all kinds: whatever it is, the op does not fit
                 why = str(error).splitlines()[0] if str(error) else type(error).__name__
                 raise ArtifactError(f"a {op.kind} does not fit what it reads: {why}") from error
+            if len(shape) > _MOST_AXES:
+                raise ArtifactError(
+                    f"a {op.kind} gives {len(shape):,} axes; {_MOST_AXES} are legal"
+                )
             if batch <= 2 and math.prod(shape) > _MOST_NUMBERS:
                 raise ArtifactError(f"a {op.kind} gives {shape} numbers for {batch} images")
             known[op.output] = jax.ShapeDtypeStruct(shape, dtype)

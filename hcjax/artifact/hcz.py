@@ -91,15 +91,21 @@ def unpack(data: bytes) -> Model:
     hold is bounded before time or memory is taken for it. A file of B bytes is decoded to at most
     2**20 + 256 · B bits, and to no more numbers: a microsecond or two and up to 20 bytes each, so
     some 2 s and 20 MiB, and 0.5 ms and 5 kB for each byte. The head is at most 4 MiB of JSON, up to
-    100 MiB as objects, with at most 10,000 ops: two or three milliseconds and 30 kB to check each.
+    100 MiB as objects, with at most 10,000 ops: two or three milliseconds and 30 kB to check each;
+    and at most 50,000 operands of them together, and 64 axes of each result.
 
     Args:
-      data: of `pack`, or the content of a `.hcz` file.
+      data: of `pack`, or the content of a `.hcz` file; not its path, which `load_any` takes.
 
     Raises:
       ArtifactError: a ValueError, if the bytes are no such file, or damaged; it says where. Also
         if 64 bits were packed, and `jax_enable_x64` is off.
     """
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise ArtifactError(
+            f"expected the content of a .hcz file as bytes, got {data!r:.60}: give "
+            "Path(...).read_bytes(), or call hcjax.load_any(path)"
+        )
     if data[: len(MAGIC)] != MAGIC:
         raise ArtifactError(f"not a .hcz file: it begins with {bytes(data[:4])!r}, not {MAGIC!r}")
     body = bytes(data[len(MAGIC) + _SUM :])

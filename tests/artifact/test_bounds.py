@@ -112,6 +112,36 @@ def test_ops_are_bounded_on_both_sides(monkeypatch):
         hcjax.pack(tiny()[0])
 
 
+def test_operands_are_bounded_on_both_sides(monkeypatch):
+    """2 kB of them took 22 s and 800 MiB."""
+    head, streams = small()
+    head["ops"].append(["concatenate", [head["logits"]] * 1_000_000, 100, {"dimension": 1}])
+    with pytest.raises(ArtifactError, match=r"1,000,0\d\d operands of ops; 50,000 are legal"):
+        hcjax.unpack(closed(json.dumps(head).encode(), streams))
+    monkeypatch.setattr(graphs, "_MOST_OPERANDS", 3)
+    with pytest.raises(TypeError, match="operands of ops; a file holds 3"):
+        hcjax.pack(tiny()[0])
+
+
+def test_axes_are_bounded_on_both_sides():
+    images = jnp.ones((1, 3))
+    many = hcjax.trace(lambda p, x: x.reshape(-1, *[1] * 64, 3).sum(range(1, 65)), {}, images)
+    with pytest.raises(TypeError, match="gives 66 axes; a file holds 64"):
+        hcjax.pack(many)
+    head, streams = small()
+    for axes, last in ((64, 100), (65, 101)):
+        shape = [{"b": [1, 0]}, *[1] * (axes - 2), 4]
+        head["ops"].append(["broadcast_in_dim", [head["logits"]], last, {
+            "shape": shape, "broadcast_dimensions": [0, axes - 1],
+        }])  # fmt: skip
+        blob = closed(json.dumps(head).encode(), streams)
+        if axes == 64:
+            hcjax.unpack(blob)
+        else:
+            with pytest.raises(ArtifactError, match="gives 65 axes; 64 are legal"):
+                hcjax.unpack(blob)
+
+
 def test_a_head_is_bounded_on_both_sides():
     model = tiny()[0]
     with pytest.raises(ArtifactError, match="the head is longer than 4,194,304 bytes"):

@@ -224,3 +224,9 @@ def test_bombs_are_refused():
         hcjax.unpack(summed(len(packed).to_bytes(4, "little") + packed))
     with pytest.raises(ArtifactError, match=r"not a \.hcz file: it begins with b'PK"):
         hcjax.unpack(b"PK\x03\x04")
+
+
+@pytest.mark.parametrize("what", ["model.hcz", None, 5])
+def test_what_is_no_content_of_a_file_is_refused(what):
+    with pytest.raises(ArtifactError, match=r"content of a .hcz file as bytes, .*load_any"):
+        hcjax.unpack(what)
