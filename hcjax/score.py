@@ -16,6 +16,7 @@ from ml_collections import ConfigDict, FieldReference
 from hcjax import config as configs
 from hcjax import configfile, data, recipe, saved
 from hcjax import workdir as workdirs
+from hcjax.data.images import size_pair
 from hcjax.errors import CheckpointError, ConfigError, DataError
 from hcjax.reports import report, tables
 from hcjax.training import evaluate as evaluation
@@ -53,7 +54,7 @@ def evaluate(workdir: str, config: Any = None, *, changes: Changes = ()) -> int:
     cache, _ = recipe.start_platform(reader)
     print("\n".join(platform.describe(cache)))
     dataset = normalised(
-        data_for(values, trained.image_shape),
+        data_for(values, workdir, trained.image_shape),
         workdir,
         image_shape=trained.image_shape,
         class_names=trained.class_names,
@@ -111,18 +112,24 @@ def chosen(own: dict, config: Any, changes: Changes, what: str) -> ConfigDict:
     return values
 
 
-def data_for(values: ConfigDict, image_shape: Sequence[int]) -> data.Dataset:
+def data_for(values: ConfigDict, what: str, image_shape: Sequence[int]) -> data.Dataset:
     """Returns the dataset that a network is scored on, its images fitted to the network's.
 
     Args:
       values: of `chosen`.
+      what: is scored, for messages.
       image_shape: (H, W, C) that the network takes.
+
+    Raises:
+      DataError: if `values` ask for other images: before they take memory, of whatever size.
     """
     height, width, channels = image_shape
     if values.data.image_size is None:
         values.data.image_size = (height, width)
     if values.data.channels is None and channels in (1, 3):
         values.data.channels = channels
+    size, depth = size_pair(values.data.image_size), values.data.channels or channels
+    _check_images(what, image_shape, (*size, depth))
     reader = configs.Reader(values)
     return recipe.dataset_of(reader, reader.get("seed"))[0]
 
@@ -153,16 +160,21 @@ def normalised(
             f"{what} was trained on the classes {_short(class_names)}, the data has "
             f"{_short(dataset.class_names)}; their names and order must be the same"
         )
-    if dataset.image_shape != tuple(image_shape):
-        raise DataError(
-            f"{what} takes images {list(image_shape)}, the data has {list(dataset.image_shape)}; "
-            "see config.data.image_size and config.data.channels"
-        )
+    _check_images(what, image_shape, dataset.image_shape)
     if not len(dataset.test.labels):
         raise DataError(f"{dataset.name} has no test examples")
     own = {"mean": mean, "std": std}
     given = {k: np.asarray(v, np.float32) for k, v in own.items() if v is not None}
     return dataclasses.replace(dataset, **given)
+
+
+def _check_images(what: str, takes: Sequence[int], found: Sequence[int]) -> None:
+    """Raises DataError unless images are of the shape that a network takes."""
+    if tuple(found) != tuple(takes):
+        raise DataError(
+            f"{what} takes images {list(takes)}, the data has {list(found)}; see "
+            "config.data.image_size and config.data.channels"
+        )
 
 
 def predict(workdir: str, files: Sequence[str], *, changes: Changes = ()) -> int:

@@ -152,8 +152,8 @@ def dataset_of(path: Path, model: Model, config: Any, changes: score.Changes) ->
         raise DataError(f"{path} takes {list(model.image_shape)}, which is no image [H, W, C]")
     try:
         values = score.chosen(_own(about, config), config, changes, f"scoring {path}")
-        return score.data_for(values, model.image_shape)
-    except (TypeError, ValueError) as error:  # a file may say anything of its data
+        return score.data_for(values, str(path), model.image_shape)
+    except (TypeError, ValueError, MemoryError) as error:  # a file may say anything of its data
         if isinstance(error, HcjaxError):
             raise
         raise ConfigError(f"{path}: the data it names cannot be loaded: {error}") from error

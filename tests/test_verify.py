@@ -179,6 +179,13 @@ def test_a_workdir_is_scored_as_its_report_says(tmp_path):
         ({"data": {"source": "npz", "path": 5}}, [], "config.data.path must be str, got 5"),
         ({"data": {"source": "npz", "path": "/no/such.npz"}}, [], "/no/such.npz"),
         ({"data": {"source": "mnist", "limit": "x"}}, [], "config.data.limit must be int, got 'x'"),
+        (
+            {"data": {"source": "mnist", "image_size": [3000, 3000]}},
+            [],
+            "takes images [28, 28, 1], the data has [3000, 3000, 1]",
+        ),
+        ({"data": {"source": "mnist", "channels": 3}}, [], "the data has [28, 28, 3]"),
+        ({"data": {"source": "mnist", "image_size": "x"}}, [], "image_size must be pixels"),
         ({"data": {"source": ["mnist"]}}, [], "cannot be loaded"),
         ({}, ["--config.data.image_size=30"], "takes images [28, 28, 1], the data has [30, 30, 1]"),
     ],
@@ -188,6 +195,17 @@ def test_data_that_does_not_fit_is_one_message(capsys, tmp_path, changes, argume
     path.write_bytes(hcjax.pack(models()["float"], about=about(**changes)))
     message = refused(capsys, path, *arguments)
     assert expected in message and str(path) in message
+
+
+def test_data_that_takes_more_memory_than_there_is_is_a_problem_of_its_file(
+    capsys, tmp_path, files, monkeypatch
+):
+    def dataset_of(*_):
+        raise MemoryError("Unable to allocate 490. GiB")
+
+    monkeypatch.setattr(verify.recipe, "dataset_of", dataset_of)
+    message = refused(capsys, files["int4"])
+    assert f"{files['int4']}: the data it names cannot be loaded: Unable to allocate" in message
 
 
 def test_other_images_than_mnists_need_their_data_named(capsys, tmp_path):
