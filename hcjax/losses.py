@@ -195,6 +195,11 @@ def class_weights(counts: Sequence[int]) -> np.ndarray:
 
 def _probabilities(logits: jax.Array, target: jax.Array) -> jax.Array:
     """Returns the target as float32[N, K], whichever of the two forms it has."""
+    if isinstance(target, tuple):
+        raise ConfigError(
+            "the loss got (target, what a teacher returned): with fit's teacher=, give it as "
+            "`distill.taught(loss)`, or leave teacher= out"
+        )
     integer = jnp.issubdtype(target.dtype, jnp.integer)
     expected = logits.shape[:1] if integer else logits.shape
     if logits.ndim != 2 or target.shape != expected:

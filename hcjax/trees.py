@@ -99,7 +99,8 @@ def kernels(path: str, leaf: Any) -> bool:
     """Returns whether a leaf is a kernel: rank 2 or more, whatever its name.
 
     Biases, normalisation scales and PReLU slopes have rank 1 and are left out, as usual for
-    weight decay and L1/L2.
+    weight decay and L1/L2. So are those with axes of length 1 for an image behind the channels,
+    [C, 1, 1] or [C, 1, 1, 1], as Equinox keeps a convolution's bias.
 
     Args:
       path: ignored.
@@ -111,9 +112,12 @@ def kernels(path: str, leaf: Any) -> bool:
     Example:
       >>> kernels("dense1/kernel", np.zeros((4, 2))), kernels("dense1/bias", np.zeros(2))
       (True, False)
+      >>> kernels("conv/weight", np.zeros((8, 1, 3, 3))), kernels("conv/bias", np.zeros((8, 1, 1)))
+      (True, False)
     """
     del path  # the rank says it for every library's naming
-    return len(leaf.shape) >= 2
+    rank = len(leaf.shape)
+    return rank == 2 or (rank > 2 and any(n != 1 for n in leaf.shape[1:]))
 
 
 def num_parameters(tree: Any) -> int:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hcjax.graph import fake, layers
+from hcjax.graph import examples, fake, layers
 from hcjax.graph.builder import Bits, Builder
 from hcjax.graph.cost import aligned
 from hcjax.graph.model import LAYERS, Model, Op, run, seen
@@ -89,7 +89,7 @@ def error_analysis(
       ranges: from `calibrate` of it.
       images: float array [N, ...], N >= 1, normalised as the model takes them; not the test part,
         if anything is chosen by what comes out.
-      labels: int[N].
+      labels: int[N], each in [0, K).
       bits, activation_bits, input_bits, granularity: as in `fake_quantize`.
       batch_size: images at a time.
 
@@ -98,7 +98,8 @@ def error_analysis(
       behind it that is.
 
     Raises:
-      ValueError: if the ranges are another model's, or there are not as many labels as images.
+      ValueError: if the ranges are another model's.
+      ConfigError: if there are not as many labels as images, or one is no class.
 
     Note:
       Compiles twice, however many layers there are, and runs the network once for each of them.
@@ -114,12 +115,7 @@ def error_analysis(
       fc        4       23.9         0.00 %
       all                            0.00 %
     """
-    images, labels = np.asarray(images), np.asarray(labels)
-    if len(images) != len(labels) or not len(images):
-        raise ValueError(
-            f"{len(images)} images and {len(labels)} labels; expected as many, and some"
-        )
-    model.check(images)
+    images, labels = examples.labelled(model, images, labels, batch_size)
     widths = {"bits": bits, "activation_bits": activation_bits, "input_bits": input_bits}
     quantized, builder = fake.build(model, ranges, **widths, granularity=granularity)
     found = _layers(model, builder)

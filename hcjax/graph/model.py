@@ -154,7 +154,7 @@ def run(
     env |= {number: leaves[path] for path, number in graph.params.items()}
     env[graph.images] = images
     for op in graph.ops:
-        results = op.run(len(images), *[env[i] for i in op.inputs])
+        results = op.run(images.shape[0], *[env[i] for i in op.inputs])
         env |= zip(op.outputs, results, strict=True)
         if see is not None and (changed := see(op.output, env[op.output])) is not None:
             env[op.output] = changed

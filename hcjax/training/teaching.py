@@ -38,6 +38,9 @@ def with_teacher(prepare: Callable, teacher: Callable) -> Callable:
       teacher: `images -> logits`, or any pytree of arrays, called on the prepared images unless
         the batch has "teacher_logits" already.
 
+    Raises:
+      ConfigError: if the teacher is no function.
+
     Example:
       >>> ready = with_teacher(lambda batch, key: batch, lambda images: 2 * images)
       >>> ready({"image": 1.0, "target": 3}, None)["target"]
@@ -45,6 +48,12 @@ def with_teacher(prepare: Callable, teacher: Callable) -> Callable:
       >>> ready({"image": 1.0, "target": 3, "teacher_logits": 5.0}, None)["target"]
       (3, 5.0)
     """
+
+    if not callable(teacher):
+        raise ConfigError(
+            f"teacher= is called on images, and a {type(teacher).__name__} cannot be: of a Model, "
+            "e.g. from `hcjax.load_any`, give `lambda images: model.apply(model.params, images)`"
+        )
 
     def prepared(batch: dict, key: jax.Array | None) -> dict:
         known = batch.get(LOGITS)
@@ -115,6 +124,7 @@ def remembered(
     path = Path(path).expanduser()
     facts = {k: v for k, v in identity.items() if k not in ("ema_decay", "accelerate")}
     facts |= {k: getattr(data, k) for k in ("image_shape", "mean", "std")}
+    facts |= {"images_crc32": _seen(data.train.images), "rng": str(jax.random.key_impl(key))}
     facts = jsonable(facts | {"format": FORMAT, "hosts": hosts})
     pending = []
     with _explained(path):
@@ -177,6 +187,13 @@ def _of_every_image(
 def _logits_alone(teacher: Callable, data: Dataset) -> bool:
     images = jax.ShapeDtypeStruct((1, *data.image_shape), np.float32)
     return isinstance(jax.eval_shape(teacher, images), jax.ShapeDtypeStruct)
+
+
+def _seen(images: Any) -> int:
+    """Returns a checksum of images: of all, or of some where they are many, or read on demand."""
+    if not (isinstance(images, np.ndarray) and images.nbytes <= TABLE_BYTES):
+        images = images[np.linspace(0, len(images) - 1, min(len(images), 256)).astype(np.int64)]
+    return zlib.crc32(np.ascontiguousarray(images))
 
 
 def _checksum(values: bytes) -> bytes:

@@ -17,7 +17,7 @@ from hcjax import metrics, trees
 from hcjax import options as tables
 from hcjax.accelerate import accelerate
 from hcjax.errors import ConfigError
-from hcjax.graph import layers, qtensor
+from hcjax.graph import examples, layers, qtensor
 from hcjax.graph import values as values_of
 from hcjax.graph.cost import aligned
 from hcjax.graph.model import LAYERS, Model, layer_of
@@ -79,7 +79,7 @@ def sensitivity(
       model: from `trace`, best through `fold`.
       images: float array [N, ...], as the network takes them. Validation data: never choose by
         test data.
-      labels: int[N].
+      labels: int[N], each in [0, K).
       against: "sparsity": the part of the kernel's weights, those of least magnitude, that become
         zero. "bits": of the kernel in symmetric integers, one step per output channel; activations
         stay as they are.
@@ -110,9 +110,9 @@ def sensitivity(
     """
     change = tables.choose("change", CHANGES, against)
     levels = tuple(change.levels if levels is None else levels)
-    images, labels = np.asarray(images), np.asarray(labels)
+    images, labels = examples.labelled(model, images, labels, batch_size)
     kernels = _kernels(model, select)
-    _check(change, against, levels, images, labels, kernels)
+    _check(change, against, levels, kernels)
     measure = _measure(model, images, labels, kernels, change, min(batch_size, len(images)))
     accuracy, nll = measure([0] * len(kernels))
     rows = []
@@ -144,13 +144,10 @@ def _kernels(model: Model, select: Any) -> list[tuple[str, int | None, int]]:
     return list(found.values())
 
 
-def _check(change, against, levels, images, labels, kernels) -> None:
+def _check(change, against, levels, kernels) -> None:
     left = [change.left(level) for level in levels if change.legal(level)]
     if not levels or len(left) < len(levels) or left != sorted(set(left))[::-1]:
         raise ConfigError(f"levels of {against} must go from mild to strong, got {levels}")
-    if not len(images) or labels.shape != (len(images),):
-        raise ConfigError(f"images [N, ...] and labels [N] are needed, got {images.shape} and "
-                          f"{labels.shape}")  # fmt: skip
     if not kernels:
         raise ConfigError("no kernel of a layer is selected")
 

@@ -10,6 +10,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from numbers import Integral
 from typing import Any
 
 import jax
@@ -22,6 +23,7 @@ from hcjax.graph.model import Model, Op, Size, is_quantized
 from hcjax.graph.ops import defined, spread
 
 _ROUNDS = 100  # of k-means at most; few take more than 50
+_MOST = 2**15 - 1  # clusters: indices are int16 at most
 
 
 @partial(
@@ -74,7 +76,7 @@ def share(
 
     Args:
       model: in float, best through `fold`; or a pytree of float arrays.
-      clusters: of each leaf, >= 1, besides the zeros.
+      clusters: of each leaf, 1 to 32767, besides the zeros.
       init: where centroids start. "linear": evenly from the least number to the greatest, which is
         best for the few large ones; "density": as often as there are numbers; "random": on numbers
         drawn with `key`.
@@ -87,7 +89,7 @@ def share(
 
     Raises:
       ConfigError: if an argument is not legal, the model is quantized, a leaf is not of floating
-        point, or nothing is selected.
+        point or not finite, a centroid is 0, or nothing is selected.
 
     Note:
       `pack` writes a codebook and entropy-coded indices. `int8`, `factorize` and `fold` evaluate
@@ -102,8 +104,8 @@ def share(
       >>> tree["w"].codebook.tolist(), tree["w"].indices.tolist(), tree["w"].dense().tolist()
       ([-2.0, 1.0], [[1, 0], [1, -1]], [[1.0, 0.0], [1.0, -2.0]])
     """
-    if clusters < 1:
-        raise ConfigError(f"clusters must be >= 1, got {clusters}")
+    if not isinstance(clusters, Integral) or not 1 <= clusters <= _MOST:
+        raise ConfigError(f"clusters must be a whole number in [1, {_MOST}], got {clusters!r}")
     if init not in INITS:
         raise ConfigError(unknown_name("init", init, INITS))
     if init == "random" and key is None:
@@ -122,7 +124,7 @@ def share(
         if use and not jnp.issubdtype(leaf.dtype, jnp.floating):
             raise ConfigError(f"{path} is {leaf.dtype}; only arrays of floating point are shared")
         start = partial(INITS[init], key=None if key is None else jax.random.fold_in(key, i))
-        leaves.append(_shared(leaf, clusters, start) if use else leaf)
+        leaves.append(_shared(path, leaf, clusters, start) if use else leaf)
     if is_model:
         return _rewritten(model, dict(zip((p for p, _ in named), leaves, strict=True)))
     return jax.tree.unflatten(jax.tree.structure(params), leaves)
@@ -149,12 +151,19 @@ INITS: dict[str, Callable[..., np.ndarray]] = {
 }
 
 
-def _shared(leaf: Any, clusters: int, start: Callable) -> Shared:
+def _shared(path: str, leaf: Any, clusters: int, start: Callable) -> Shared:
     """Returns a leaf's numbers as a codebook and indices."""
     whole = np.asarray(leaf, np.float64)
+    if not np.isfinite(whole).all():
+        raise ConfigError(f"{path} holds NaN or infinity, which has no centroid: mend it first")
     values = np.sort(whole[whole != 0])
     centers = _k_means(values, start(values, clusters)) if values.size else values
     centers = np.unique(np.asarray(jnp.asarray(centers, leaf.dtype), np.float64))
+    if (centers == 0).any():
+        raise ConfigError(
+            f"{path}: one of {clusters} centroids is 0, and would prune its cluster's weights; "
+            "give another number of clusters, or another init"
+        )
     below = int((centers < 0).sum())
     nearest = np.searchsorted((centers[1:] + centers[:-1]) / 2, whole)
     index = nearest - below + (nearest >= below)

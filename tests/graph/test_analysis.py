@@ -134,10 +134,17 @@ def test_the_table_says_what_the_rows_say(found):
     assert lines[-1].split() == ["all", f"{100 * found[0].drop:.2f}", "%"]
 
 
-def test_as_many_labels_as_images(found):
+def test_labels_are_classes_and_as_many_as_images(found):
     _, model, ranges, images, labels = found
-    with pytest.raises(ValueError, match="300 images and 299 labels"):
-        hcjax.error_analysis(model, ranges, images, labels[1:])
+    for wrong, message in (
+        (labels[1:], r"as many are needed, got \(300, .*\) and \(299,\)"),
+        (labels + 1, r"whole numbers in \[0, 10\), the classes; got 10"),
+        (labels.astype(float), "whole numbers .* of float64"),
+    ):
+        with pytest.raises(hcjax.errors.ConfigError, match=message):
+            hcjax.error_analysis(model, ranges, images, wrong)
+    with pytest.raises(hcjax.errors.ConfigError, match="batch_size must be"):
+        hcjax.error_analysis(model, ranges, images, labels, batch_size=0)
     other = hcjax.calibrate(models()["pruned"].replace(graph=model.graph._replace()), images[:4])
     with pytest.raises(ValueError, match="another model"):
         hcjax.error_analysis(model, other, images, labels)

@@ -10,6 +10,7 @@ import hcjax
 from hcjax.data.dataset import Split
 from hcjax.errors import CheckpointError, ConfigError
 from hcjax.training import parallel, teaching
+from hcjax.transforms import distill
 from tests import tiny
 
 STEPS = 3
@@ -38,8 +39,9 @@ def fitted(dataset, path, *, params=1.0, seed=0, **changes):
 
     done = hcjax.fit(
         lambda w, images: w * shown(images), jnp.float32(params), dataset, loss=squared,
-        tx=optax.sgd(0.1), steps=STEPS, key=jax.random.key(seed), quiet=True, teacher=shown,
-        teacher_logits=path, accelerate=False, **{"augment": AUGMENT, "batch_size": 8, **changes},
+        tx=optax.sgd(0.1), steps=STEPS, quiet=True, teacher=shown, teacher_logits=path,
+        **{"accelerate": False, "augment": AUGMENT, "batch_size": 8,
+           "key": jax.random.key(seed), **changes},
     )  # fmt: skip
     return float(done.params)
 
@@ -92,6 +94,46 @@ def test_logits_of_another_training_are_refused(dataset, kept, tmp_path, changes
     with pytest.raises(ConfigError, match=f"{path} .* of another training: .*{named}.* is "):
         fitted(dataset, path, **changes)
     assert path.read_bytes() == kept[1]
+
+
+def test_logits_of_other_pixels_and_of_other_random_numbers_are_refused(dataset, kept, tmp_path):
+    path = tmp_path / "logits"
+    path.write_bytes(kept[1])
+    other = dataset.train._replace(images=255 - dataset.train.images)
+    with pytest.raises(ConfigError, match="of another training: images_crc32 is"):
+        fitted(type(dataset)(**{**vars(dataset), "train": other}), path)
+    with pytest.raises(ConfigError, match=r"of another training: rng is .*fry.* there, .*rbg"):
+        fitted(dataset, path, key=jax.random.key(0, impl="unsafe_rbg"))
+
+
+def test_of_many_images_and_of_those_read_on_demand_some_are_compared(monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (1000, 2, 2, 1), np.uint8)
+    whole = teaching._seen(images)
+    monkeypatch.setattr(teaching, "TABLE_BYTES", 100)
+    some = teaching._seen(images)
+    assert len({whole, some, teaching._seen(images + 1)}) == 3
+
+
+def test_losses_that_do_not_fit_the_teacher_say_so(dataset):
+    def tried(loss, teacher, apply=lambda w, images: w * shown(images)):
+        with pytest.raises(ConfigError) as found:
+            hcjax.fit(apply, jnp.float32(1), dataset, loss=loss, tx=optax.sgd(0.1), steps=1,
+                      key=jax.random.key(0), quiet=True, teacher=teacher, batch_size=8)  # fmt: skip
+        return str(found.value)
+
+    def seen(images):
+        return shown(images), {"a": images}
+
+    taught = distill.taught(hcjax.losses.cross_entropy)
+    guided = distill.guided(taught, {"a": "a"})
+    assert "teacher=, give it as `distill.taught" in tried(hcjax.losses.cross_entropy, shown)
+    assert "give fit teacher=" in tried(taught, None)
+    assert "give fit teacher=" in tried(guided, None)
+    assert "taught reads a teacher's logits" in tried(taught, seen)
+    activations = lambda w, images: (w * shown(images), {"a": images})
+    assert "teacher= returns no such pair" in tried(guided, shown, activations)
+    assert "the network returns no such pair" in tried(guided, seen)
+    assert "a str cannot be" in tried(taught, "teacher.hcz")
 
 
 @pytest.mark.parametrize("content", [b"my notes", b"{}", b"[1]" + 5000 * b" "])

@@ -106,8 +106,28 @@ def test_unlike_shapes_and_temperatures_are_named():
         distill.kl(logits(0), logits(0)[:, :9])
     with pytest.raises(ValueError, match="temperature"):
         distill.kl(logits(0), logits(0), temperature=0.0)
+    with pytest.raises(ConfigError, match=r"maps over an image, .* got \(2, 3\) and \(2, 4\)"):
+        distill.attention(jnp.ones((2, 3)), jnp.ones((2, 4)))
     with pytest.raises(ValueError, match="alike"):
         distill.attention(jnp.ones((2, 3, 3, 1)), jnp.ones((2, 4, 3, 1)))
+
+
+@pytest.mark.parametrize("by", ["kl", "decoupled"])
+def test_a_class_that_the_teacher_excludes_adds_nothing(by):
+    student, labels, out = logits(0), jnp.arange(6), jnp.array([7, 8, 9, 7, 8, 9])
+    excluded = jnp.arange(10) == out[:, None]
+    far = distill.taught(lambda s, t: jnp.zeros(len(s)), weight=1.0, temperature=2.0, by=by)
+    value = lambda s, t: far(s, (labels, t)).sum()
+    told = jnp.where(excluded, -jnp.inf, logits(1))
+    found = jax.value_and_grad(value)(student, told)
+    near = jax.value_and_grad(value)(student, jnp.where(excluded, -150.0, logits(1)))
+    np.testing.assert_allclose(found[0], near[0], rtol=1e-5)
+    np.testing.assert_allclose(found[1], near[1], rtol=1e-5, atol=1e-6)
+    certain = jnp.where(jnp.arange(10) == labels[:, None], 0.0, -jnp.inf)
+    value, gradient = jax.value_and_grad(value)(student, certain)
+    own = jax.nn.log_softmax(student / 2)[jnp.arange(6), labels]
+    np.testing.assert_allclose(value, -4 * own.sum(), rtol=1e-5)
+    assert np.isfinite(gradient).all()
 
 
 @pytest.mark.parametrize("fold", [False, True])

@@ -131,3 +131,30 @@ def test_a_training_that_gives_back_no_parameters_is_found_out(rounds):
         ConfigError, match=r"what train gives back must be .*\[a, b\], got NoneType"
     ):
         prune.lottery(lambda params, masks, step: None, network(), rounds=rounds)
+
+
+@pytest.mark.parametrize("name", ["begin", "end", "every"])
+def test_steps_are_whole_numbers(name):
+    steps = {"begin": 0, "end": 8, "every": 2, name: 7.5}
+    with pytest.raises(ConfigError, match=f"{name} must be a whole number of steps, got 7.5"):
+        prune.gradual(0.9, **steps)
+    if name != "begin":
+        with pytest.raises(ConfigError, match=f"whole numbers of steps .*{name} is 7.5"):
+            prune.rigl(optax.sgd(0.1), sparsity=0.5, key=jax.random.key(0), **{name: 7.5})
+
+
+@pytest.mark.parametrize("sparsity", [1.5, 1.0, -0.1, np.nan])
+def test_a_sparsity_of_jax_is_in_range(sparsity):
+    for scope in ("global", "uniform"):
+        with pytest.raises(ConfigError, match=r"sparsity must be in \[0, 1\)"):
+            prune.masks(network(), sparsity=jnp.float32(sparsity), scope=scope)
+        made = jax.jit(lambda s, scope=scope: prune.masks(network(), sparsity=s, scope=scope)["a"])
+        assert int(made(0.5).sum()) == 8
+
+
+def test_biases_that_broadcast_over_an_image_are_not_pruned():
+    module = eqx.nn.Conv2d(2, 8, 3, key=jax.random.key(0))
+    params = {"conv": eqx.filter(module, eqx.is_array), "dense": jnp.ones((8, 1))}
+    found = prune.masks(params, sparsity=0.5, scope="uniform")
+    assert found["conv"].weight.shape == (8, 2, 3, 3) and found["conv"].bias.shape == ()
+    assert found["dense"].shape == (8, 1)

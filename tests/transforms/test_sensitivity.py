@@ -278,6 +278,10 @@ def test_kernels_of_one_layer_get_one_number_of_bits(budget, value):
         ({"select": "conv/bias"}, "no kernel"),
         ({"select": "nothing"}, "matches no parameter"),
         ({"labels": np.zeros(3, int)}, "labels"),
+        ({"labels": np.full(50, 5)}, r"whole numbers in \[0, 5\), the classes; got 5"),
+        ({"labels": np.full(50, -1)}, r"whole numbers in \[0, 5\), the classes; got -1"),
+        ({"labels": np.zeros(50)}, r"whole numbers .* got 0.0 of float64"),
+        ({"batch_size": 0}, "batch_size must be a whole number >= 1, got 0"),
         ({"images": np.zeros((0, 3, 3, 2)), "labels": np.zeros(0, int)}, "images"),
     ],
 )

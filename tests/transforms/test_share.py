@@ -167,7 +167,9 @@ def test_it_composes_with_int8():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"clusters": 0}, "clusters must be >= 1, got 0"),
+        ({"clusters": 0}, r"clusters must be a whole number in \[1, 32767\], got 0"),
+        ({"clusters": 40000}, "clusters must be a whole number .* got 40000"),
+        ({"clusters": 2.5}, "clusters must be a whole number .* got 2.5"),
         ({"init": "liner"}, "unknown init 'liner'; did you mean 'linear'"),
         ({"init": "random"}, 'init="random" needs key='),
         ({"select": "x"}, "pattern 'x' matches no parameter"),
@@ -177,6 +179,27 @@ def test_it_composes_with_int8():
 def test_illegal_arguments_are_named(options, message):
     with pytest.raises(ConfigError, match=message):
         hcjax.share(folded("lenet5")[0], **options)
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_numbers_without_a_centroid_are_named(number):
+    with pytest.raises(ConfigError, match="w holds NaN or infinity"):
+        hcjax.share({"w": jnp.array([[-1.0, number, 0.5]])}, clusters=2)
+
+
+def test_no_centroid_is_zero():
+    with pytest.raises(ConfigError, match="w: one of 1 centroids is 0"):
+        hcjax.share({"w": jnp.array([[-1.0, 1.0]])}, clusters=1)
+    assert hcjax.share({"w": jnp.array([[-1.0, 0, 1]])}, clusters=2)["w"].dense().tolist() == [
+        [-1, 0, 1]
+    ]
+
+
+def test_as_many_clusters_as_indices_hold():
+    numbers = jnp.linspace(1.0, 2.0, 40000).reshape(200, 200)
+    shared = hcjax.share({"w": numbers}, clusters=2**15 - 1, init="density")["w"]
+    assert shared.indices.dtype == np.int16 and (shared.indices > 0).all()
+    np.testing.assert_allclose(shared.dense(), numbers, atol=1e-4)
 
 
 def test_integers_are_not_shared():

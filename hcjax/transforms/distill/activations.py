@@ -126,7 +126,7 @@ def attention(student: jax.Array, teacher: jax.Array) -> jax.Array:
       float32[N], in [0, 4].
 
     Raises:
-      ValueError: if N, H or W differ.
+      ValueError: if N, H or W differ, or there are none.
 
     Reference:
       Zagoruyko and Komodakis, "Paying More Attention to Attention", 2016, arXiv:1612.03928,
@@ -137,6 +137,11 @@ def attention(student: jax.Array, teacher: jax.Array) -> jax.Array:
       >>> attention(x, 3 * x).round(6).tolist()
       [0.0]
     """
+    if min(student.ndim, teacher.ndim) < 3:
+        raise ConfigError(
+            f"attention compares maps over an image, [N, H, W, C], got {student.shape} and "
+            f"{teacher.shape}: use hint for such a layer"
+        )
     if student.shape[:-1] != teacher.shape[:-1]:
         raise ValueError(f"images must be alike, got {student.shape} and {teacher.shape}")
 

@@ -10,6 +10,7 @@ import jax
 from hcjax import options as tables
 from hcjax.errors import ConfigError, unknown_name
 from hcjax.transforms.distill import activations
+from hcjax.transforms.distill.logits import with_teachers
 
 # name -> (student's activation, teacher's) -> float32[N]
 BETWEEN: dict[str, Callable] = {
@@ -38,8 +39,9 @@ def guided(
       by: "hint", "attention", "relational", or a function of two activations.
 
     Raises:
-      ConfigError: if there is no layer, weight is negative or `by` unknown; of a layer that was not
-        asked of `features`, when the loss is called.
+      ConfigError: if there is no layer, weight is negative or `by` unknown; when the loss is
+        called, of a layer that was not asked of `features`, or if there is no teacher, or it or the
+        network returns no activations.
 
     Example:
       >>> import jax.numpy as jnp
@@ -53,7 +55,14 @@ def guided(
     far = tables.choose("by", BETWEEN, by) if isinstance(by, str) else by
 
     def both(outputs, target):
-        (logits, own), (labels, (told, theirs)) = outputs, target
+        labels, teacher = with_teachers("guided", target)
+        for whose, found in (("the network", outputs), ("teacher=", teacher)):
+            if not isinstance(found, tuple | list) or len(found) != 2:
+                raise ConfigError(
+                    f"guided reads (logits, activations), and {whose} returns no such pair: take "
+                    "it from `features`, or teach by logits alone with `taught`"
+                )
+        (logits, own), (told, theirs) = outputs, teacher
         total = loss(logits, (labels, told))
         for mine, its in layers.items():
             total = total + weight * far(_one(own, mine), _one(theirs, its))

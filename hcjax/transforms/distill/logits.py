@@ -6,6 +6,7 @@ Gradients never reach the teacher.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -58,7 +59,8 @@ def taught(
       by: "kl", or "decoupled", for which the likeliest class of mixed labels is the label.
 
     Raises:
-      ConfigError: if weight is out of range, or `by` is neither.
+      ConfigError: if weight is out of range, or `by` is neither; when the loss is called, if there
+        is no teacher, or it returns more than logits.
 
     Example:
       >>> zero = taught(lambda logits, target: jnp.ones(len(logits)), weight=0.25)
@@ -71,11 +73,26 @@ def taught(
     far = tables.choose("by", TEACH, by)
 
     def mixed(logits, target):
-        target, teacher = target
+        target, teacher = with_teachers("taught", target)
+        if not hasattr(teacher, "shape"):
+            raise ConfigError(
+                f"taught reads a teacher's logits, and this one returns a {type(teacher).__name__}"
+                ": of logits with activations see `guided`"
+            )
         own = loss(logits, target).astype(jnp.float32)
         return (1 - weight) * own + weight * far(logits, teacher, target, temperature)
 
     return mixed
+
+
+def with_teachers(name: str, target: Any) -> tuple:
+    """Returns (target, what the teacher returned), or says that there is no teacher."""
+    if not isinstance(target, tuple | list) or len(target) != 2:
+        raise ConfigError(
+            f"{name} is a loss of (target, what a teacher returned), and got a target alone: give "
+            "fit teacher=, or the loss inside"
+        )
+    return target
 
 
 def ensemble(teachers: Sequence[Callable]) -> Callable[[jax.Array], jax.Array]:
@@ -152,12 +169,14 @@ def decoupled(
         rest = jnp.where(target, -jnp.inf, log_p)
         total = jax.nn.logsumexp(rest, -1, keepdims=True)
         own = jnp.where(target, log_p, 0.0).sum(-1, keepdims=True)
+        scale = jnp.where(total > -jnp.inf, total, 0.0)  # there may be no rest
         # the target's place is filled alike on both sides, and adds nothing
-        return jnp.concatenate([own, total], -1), jnp.where(target, 0.0, log_p - total)
+        return jnp.concatenate([own, total], -1), jnp.where(target, 0.0, log_p - scale)
 
     (pair, others), (pair_t, others_t) = split(student), split(teacher)
-    among = jnp.where(target, 0.0, jnp.exp(others_t) * (others_t - others)).sum(-1)
-    return temperature**2 * (alpha * _divergence(pair_t, pair) + beta * among)
+    return temperature**2 * (
+        alpha * _divergence(pair_t, pair) + beta * _divergence(others_t, others)
+    )
 
 
 # name -> (student's logits, teacher's, target, temperature) -> float32[N]
@@ -170,8 +189,12 @@ TEACH: dict[str, Callable] = {
 
 
 def _divergence(target: jax.Array, log_p: jax.Array) -> jax.Array:
-    """Returns KL(target ‖ p) over the last axis, of two arrays of log-probabilities."""
-    return (jnp.exp(target) * (target - log_p)).sum(-1)
+    """Returns KL(target ‖ p) over the last axis, of two arrays of log-probabilities.
+
+    A class whose target probability is 0 adds nothing: p log p goes to 0.
+    """
+    p = jnp.exp(target)
+    return jnp.where(p > 0, p * (target - log_p), 0.0).sum(-1)
 
 
 def _logits(student: jax.Array, teacher: jax.Array, temperature: float) -> tuple:

@@ -57,7 +57,7 @@ def masks(
         (2, 4); sparsity must then be None. `NofM(n, m, axis)`: where those are not the last axis
         but one. `Block(size)`: whole blocks, by their mean score.
       select: which leaves are pruned: a predicate of path and leaf, or patterns of whole paths. By
-        default those of rank 2 or more: kernels, and not biases or normalisation scales.
+        default kernels, see `trees.kernels`, and not biases or normalisation scales.
 
     Returns:
       Pytree of the structure of `params`: bool arrays (True: stays) for leaves that are pruned,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import jax
@@ -104,11 +105,14 @@ def rigl(
     growth = tables.choose("growth", GROWTH, grow)
     for name, value, legal in (
         ("alpha", alpha, 0 < alpha <= 1),
-        ("every", every, every >= 1),
-        ("end", end, end >= 1),
+        ("every", every, isinstance(every, Integral) and every >= 1),
+        ("end", end, isinstance(end, Integral) and end >= 1),
     ):
         if not legal:
-            raise ConfigError(f"rigl needs 0 < alpha <= 1, every >= 1, end >= 1; {name} is {value}")
+            raise ConfigError(
+                "rigl needs 0 < alpha <= 1, and whole numbers of steps every >= 1, end >= 1; "
+                f"{name} is {value!r}"
+            )
     if structure is not None and not isinstance(structure, Block):
         raise ConfigError(f"rigl moves single weights or a Block, structure is {structure}")
     tx = optax.with_extra_args_support(tx)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import jax
@@ -131,6 +132,9 @@ def gradually(
     Raises:
       ConfigError: if an argument is not legal.
     """
+    for name, value in (("begin", begin), ("end", end), ("every", every)):
+        if not isinstance(value, Integral):
+            raise ConfigError(f"{name} must be a whole number of steps, got {value!r}")
     if not 0 <= begin < end:
         raise ConfigError(f"0 <= begin < end is needed, got begin={begin}, end={end}")
     if every < 1:

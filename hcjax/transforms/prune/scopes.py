@@ -50,6 +50,8 @@ def count(sparsity: float | jax.Array | Ramp, size: int) -> int | jax.Array:
         first, last = count(sparsity.initial, size), count(sparsity.final, size)
         return last - jnp.floor((last - first) * sparsity.left + 0.5).astype(jnp.int32)
     if isinstance(sparsity, jax.Array):
+        if not isinstance(sparsity, jax.core.Tracer) and not 0 <= float(sparsity) < 1:
+            raise ConfigError(f"sparsity must be in [0, 1), the part that goes, got {sparsity}")
         return jnp.clip(jnp.floor(sparsity * size + 0.5), 0, size).astype(jnp.int32)
     if not isinstance(sparsity, numbers.Real) or not 0 <= sparsity < 1:
         raise ConfigError(f"sparsity must be in [0, 1), the part that goes, got {sparsity!r}")
