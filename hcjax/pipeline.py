@@ -7,7 +7,6 @@ file holds already is not made again, so a pipeline that was cut goes on, bit fo
 from __future__ import annotations
 
 import dataclasses
-import math
 import zlib
 from collections.abc import Callable
 from functools import partial
@@ -66,7 +65,8 @@ def compress(
     reader = configs.Reader(config)
     made = recipe.build(reader)
     teaching, student = teachers.teaching(reader), _student(reader, made.dataset)
-    stages = _stages(reader)
+    steps = partial(recipe.steps_of, batch_size=made.fit["batch_size"], dataset=made.dataset)
+    stages = _stages(reader, steps)
     if student is None and "distill" in config["stages"]:
         raise ConfigError("stage 'distill' needs config.student.name, the network to be taught")
     reader.check_unread()
@@ -80,7 +80,8 @@ def compress(
     dataset = dataclasses.replace(made.dataset, **{k: np.float32(v) for k, v in given.items()})
     about = about_of(dataset, config) | given  # as they were written, whatever float32 makes of it
     taught = teachers.taught(made, teaching, teachers.together(start, others))
-    work = _work(config, made, dataset, taught, student, workdir, quiet, say)
+    steps = partial(steps, "epochs")  # of each stage, checked by now
+    work = _work(config, made, dataset, steps, taught, student, workdir, quiet, say)
     found = Compressed({}, {}, dataset)
 
     def kept(name, make):
@@ -108,13 +109,9 @@ def compress(
     return found
 
 
-def _work(config, made, dataset, taught, student, workdir, quiet, say) -> Work:
+def _work(config, made, dataset, steps, taught, student, workdir, quiet, say) -> Work:
     """Returns what the stages share."""
-    batch_size = made.fit["batch_size"]
     fit = made.fit | {"patience": None, "quiet": quiet}
-
-    def steps(epochs):
-        return round(epochs * len(dataset.train.labels) / batch_size)
 
     def fitted(
         name, apply, params, *, epochs, learning_rate, around=lambda tx: tx, teacher=None, **changes
@@ -155,16 +152,20 @@ def _work(config, made, dataset, taught, student, workdir, quiet, say) -> Work:
     return Work(dataset, steps, tune, learn, say)
 
 
-def _stages(reader: configs.Reader) -> list[Made]:
-    """Returns what each stage makes, by what of its section was not read before."""
+def _stages(reader: configs.Reader, steps: Callable[[str, float], int]) -> list[Made]:
+    """Returns what each stage makes, by what of its section was not read before.
+
+    Args:
+      reader: the config.
+      steps: (key, its epochs) -> steps, or ConfigError.
+    """
     found, names = [], reader.get("stages")
     for name in names:
         function = options.choose("stage", STAGES, name)
         recipe.check("stages", names, names.count(name) == 1, "a list of different stages")
         given = reader.section(name).rest() if name in teachers.SECTIONS else {}
         options.check(f"stage '{name}'", function, given)
-        epochs = given.get("epochs", 0)
-        recipe.check(f"{name}.epochs", epochs, math.isfinite(epochs) and epochs >= 0, ">= 0")
+        steps(f"{name}.epochs", given.get("epochs", 0))
         found.append(function(**given))
     return found
 

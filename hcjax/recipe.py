@@ -136,11 +136,17 @@ def train_of(section: configs.Reader, dataset: data.Dataset) -> tuple[dict, int,
     for key, least in COUNTS.items():
         value = batch_size if key == "batch_size" else found[key]
         check(f"train.{key}", value, value is None or value >= least, f">= {least}")
-    check("train.epochs", epochs, math.isfinite(epochs) and epochs >= 0, ">= 0")
-    steps = round(epochs * len(dataset.train.labels) / batch_size)
-    expected = f"enough for one step of {batch_size} of {len(dataset.train.labels):,} images"
-    check("train.epochs", epochs, steps >= 1 or epochs == 0, expected)
-    return found, batch_size, steps
+    return found, batch_size, steps_of("train.epochs", epochs, batch_size, dataset)
+
+
+def steps_of(key: str, epochs: float, batch_size: int, dataset: data.Dataset) -> int:
+    """Returns the steps of so many epochs; 0 of none, and ConfigError if others are none either."""
+    check(key, epochs, math.isfinite(epochs) and epochs >= 0, ">= 0")
+    count = len(dataset.train.labels)
+    steps = round(epochs * count / batch_size)
+    expected = f"enough for one step of {batch_size} of {count:,} images"
+    check(key, epochs, steps >= 1 or epochs == 0, expected)
+    return steps
 
 
 def dataset_of(reader: configs.Reader, seed: int) -> tuple[data.Dataset, int]:

@@ -52,6 +52,8 @@ def teaching(reader: configs.Reader) -> Teaching:
     weight, temperature, others = (section.get(k) for k in ("weight", "temperature", "beside"))
     recipe.check("distill.weight", weight, 0 <= weight <= 1, "in [0, 1]")
     recipe.check("distill.temperature", temperature, temperature > 0, "> 0")
+    paths = isinstance(others, list) and all(isinstance(p, str) and p for p in others)
+    recipe.check("distill.beside", others, paths, "a tuple of workdirs and .hcz files, ('a.hcz',)")
     folder = section.get("logits")
     folder = Path(folder).expanduser() if folder else None
     return Teaching(loss, weight, temperature, tuple(others), folder)

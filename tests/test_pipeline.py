@@ -214,6 +214,29 @@ def test_bits_are_picked_for_each_layer_under_a_budget(made, tmp_path, capsys):
         ({"prune.epochs": None, "prune.method": "fisher"}, "config.prune.method is of a training"),
         ({"prune.epochs": 0, "prune.ramp": 0.5}, "config.prune.ramp is of a training"),
         ({"prune.epochs": 0, "prune.learning_rate": 0.1}, "or learning_rate to None"),
+        (
+            {"prune.epochs": 0.01},
+            "config.prune.epochs must be enough for one step of 16 of 32 images",
+        ),
+        ({"quantize.entropy": -5.0}, "config.quantize.entropy must be >= 0, got -5.0"),
+        ({"quantize.epochs": 0, "quantize.entropy": 0.1}, "config.quantize.entropy is of a train"),
+        (
+            {"quantize.epochs": 0, "quantize.learning_rate": 0.1},
+            "config.quantize.learning_rate is of a training, and config.quantize.epochs is 0",
+        ),
+        *(
+            (
+                {"stages": f"('{stage}',)", f"{stage}.{key}": value, f"{stage}.learning_rate": 0.1},
+                f"config.{stage}.learning_rate is of a training",
+            )
+            for stage, key, value in (
+                ("shrink", "keep", 0.5),
+                ("factorize", "rank", 2),
+                ("share", "clusters", 4),
+            )
+        ),
+        ({"distill.beside": 5}, "config.distill.beside must be a tuple of workdirs"),
+        ({"distill.beside": "a.hcz,"}, "config.distill.beside must be a tuple of workdirs"),
         ({"teacher": "nowhere.hcz"}, "nowhere.hcz"),
     ],
 )

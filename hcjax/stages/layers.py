@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from hcjax.graph import factorize
-from hcjax.stages.work import Made, made, one_of
+from hcjax.stages.work import Made, check_idle, made, one_of
 from hcjax.transforms.shrink import shrink
 from hcjax.transforms.trim import trim
 
@@ -25,6 +25,7 @@ def shrunk(
 ) -> Made:
     """Returns the network with whole channels gone; and, with epochs, trained after that."""
     one_of("shrink", keep=keep, macs=macs)
+    check_idle("shrink", epochs, learning_rate=learning_rate)
     make = partial(shrink, keep=keep, macs=macs, round_to=round_to)
     return made("shrunk", make, epochs=epochs, learning_rate=learning_rate)
 
@@ -39,5 +40,6 @@ def factorized(
 ) -> Made:
     """Returns the network with thinner layers in a layer's place; and, with epochs, trained."""
     one_of("factorize", rank=rank, energy=energy, macs=macs)
+    check_idle("factorize", epochs, learning_rate=learning_rate)
     make = partial(factorize, rank=rank, energy=energy, macs=macs)
     return made("factorized", make, epochs=epochs, learning_rate=learning_rate)

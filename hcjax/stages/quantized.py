@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from hcjax.errors import ConfigError, unknown_name
 from hcjax.graph import Model, calibrate, fake_quantize, int8
 from hcjax.graph import entropy as bits_in
 from hcjax.graph.observe import METHODS
-from hcjax.stages.work import Made, Work, by_layer, check_pattern
+from hcjax.stages.work import Made, Work, by_layer, check_idle, check_pattern
 from hcjax.transforms.pick import pick
 from hcjax.transforms.sensitivity import sensitivity
 
@@ -30,7 +31,7 @@ def quantized(
     floats: str = "",
     method: str = "mse",
     images: int = 512,
-    entropy: float = 0.0,
+    entropy: float | None = None,
     epochs: float = 0.0,
     learning_rate: float | None = None,
 ) -> Made:
@@ -39,6 +40,9 @@ def quantized(
     budget = {k: v for k, v in budget.items() if v is not None}
     if images < 1:
         raise ConfigError(f"config.quantize.images must be >= 1, to calibrate on, got {images}")
+    check_idle("quantize", epochs, learning_rate=learning_rate, entropy=entropy or None)
+    if entropy is not None and not (math.isfinite(entropy) and entropy >= 0):
+        raise ConfigError(f"config.quantize.entropy must be >= 0, got {entropy}")
     if len(budget) > 1:
         raise ConfigError(f"config.quantize: give one of bits, size and drop, got {budget}")
     for key, name, legal in (

@@ -9,7 +9,7 @@ import optax
 
 from hcjax import options, trees
 from hcjax.errors import ConfigError
-from hcjax.stages.work import Made, by_layer, made, one_of
+from hcjax.stages.work import Made, by_layer, check_idle, made, one_of
 from hcjax.transforms import prune
 from hcjax.transforms.prune.scopes import count
 from hcjax.transforms.prune.structures import checked
@@ -30,13 +30,7 @@ def pruned(
     learning_rate: float | None = None,
 ) -> Made:
     """Returns the network with the smallest weights gone: at once, or more and more in training."""
-    training = {"method": method, "ramp": ramp, "learning_rate": learning_rate}
-    idle = [key for key, value in training.items() if value is not None and not epochs]
-    if idle:
-        raise ConfigError(
-            f"config.prune.{idle[0]} is of a training, and config.prune.epochs is 0: set epochs, "
-            f"or {idle[0]} to None to prune by magnitude, at once"
-        )
+    check_idle("prune", epochs, method=method, ramp=ramp, learning_rate=learning_rate)
     around = options.choose("method", METHODS, method or "gradual")
     ramp = 0.5 if ramp is None else ramp
     one_of("prune", sparsity=sparsity, layers=layers, n_of_m=n_of_m)
@@ -87,5 +81,6 @@ def shared(
     """Returns the network with few different weights in each kernel; and with these trained."""
     if clusters < 1:
         raise ConfigError(f"config.share.clusters must be >= 1, got {clusters}")
+    check_idle("share", epochs, learning_rate=learning_rate)
     make = partial(share, clusters=clusters)
     return made("shared", make, epochs=epochs, learning_rate=learning_rate)

@@ -86,6 +86,24 @@ def one_of(section: str, **given: float | None) -> None:
         raise ConfigError(f"config.{section}: give one of {', '.join(given)}, got {given}")
 
 
+def check_idle(section: str, epochs: float, **training) -> None:
+    """Raises ConfigError if options of a training are given where there is none.
+
+    Args:
+      section: of the config. epochs: of its training.
+      training: option -> value; None where it is not given.
+
+    Example:
+      >>> check_idle("shrink", 0.0, learning_rate=None)
+    """
+    idle = [key for key, value in training.items() if value is not None and not epochs]
+    if idle:
+        raise ConfigError(
+            f"config.{section}.{idle[0]} is of a training, and config.{section}.epochs is 0: set "
+            f"epochs, or {idle[0]} to None for no training"
+        )
+
+
 def made(name: str, make: Callable[[Model], Model], **training) -> Made:
     """Returns a network by a function of the one before; and, with epochs, trained after that.
 
