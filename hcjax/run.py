@@ -140,7 +140,7 @@ def compressed(plain: dict, workdir: Path, *, say: Callable, quiet: bool, starte
         about = {"name": name, "file_bytes": path.stat().st_size}
         baseline = found[0] if found else None
         found.append(cards.scorecard(made.models[name], made.dataset, baseline=baseline, **about))
-        rows += cards.as_json(found[-1:])
+        rows += [{"file": path.name, **row} for row in cards.as_json(found[-1:])]
         rows[-1]["validation_accuracy"] = _validated(made.models[name], made.dataset, **about)
     last, seconds = found[-1], time.perf_counter() - started
     result = {

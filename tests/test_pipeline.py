@@ -286,4 +286,5 @@ def test_the_report_lists_the_stages(made):
     ]  # fmt: skip
     sizes = [len(blob) for blob in networks(made[1]).values()]
     assert [stage["file_bytes"] for stage in report["stages"]] == sizes
+    assert [stage["file"] for stage in report["stages"]] == list(networks(made[1]))
     assert report["test_accuracy"] == report["stages"][-1]["accuracy"]
