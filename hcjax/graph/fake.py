@@ -101,7 +101,7 @@ def build(
     activation_bits = bits if activation_bits is None else activation_bits
     widths = {"bits": bits, "activation_bits": activation_bits, "input_bits": input_bits}
     widths = {key: _ints(key, bits) for key, bits in widths.items()}
-    _check_pattern("floats", floats or "")
+    check_pattern("floats", floats or "")
     builder = Builder(model, ranges, **widths, granularity=granularity, floats=floats)
     _check_patterns(builder, floats=floats, **widths)
     for op in builder.original:
@@ -132,7 +132,7 @@ def _ints(key: str, bits: Any) -> Bits:
     """Returns bits as ints, NumPy's too; raises ConfigError if they are none."""
     if isinstance(bits, Mapping):
         for pattern in bits:
-            _check_pattern(key, pattern)
+            check_pattern(key, pattern)
         return {pattern: _int(f"{key}[{pattern!r}]", each) for pattern, each in bits.items()}
     return _int(key, bits)
 
@@ -144,7 +144,8 @@ def _int(key: str, bits: Any) -> int:
         raise ConfigError(f"{key} must be an int, or pattern -> int, got {bits!r}") from None
 
 
-def _check_pattern(key: str, pattern: str) -> None:
+def check_pattern(key: str, pattern: str) -> None:
+    """Raises ConfigError unless a pattern, of what `key` names, is a regular expression."""
     try:
         re.compile(pattern)
     except (re.error, TypeError) as error:

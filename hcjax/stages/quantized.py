@@ -12,8 +12,9 @@ from hcjax import data
 from hcjax.errors import ConfigError, unknown_name
 from hcjax.graph import Model, calibrate, fake_quantize, int8
 from hcjax.graph import entropy as bits_in
+from hcjax.graph.fake import check_pattern
 from hcjax.graph.observe import METHODS
-from hcjax.stages.work import Made, Work, by_layer, check_idle, check_pattern
+from hcjax.stages.work import Made, Work, by_layer, check_idle
 from hcjax.transforms.pick import pick
 from hcjax.transforms.sensitivity import sensitivity
 
@@ -50,7 +51,7 @@ def quantized(
     ):  # fmt: skip
         if name not in legal:
             raise ConfigError(unknown_name(f"config.quantize.{key}", name, legal))
-    check_pattern("quantize.floats", floats)
+    check_pattern("config.quantize.floats", floats)
     given = _bits("bits", 8 if bits is None else bits)
     others = {
         "activation_bits": _bits("activation_bits", activation_bits),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from hcjax import data
 from hcjax.errors import ConfigError
 from hcjax.graph import Model
+from hcjax.graph.fake import check_pattern
 
 
 class Work(NamedTuple):
@@ -56,24 +56,8 @@ def by_layer(key: str, given: Sequence[str], number: type) -> dict[str, int | fl
             f"config.{key}: expected a list ('PATTERN=NUMBER', ...), got {given!r}"
         ) from error
     for pattern in found:
-        check_pattern(key, pattern)
+        check_pattern(f"config.{key}", pattern)
     return found
-
-
-def check_pattern(key: str, pattern: str) -> None:
-    """Raises ConfigError unless a pattern is a regular expression.
-
-    Args:
-      key: of the config, for the message.
-      pattern: of layers' names.
-
-    Example:
-      >>> check_pattern("quantize.floats", "conv.*")
-    """
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise ConfigError(f"config.{key}: {pattern!r} is no regular expression: {error}") from error
 
 
 def one_of(section: str, **given: float | None) -> None:
