@@ -193,16 +193,32 @@ def test_a_layer_of_a_block_does_not_follow_one_of_its_name_outside():
     params = {"a": layer, "block": {"a": layer, "out": {"w": jnp.ones((4, 3))}}}
     small = hcjax.shrink(hcjax.trace(apply, params, jnp.ones((1, 4))), keep=0.5, select="a/w")
     tx = optax.masked(optax.adam(1e-2), {"a": True, "block": False})
+    labels = jax.tree.map(lambda leaf: "kernels" if leaf.ndim > 1 else "biases", params)
+    split = optax.multi_transform(
+        {"kernels": optax.adamw(1e-2), "biases": optax.adam(1e-2)}, labels
+    )
+
+    def part_of(name):
+        return lambda state: state.inner_states[name].inner_state[0].mu
+
+    biases = jax.tree.map(lambda leaf: leaf if leaf.ndim < 2 else None, params)
+    alone = {"mu": {"a": {"b": layer["b"]}, "block": {"a": {"b": layer["b"]}}}}
     for tree, of, parts in (
         (params, lambda tree: tree, ("a", "block")),
         (optax.adam(1e-2).init(params), lambda tree: tree[0].mu, ("a", "block")),
-        (tx.init(params), lambda tree: tree.inner_state[0].mu, ("a",)),  # no copy is whole
+        (tx.init(params), lambda tree: tree.inner_state[0].mu, ("a",)),
+        *((split.init(params), part_of(name), ("a", "block")) for name in ("kernels", "biases")),
+        ({"of": biases}, lambda tree: tree["of"], ("a", "block")),
+        (alone, lambda tree: tree["mu"], ("a", "block")),  # no copy is whole
     ):
         cut = of(hcjax.cut(tree, small.cut))
         found = {part: jax.tree.map(jnp.shape, cut[part]) for part in parts}
         expected = {"a": {"w": (4, 2), "b": (2,)}}
         expected["block"] = {"a": {"w": (2, 4), "b": (4,)}, "out": {"w": (4, 3)}}
-        assert found == {part: expected[part] for part in parts}
+        there = dict(hcjax.trees.paths(found))
+        shapes = dict(hcjax.trees.paths({part: expected[part] for part in parts}))
+        assert there
+        assert there == {path: shapes[path] for path in there}
 
 
 def test_masks_and_the_state_of_an_optimiser_that_prunes_follow():
