@@ -23,9 +23,10 @@ _RATE_WINDOW_SECONDS = 5.0
 class Progress:
     """Shows a run's progress; a context manager that finishes the line when it is left.
 
-    images/s is the speed of the last seconds, without what happens in `aside`. ETA comes from
-    all of this process's steps, validation included, but for the first one, which compiles;
-    the steps of earlier processes (`initial`) do not count.
+    images/s is the speed of the last seconds, up to the last update with numbers (where none has
+    any, the last one), without what happens in `aside`. ETA comes from all of this process's
+    steps, validation included, but for the first one, which compiles; the steps of earlier
+    processes (`initial`) do not count.
 
     Args:
       total: steps of the whole run.
@@ -49,7 +50,7 @@ class Progress:
       >>> with Progress(200, batch_size=64, stream=sys.stdout, clock=clock) as p:
       ...     p.update(1)
       ...     p.update(101, loss=0.25, accuracy=0.5)
-      step 101/200 (50 %)  stopped after 3 s  loss 0.25  accuracy 50.00 %  3,200 images/s
+      step 101/200 (50 %)  stopped after 3 s  loss 0.25  accuracy 50.00 %  6,400 images/s
     """
 
     def __init__(
@@ -94,7 +95,9 @@ class Progress:
         self._values.update(values)
         if self._first is None:
             self._first = (now, step)
-            self._recent.append((now - self._aside_seconds, step))
+        # where numbers are read the device has caught up with the loop, which else runs ahead of it
+        if values or not self._values:
+            self._mark(now - self._aside_seconds, step)
         if now >= self._due and (self._bar is not None or step < self._total):
             self._due = now + self._every
             self._draw(now, f"ETA {formats.clock(self._eta(now))}")
@@ -147,17 +150,21 @@ class Progress:
         since, first_step = self._first
         return (self._total - self._step) * (now - since) / (self._step - first_step)
 
-    def _images_per_second(self, now: float) -> float | None:
-        """Returns the speed over the last seconds, and drops what lies further back."""
-        now -= self._aside_seconds
+    def _mark(self, now: float, step: int) -> None:
+        """Records a point that images/s is measured from and to, and drops those too far back."""
         recent = self._recent
-        while len(recent) > 1 and recent[1][0] <= now - _RATE_WINDOW_SECONDS:
+        if recent and now < recent[-1][0] + _REDRAW_SECONDS:
+            return
+        recent.append((now, step))
+        while len(recent) > 2 and recent[1][0] <= now - _RATE_WINDOW_SECONDS:
             recent.popleft()
-        if not recent or now <= recent[0][0] or self._step <= recent[0][1]:
+
+    def _images_per_second(self) -> float | None:
+        """Returns the speed over the last seconds."""
+        if len(self._recent) < 2 or self._recent[-1][1] <= self._recent[0][1]:
             return None
-        speed = (self._step - recent[0][1]) * self._batch_size / (now - recent[0][0])
-        recent.append((now, self._step))
-        return speed
+        (since, first), (until, last) = self._recent[0], self._recent[-1]
+        return (last - first) * self._batch_size / (until - since)
 
     def _draw(self, now: float, end: str) -> None:
         """Writes the line, or redraws it."""
@@ -165,7 +172,7 @@ class Progress:
         parts = [end] + [
             f"{formats.label(k)} {formats.value(k, v)}" for k, v in self._values.items()
         ]
-        speed = self._images_per_second(now)
+        speed = self._images_per_second()
         if speed is not None:
             parts.append(f"{speed:,.0f} images/s" if speed >= 10 else f"{speed:.2g} images/s")
         with self._forgiving():

@@ -87,6 +87,20 @@ def test_the_speed_is_that_of_the_last_seconds():
     assert shown[:4] == ["100", "100", "1", "1"]
 
 
+def test_the_speed_is_that_of_a_device_which_the_loop_runs_ahead_of():
+    stream, clock = io.StringIO(), Clock()
+    with progress.Progress(10**6, stream=stream, clock=clock, every_seconds=10) as bar:
+        for step in range(1, 402):
+            clock.now += 0.22
+            if step % 50 == 1:  # its numbers are read
+                clock.now += 11
+                bar.update(step, loss=0.5)
+            else:
+                bar.update(step)
+    shown = re.findall(r"([\d,.]+) images/s", stream.getvalue())
+    assert len(shown) > 5 and set(shown[1:]) == {"2.3"}  # 50 in 22 s
+
+
 def test_a_terminal_is_redrawn_ten_times_a_second_at_most():
     stream, clock = Terminal(), Clock()
     _run(stream, clock, steps=range(1, 1001), seconds_per_step=0.01, batch_size=1)
