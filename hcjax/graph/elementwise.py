@@ -39,9 +39,9 @@ def affine(b: Builder, op: Op) -> bool:
             return False
         value = value.reshape(()) if value.size == 1 else value
         c = operands.operand(b, constant, f"{b.label_of(number)}/{op.kind}", value)
-    if not _is_sum(b, number):
+    if b.shape[number] == op.shape and not _is_sum(b, number):
         _deeper(b, op)
-    wide = forms.wide_of(b, number)
+    wide = _wide(b, op, number)
     if op.kind in ("add", "sub"):
         sign = -1.0 if op.kind == "sub" and first else 1.0
         if sign < 0:
@@ -61,6 +61,16 @@ def affine(b: Builder, op: Op) -> bool:
         shape = tuple(Size(0, n) for n in value.shape)
         b.wide[op.output] = _scaled(b, wide, by, c, shape)._replace(empty=not value.all())
     return True
+
+
+def _wide(b: Builder, op: Op, number: int) -> Wide:
+    """Returns a value as terms of the shape of an op that reads it, and may repeat it."""
+    wide = forms.wide_of(b, number)
+    if b.shape[number] == op.shape:
+        return wide
+    spread = {i: forms.spread(b, op, i) for t in wide.terms for i in (t.number, t.smooth)}
+    terms = (t._replace(number=spread[t.number], smooth=spread[t.smooth]) for t in wide.terms)
+    return wide._replace(terms=tuple(terms))
 
 
 def _scaled(b: Builder, wide: Wide, by: Callable, *more) -> Wide:
@@ -92,7 +102,7 @@ def _both(b: Builder, op: Op) -> bool:
         bound = max(-left.least, left.most) * max(-right.least, right.most)
         b.wide[op.output] = Wide((Term(new, new, scale, bound),))
         return True
-    left, right = (forms.wide_of(b, i) for i in op.inputs)
+    left, right = (_wide(b, op, i) for i in op.inputs)
     if op.kind == "sub":
         right = _scaled(b, right, lambda s: -s)
     offsets = tuple(w.offset for w in (left, right) if w.offset is not None)
@@ -105,6 +115,8 @@ def _both(b: Builder, op: Op) -> bool:
 def clip(b: Builder, op: Op) -> bool:
     """Clips a value between constants."""
     (number,), low, high = b.read(op), -np.inf, np.inf
+    if b.shape[number] != op.shape:
+        return False
     limits = [i for i in op.inputs if i in b.known]
     constants = [operands.small(b, i, 0) for i in limits]
     if any(c is None or c.size != 1 for c in constants) or b.trained.intersection(limits):

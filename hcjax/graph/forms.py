@@ -115,10 +115,14 @@ def alike(b: Builder, op: Op, number: int, grid: Narrow) -> Narrow | None:
         return None
     value = b.operand(number, f"{b.layer(op, number)}/value")
     q = b.emit("quantize", (value, grid.step), _rounded(grid))
-    about = {"shape": plain(made.shape), "broadcast_dimensions": tuple(range(len(made.shape)))}
+    return grid._replace(number=spread(b, made, q))
+
+
+def spread(b: Builder, op: Op, number: int) -> int:
+    """Returns a number of the new graph repeated to the shape of an op, whose axes it has."""
+    about = {"shape": plain(op.shape), "broadcast_dimensions": tuple(range(len(op.shape)))}
     run = computes("broadcast_in_dim", about)
-    new = b.emit("broadcast_in_dim", (q,), run, of=number, source=made.source, **about)
-    return grid._replace(number=new)
+    return b.emit("broadcast_in_dim", (number,), run, of=op.output, source=op.source, **about)
 
 
 def _spread(along: list[int], batch: int, whole: jax.Array, steps: jax.Array) -> jax.Array:

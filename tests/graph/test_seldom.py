@@ -131,6 +131,36 @@ def test_a_clip_whose_limit_is_learned_goes_on_learning():
     assert jnp.abs(gradient["cap"]).max() > 0
 
 
+@pytest.mark.parametrize(
+    "between",
+    [
+        lambda y, p: y * (jax.nn.sigmoid(y.mean(-1, keepdims=True)) * p["c"]),
+        lambda y, p: (p["c"] - y.mean(-1, keepdims=True)).sum(-1, keepdims=True) + y,
+        lambda y, p: (y.mean(-1, keepdims=True) + jnp.ones((1, 1, 1, 6))).sum(-1)[..., None] + y,
+        lambda y, p: y.mean((1, 2), keepdims=True) - y.mean(-1, keepdims=True),
+        lambda y, p: (y.mean((1, 2), keepdims=True) + y[:, :1]).sum((1, 2))[:, None, None] + y,
+    ],
+)
+def test_a_value_is_repeated_along_an_axis_of_what_it_meets(between):
+    def apply(p, x):
+        return jax.nn.relu(between(x @ p["w"], p)).mean((1, 2)) @ p["o"]
+
+    params = {"w": normal(4, 6), "c": normal(6), "o": normal(6, 3)}
+    images = normal(8, 5, 5, 4)
+    fake, _ = chain(apply, params, images)
+    gradient = jax.jit(jax.grad(lambda p: (fake.apply(p, images) ** 2).sum()))(fake.params)
+    assert all(jnp.abs(g).max() > 0 for g in gradient.values() if g.ndim > 1)
+
+
+def test_a_clip_that_repeats_what_it_clips_stays_in_float():
+    def apply(p, x):
+        y = x @ p["w"]
+        y = jnp.maximum(y.mean(-1, keepdims=True), jnp.zeros((1, 1, 1, 6))).sum(-1)[..., None] + y
+        return jax.nn.relu(y).mean((1, 2)) @ p["o"]
+
+    chain(apply, {"w": normal(4, 6), "o": normal(6, 3)}, normal(8, 5, 5, 4), whole=False)
+
+
 @pytest.mark.parametrize("low, high", [(2.0, 1.0), (-1.0, -2.0), (0.0, 1.0)])
 def test_of_two_clips_the_last_one_decides(low, high):
     clip = lambda y: jnp.maximum(jnp.minimum(y, high), low)
