@@ -211,14 +211,14 @@ def test_a_layer_of_a_block_does_not_follow_one_of_its_name_outside():
         ({"of": biases}, lambda tree: tree["of"], ("a", "block")),
         (alone, lambda tree: tree["mu"], ("a", "block")),  # no copy is whole
     ):
-        cut = of(hcjax.cut(tree, small.cut))
-        found = {part: jax.tree.map(jnp.shape, cut[part]) for part in parts}
-        expected = {"a": {"w": (4, 2), "b": (2,)}}
-        expected["block"] = {"a": {"w": (2, 4), "b": (4,)}, "out": {"w": (4, 3)}}
-        there = dict(hcjax.trees.paths(found))
-        shapes = dict(hcjax.trees.paths({part: expected[part] for part in parts}))
-        assert there
-        assert there == {path: shapes[path] for path in there}
+        expected = {"a/w": (4, 2), "a/b": (2,)}
+        expected |= {"block/a/w": (2, 4), "block/a/b": (4,), "block/out/w": (4, 3)}
+        before, after = (
+            {path: leaf.shape for path, leaf in hcjax.trees.paths({p: of(t)[p] for p in parts})}
+            for t in (tree, hcjax.cut(tree, small.cut))
+        )
+        assert before
+        assert after == {path: expected[path] for path in before}
 
 
 def test_masks_and_the_state_of_an_optimiser_that_prunes_follow():
