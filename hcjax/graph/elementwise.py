@@ -68,8 +68,8 @@ def _wide(b: Builder, op: Op, number: int) -> Wide:
     wide = forms.wide_of(b, number)
     if b.shape[number] == op.shape:
         return wide
-    spread = {i: forms.spread(b, op, i) for t in wide.terms for i in (t.number, t.smooth)}
-    terms = (t._replace(number=spread[t.number], smooth=spread[t.smooth]) for t in wide.terms)
+    new = {i: forms.repeated(b, op, i) for t in wide.terms for i in (t.number, t.smooth)}
+    terms = (t._replace(number=new[t.number], smooth=new[t.smooth]) for t in wide.terms)
     return wide._replace(terms=tuple(terms))
 
 

@@ -115,10 +115,10 @@ def alike(b: Builder, op: Op, number: int, grid: Narrow) -> Narrow | None:
         return None
     value = b.operand(number, f"{b.layer(op, number)}/value")
     q = b.emit("quantize", (value, grid.step), _rounded(grid))
-    return grid._replace(number=spread(b, made, q))
+    return grid._replace(number=repeated(b, made, q))
 
 
-def spread(b: Builder, op: Op, number: int) -> int:
+def repeated(b: Builder, op: Op, number: int) -> int:
     """Returns a number of the new graph repeated to the shape of an op, whose axes it has."""
     about = {"shape": plain(op.shape), "broadcast_dimensions": tuple(range(len(op.shape)))}
     run = computes("broadcast_in_dim", about)
