@@ -92,9 +92,12 @@ class Progress:
             return
         now = self._clock()
         self._step = step
-        self._values.update(values)
         if self._first is None:
             self._first = (now, step)
+        if values and not self._values:
+            while len(self._recent) > 1:  # all but the first are of a loop that ran ahead
+                self._recent.pop()
+        self._values.update(values)
         # where numbers are read the device has caught up with the loop, which else runs ahead of it
         if values or not self._values:
             self._mark(now - self._aside_seconds, step)

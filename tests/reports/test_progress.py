@@ -76,6 +76,19 @@ def test_time_aside_counts_for_the_eta_but_not_for_the_speed():
     assert stream.getvalue().splitlines()[0].endswith("ETA 0:50  500 images/s")
 
 
+def test_the_first_numbers_forget_the_steps_that_the_loop_was_ahead_of_the_device():
+    stream, clock = io.StringIO(), Clock()
+    with progress.Progress(1000, stream=stream, clock=clock, batch_size=100) as bar:
+        bar.update(1)
+        for step in range(2, 38):
+            clock.now += 0.1
+            bar.update(step)
+        clock.now += 16.4
+        bar.update(51, loss=0.5)
+    # 50 steps in the 20 s since the first, which the device was done with
+    assert stream.getvalue().splitlines()[0].endswith("loss 0.5  250 images/s")
+
+
 def test_the_speed_is_that_of_the_last_seconds():
     stream, clock = io.StringIO(), Clock()
     with progress.Progress(10**6, stream=stream, clock=clock, every_seconds=10) as bar:
