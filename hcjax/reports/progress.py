@@ -93,10 +93,9 @@ class Progress:
         now = self._clock()
         self._step = step
         if self._first is None:
-            self._first = (now, step)
-        if values and not self._values:
-            while len(self._recent) > 1:  # all but the first are of a loop that ran ahead
-                self._recent.pop()
+            self._first, self._aside_seconds = (now, step), 0.0
+        if values and not self._values:  # marks since the first are of a loop that ran ahead
+            self._recent = collections.deque([self._first])
         self._values.update(values)
         # where numbers are read the device has caught up with the loop, which else runs ahead of it
         if values or not self._values:

@@ -89,6 +89,20 @@ def test_the_first_numbers_forget_the_steps_that_the_loop_was_ahead_of_the_devic
     assert stream.getvalue().splitlines()[0].endswith("loss 0.5  250 images/s")
 
 
+def test_the_first_numbers_count_from_the_first_step_however_long_ago_it_was():
+    stream, clock = io.StringIO(), Clock()
+    with progress.Progress(1000, stream=stream, clock=clock, batch_size=100) as bar:
+        with bar.aside():
+            clock.now += 7
+        bar.update(1)
+        for step in range(2, 49):
+            clock.now += 0.1 if step < 32 else 1.0  # as far ahead as it gets, then in step
+            bar.update(step)
+        bar.update(51, loss=0.5)
+    # 50 steps in 20 s
+    assert stream.getvalue().splitlines()[-1].endswith("loss 0.5  250 images/s")
+
+
 def test_the_speed_is_that_of_the_last_seconds():
     stream, clock = io.StringIO(), Clock()
     with progress.Progress(10**6, stream=stream, clock=clock, every_seconds=10) as bar:
