@@ -156,7 +156,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=0.03, help="its peak learning rate")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=7, help="of timing")
-    parser.add_argument("--round-to", type=int, default=8, help="hcjax's channel counts")
+    parser.add_argument("--round-to", type=int, default=4, help="hcjax's channel counts")
     parser.add_argument("--theirs", nargs="+", default=THEIRS[:1], choices=THEIRS)
     parser.add_argument("--only", nargs="+", metavar="ROW", help='such as "hcjax, inside"')
     parser.add_argument("--quick", action="store_true")

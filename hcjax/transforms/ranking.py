@@ -39,6 +39,28 @@ class Products(NamedTuple):
         return each.sum(0)
 
 
+def relative(scores: np.ndarray) -> np.ndarray:
+    """Returns each score by the mean of those that are not lower: what is left when it goes.
+
+    Args:
+      scores: float64[C], >= 0.
+
+    Returns:
+      float64[C] in [0, 1], in the order of the scores; 1 for the highest, 0 where the mean is 0.
+
+    Example:
+      >>> relative(np.array([1.0, 8.0, 0.0, 3.0])).tolist()
+      [0.25, 1.0, 0.0, 0.545...]
+    """
+    order = np.argsort(scores, kind="stable")
+    upwards = scores[order]
+    means = np.cumsum(upwards[::-1])[::-1] / np.arange(len(scores), 0, -1)
+    found = np.empty(len(scores))
+    ratios = np.divide(upwards, means, out=np.zeros(len(scores)), where=means > 0)
+    found[order] = np.maximum.accumulate(ratios)
+    return found
+
+
 def units(
     groups: Sequence[Group],
     scores: Sequence[np.ndarray],

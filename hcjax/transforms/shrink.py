@@ -46,10 +46,11 @@ def shrink(
         whole channels allow.
       scores: pytree of float arrays like `model.params`, e.g. |w · gradient|; a channel's score is
         the sum over its slices. None: the sum of squares of its slices, running statistics left
-        out, divided by the mean of that over its group, so that layers of different scale compare.
+        out, relative to what is left of its group without the lower ones (`ranking.relative`), so
+        that layers of different scale compare, and none is cut on when its channels are alike.
       scope: "global": one ranking of all channels. "uniform": each group loses the same fraction,
         its lowest scores.
-      round_to: what a group keeps is a multiple of it, or all: 8 or 16 for what runs fast.
+      round_to: what a group keeps is a multiple of it, or all: 4, 8 or 16 for what runs fast.
       least: channels that each group keeps, >= 1; None: `round_to`.
       select: which channels may be cut, by the kernels that make them: a predicate of path and
         leaf, or patterns of whole paths. None: all.
@@ -65,9 +66,9 @@ def shrink(
 
     Reference:
       Li et al., "Pruning Filters for Efficient ConvNets", 2016, arXiv:1608.08710. Scores: the
-      magnitude of Fang et al., "DepGraph", 2023, arXiv:2301.12900, section 3.3, p = 2, normalised
-      by the mean. Deviations: all slices count, biases too, and are summed, not averaged, over the
-      arrays of a group.
+      magnitude of Fang et al., "DepGraph", 2023, arXiv:2301.12900, section 3.3, p = 2. Deviations:
+      all slices count, biases too, and are summed, not averaged, over the arrays of a group; the
+      mean that normalises them is of the channels not lower, as when one goes after the other.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -172,6 +173,5 @@ def _scores(model: Model, groups: Sequence[Group], scores: Any) -> list[np.ndarr
         for path, axis, indices in group.slices:
             other = tuple(a for a in range(rated[path].ndim) if a != axis)
             total += rated[path].sum(other)[indices].sum(1)
-        mean = total.mean() if scores is None else 1.0
-        found.append(total / mean if mean else total)
+        found.append(ranking.relative(total) if scores is None else total)
     return found

@@ -57,6 +57,18 @@ def test_the_lowest_scores_go_first():
     assert kept["conv1/kernel", 3] == tuple(sorted(np.argsort(expected)[10:].tolist()))
 
 
+def test_a_score_is_relative_to_what_is_left_of_its_group():
+    scores = {"a": [1.0, 2.0, 3.0, 100.0], "c": [0.06, 1.0, 1.0, 1.0]}
+    params = {path: jnp.sqrt(jnp.array(score)) for path, score in scores.items()}
+    params = {"a": params["a"][None], "b": jnp.full((4, 4), 1e-3), "c": params["c"][:, None]}
+    model = hcjax.trace(
+        lambda p, x: jax.nn.relu(x @ p["a"]) @ p["b"] @ p["c"], params, jnp.ones((1, 1))
+    )
+    # by the means of the whole groups, 26.5 and 0.765, 3 is worth more than 0.06
+    small = hcjax.shrink(model, keep=5 / 8)
+    assert {c.path: c.kept for c in small.cut if c.axis == 1} == {"a": (3,)}
+
+
 @pytest.mark.parametrize("name", ["linen", "haiku mobilenet"])
 def test_running_statistics_do_not_count_whether_frozen_or_not(name):
     apply, params, image = ALL[name]()
