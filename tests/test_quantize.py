@@ -10,12 +10,13 @@ from hcjax import quantize
 from hcjax.errors import ConfigError
 from hcjax.graph.qtensor import QTensor
 from hcjax.training import compiler
+from tests.draws import normal
 from tests.graph.networks import NETWORKS
 
 
 def folded(name):
     apply, params, image = NETWORKS[name]()
-    images = jax.random.normal(jax.random.key(1), (4, *image.shape[1:]))
+    images = normal(4, *image.shape[1:], seed=1)
     return hcjax.fold(hcjax.trace(apply, params, image)), images
 
 
@@ -74,7 +75,7 @@ def test_seven_bits_are_proved_not_to_saturate_pairs(name):
         model, images = folded(name)
     else:  # one input channel for each output channel
         kernel = np.linspace(-1, 1, 36, dtype=np.float32).reshape(3, 3, 1, 4)
-        images = jax.random.normal(jax.random.key(0), (2, 6, 6, 4))
+        images = normal(2, 6, 6, 4)
         apply = lambda p, x: jax.lax.conv_general_dilated(
             x, p["w"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"),
             feature_group_count=4,

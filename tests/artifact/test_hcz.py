@@ -16,6 +16,7 @@ import hcjax
 from hcjax.errors import ArtifactError
 from hcjax.graph.qtensor import QTensor
 from tests.artifact.damage import closed, damaged, opened, summed, survives, tiny
+from tests.draws import normal
 from tests.graph.networks import FROZEN, NETWORKS
 
 BLOBS = []  # of `tiny`'s models
@@ -23,7 +24,7 @@ BLOBS = []  # of `tiny`'s models
 
 def made(name, count=3):
     apply, params, image = NETWORKS[name]()
-    images = jax.random.normal(jax.random.key(1), (count, *image.shape[1:]))
+    images = normal(count, *image.shape[1:], seed=1)
     return hcjax.trace(apply, params, image, frozen=FROZEN.get(name, "")), images
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from jax import lax
 
 import hcjax
+from tests.draws import normal
 from tests.graph.networks import FROZEN, NETWORKS, ours, randomized
 
 
@@ -81,7 +82,7 @@ def traced(name, fold=False):
         model, images = traced(name)
         return hcjax.fold(model), images
     apply, params, image = ALL[name]()
-    images = jax.random.normal(jax.random.key(1), (5, *image.shape[1:]))
+    images = normal(5, *image.shape[1:], seed=1)
     return hcjax.trace(apply, params, image, frozen=FROZEN.get(name, "")), images
 
 

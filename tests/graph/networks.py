@@ -15,6 +15,7 @@ from flax import nnx
 from jax import lax
 
 import hcjax
+from tests.draws import normal
 
 
 def randomized(tree, seed=0):
@@ -22,7 +23,7 @@ def randomized(tree, seed=0):
     leaves, treedef = jax.tree.flatten(tree)
     rng = np.random.default_rng(seed)
     new = [
-        leaf + jnp.asarray(rng.uniform(0.05, 0.3, leaf.shape), leaf.dtype)
+        jnp.asarray(np.asarray(leaf) + rng.uniform(0.05, 0.3, leaf.shape).astype(leaf.dtype))
         if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jnp.inexact)
         else leaf
         for leaf in leaves
@@ -165,7 +166,7 @@ FROZEN = {
 def folded(name):
     """Returns a folded network and 8 random images for it."""
     apply, params, image = NETWORKS[name]()
-    images = jax.random.normal(jax.random.key(1), (8, *image.shape[1:]))
+    images = normal(8, *image.shape[1:], seed=1)
     return hcjax.fold(hcjax.trace(apply, params, image, frozen=FROZEN.get(name, ""))), images
 
 

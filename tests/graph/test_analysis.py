@@ -8,6 +8,7 @@ import pytest
 import hcjax
 from hcjax.graph.model import run
 from tests.digits import data, models, normalised
+from tests.draws import normal
 from tests.graph.networks import FROZEN, NETWORKS
 
 pytestmark = pytest.mark.slow
@@ -118,7 +119,7 @@ def test_more_bits_are_nearer_everywhere(found):
 @pytest.mark.parametrize("name", ["resnet_tiny", "dense"])
 def test_residual_and_joined_networks_have_a_row_for_each_layer(name):
     apply, params, image = NETWORKS[name]()
-    images = jax.random.normal(jax.random.key(1), (8, *image.shape[1:]))
+    images = normal(8, *image.shape[1:], seed=1)
     model = hcjax.fold(hcjax.trace(apply, params, image, frozen=FROZEN.get(name, "")))
     made = hcjax.error_analysis(model, hcjax.calibrate(model, images), images, np.zeros(8, int))
     count = sum(op.kind in ("conv_general_dilated", "dot_general") for op in model.graph.ops)

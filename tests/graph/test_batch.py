@@ -7,9 +7,10 @@ import pytest
 from jax import lax
 
 from hcjax import trace
+from tests.draws import normal
 
-X = jax.random.normal(jax.random.key(0), (5, 6, 4))
-W = jax.random.normal(jax.random.key(1), (4, 4))
+X = normal(5, 6, 4)
+W = normal(4, 4, seed=1)
 IMAGE_CONV = {"dimension_numbers": ("NWC", "WIO", "NWC")}
 
 

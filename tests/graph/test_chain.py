@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import hcjax
+from tests.draws import normal
 from tests.graph import reference
 from tests.graph.networks import FROZEN, NETWORKS, logits, ours, randomized
 
@@ -23,7 +24,7 @@ EVERY = NETWORKS | OURS
 def chain(make, count=4, frozen=""):
     """Returns what the chain makes of a network up to integers, and images for it."""
     apply, params, image = make()
-    images = jax.random.normal(jax.random.key(1), (count, *image.shape[1:]))
+    images = normal(count, *image.shape[1:], seed=1)
     model = hcjax.fold(hcjax.trace(apply, params, image, frozen=frozen))
     fake = hcjax.fake_quantize(model, hcjax.calibrate(model, images, method="minmax"))
     return model, fake, hcjax.int8(fake), images
@@ -82,7 +83,7 @@ SOFT = {
 def test_what_ends_in_a_softmax_has_a_file(name):
     shapes = {"q": (5, 5), "k": (5, 5), "v": (5, 5), "o": (5, 4)}
     params = randomized({k: jnp.zeros(shape) - 0.1 for k, shape in shapes.items()})
-    x = jax.random.normal(jax.random.key(0), (8, 6, 5))
+    x = normal(8, 6, 5)
     model = hcjax.fold(hcjax.trace(SOFT[name], params, x[:1]))
     small = hcjax.int8(model, hcjax.calibrate(model, x))
     assert [line.split()[0] for line in small.floats] == ["div"] * (name != "log_softmax")

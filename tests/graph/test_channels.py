@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import hcjax
 from hcjax.graph import channels
 from hcjax.graph.resize import without
+from tests.draws import normal
 from tests.graph.cutting import ALL, check_cut, conv, traced, written
 
 
@@ -181,7 +182,7 @@ def test_a_kernel_that_is_zero_with_its_parameters_is_cut(kernel):
         lambda p, x: jax.nn.sigmoid(x.reshape(-1, 108) @ p["a"]) @ kernel(p)
     )()
     model = hcjax.trace(apply, params, image)
-    images = jax.random.normal(jax.random.key(1), (5, *image.shape[1:]))
+    images = normal(5, *image.shape[1:], seed=1)
     small = without_some(model, channels(model), np.random.default_rng(0))
     assert ("a", 1) in {(cut.path, cut.axis) for cut in small.cut}
     check_cut(model, small, images)
@@ -195,7 +196,7 @@ def test_what_is_cut_from_a_frozen_kernel_is_recorded(then):
     model = then(hcjax.trace(apply, params, image, frozen="d"))
     small = without_some(model, channels(model), np.random.default_rng(0))
     assert [(cut.path[0], cut.axis) for cut in small.cut] == [("a", 1), ("d", 0)]
-    check_cut(model, small, jax.random.normal(jax.random.key(1), (5, *image.shape[1:])))
+    check_cut(model, small, normal(5, *image.shape[1:], seed=1))
 
 
 def test_a_quantized_model_is_refused():
@@ -222,7 +223,7 @@ def test_an_operand_that_is_repeated_may_come_first(first):
 
     apply, params, image = build()
     model = hcjax.trace(apply, params, image)
-    images = jax.random.normal(jax.random.key(1), (5, *image.shape[1:]))
+    images = normal(5, *image.shape[1:], seed=1)
     small = hcjax.shrink(model, keep=0.5, scope="uniform")
     assert {("a", 3), ("b", 0), ("w", 2), ("w", 3), ("m", 0), ("o", 0)} == {
         c[:2] for c in small.cut
@@ -247,5 +248,5 @@ def test_an_axis_of_one_index_that_is_repeated_stays():
     assert "repeats it" in found.kept["a", 1]
     (group,) = found.groups
     assert {(s.path, s.axis) for s in group.slices} == {("d", 1), ("e", 1), ("c", 0)}
-    images = jax.random.normal(jax.random.key(1), (5, *image.shape[1:]))
+    images = normal(5, *image.shape[1:], seed=1)
     check_cut(model, without_some(model, found, np.random.default_rng(0)), images)

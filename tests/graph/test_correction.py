@@ -10,6 +10,7 @@ import pytest
 import hcjax
 from hcjax.errors import ConfigError
 from hcjax.graph.model import run
+from tests.draws import normal
 from tests.graph import reference
 from tests.graph.networks import folded, logits
 
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.slow
 def made(name="lenet5", count=64):
     """Returns a folded network, images of MNIST where it reads such, and its ranges."""
     model, _ = folded(name)
-    images = jax.random.normal(jax.random.key(2), (count, *model.image_shape))
+    images = normal(count, *model.image_shape, seed=2)
     if model.image_shape == (28, 28, 1):
         data = hcjax.data.load("mnist")
         images = jnp.asarray((data.train.images[:count].reshape(images.shape) / 255.0 - 0.13) / 0.3)

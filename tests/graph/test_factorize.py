@@ -9,6 +9,7 @@ from jax import lax
 
 import hcjax
 from hcjax.errors import ConfigError
+from tests.draws import normal
 from tests.graph import reference
 from tests.graph.networks import NETWORKS, folded, logits
 
@@ -219,7 +220,7 @@ def test_it_composes_with_int8_and_pack(name):
 def test_an_unfolded_network_keeps_what_else_reads_parameters():
     apply, params, image = NETWORKS["nnx"]()
     model = hcjax.trace(apply, params, image, frozen=".*/(mean|var)/value")
-    images = jax.random.normal(jax.random.key(1), image.shape)
+    images = normal(*image.shape, seed=1)
     small = hcjax.factorize(model, rank=EVERYTHING)
     expected = logits(model, images)
     scale = np.abs(expected).max()

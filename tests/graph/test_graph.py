@@ -8,13 +8,14 @@ from jax import lax
 
 import hcjax
 from hcjax import cost, fold, trace
+from tests.draws import normal
 from tests.graph.networks import FROZEN, NETWORKS, nnx_cnn
 
 
 def made(name):
     """Returns (apply, params, model, a batch of 3 random images)."""
     apply, params, image = NETWORKS[name]()
-    images = jax.random.normal(jax.random.key(1), (3, *image.shape[1:]))
+    images = normal(3, *image.shape[1:], seed=1)
     return apply, params, trace(apply, params, image, frozen=FROZEN.get(name, "")), images
 
 
@@ -221,7 +222,7 @@ def test_cost_divides_by_groups():
     ],
 )
 def test_indexing_is_a_slice(index, kinds):
-    x = jax.random.normal(jax.random.key(0), (3, 6, 6, 8))
+    x = normal(3, 6, 6, 8)
 
     def apply(p, x):
         return x[index].reshape(x.shape[0], -1) * p
@@ -233,7 +234,7 @@ def test_indexing_is_a_slice(index, kinds):
 
 
 def test_a_split_is_slices():
-    x = jax.random.normal(jax.random.key(0), (3, 6, 8))
+    x = normal(3, 6, 8)
 
     def apply(p, x):
         a, b, c = jnp.split(x, [2, 5], axis=-1)
@@ -245,7 +246,7 @@ def test_a_split_is_slices():
 
 
 def test_stacks_and_reshapes_in_another_order_are_ops_that_a_file_holds():
-    x = jax.random.normal(jax.random.key(0), (3, 6, 8))
+    x = normal(3, 6, 8)
 
     def apply(p, x):
         a, b, *_ = jnp.unstack(x, axis=1)

@@ -12,6 +12,7 @@ import pytest
 import hcjax
 from hcjax.graph import arithmetic, upper
 from hcjax.graph.qtensor import QTensor, check
+from tests.draws import normal
 from tests.graph import reference
 from tests.graph.networks import FROZEN, NETWORKS
 from tests.tiny import ROOT
@@ -20,7 +21,7 @@ from tests.tiny import ROOT
 def folded(name, count=16):
     """Returns a folded network and random images."""
     apply, params, image = NETWORKS[name]()
-    images = jax.random.normal(jax.random.key(1), (count, *image.shape[1:]))
+    images = normal(count, *image.shape[1:], seed=1)
     return hcjax.fold(hcjax.trace(apply, params, image, frozen=FROZEN.get(name, ""))), images
 
 
@@ -74,9 +75,8 @@ def test_a_layer_may_read_fewer_bits_than_a_residual_sum_keeps():
         h = h + h @ p["w2"]
         return (h + h @ p["w3"]) @ p["w4"]
 
-    keys = jax.random.split(jax.random.key(0), 5)
-    params = {f"w{n}": jax.random.normal(keys[n], (16, 16)) / 4 for n in range(1, 5)}
-    images = jax.random.normal(keys[0], (64, 16))
+    params = {f"w{n}": normal(16, 16, seed=n) / 4 for n in range(1, 5)}
+    images = normal(64, 16)
     model = hcjax.trace(apply, params, images[:1])
     ranges, expected = hcjax.calibrate(model, images), logits(model, images)
     error = {}
@@ -163,7 +163,7 @@ def test_straight_through_gradients_are_about_those_of_the_float_network():
 
 def test_a_step_size_learns_to_make_the_error_less():
     model = hcjax.trace(lambda p, x: x @ p, jnp.eye(4), jnp.ones((1, 4)))
-    images = jax.random.normal(jax.random.key(0), (64, 4))
+    images = normal(64, 4)
     fake = hcjax.fake_quantize(model, hcjax.calibrate(model, images, method="minmax"), bits=3)
     params = fake.params | {"images/step": fake.params["images/step"] * 3}
     error = jax.jit(jax.value_and_grad(lambda p: ((fake.apply(p, images) - images) ** 2).mean()))

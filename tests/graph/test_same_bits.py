@@ -58,6 +58,7 @@ def test_a_channel_that_is_scaled_by_zero_keeps_its_offset():
     np.testing.assert_array_equal(logits(hcjax.int8(fake), x), found)
 
 
+@pytest.mark.slow
 def test_parameters_that_are_read_twice_or_equal_are_what_they_were():
     x, a, b = normal((64, 8), (8, 5), (5, 3))
     params = {"a": a, "b": b, "s": jnp.ones(1), "slope": jnp.full(5, 0.25), "c": jnp.ones(5)}
@@ -80,6 +81,7 @@ def test_parameters_that_are_read_twice_or_equal_are_what_they_were():
     np.testing.assert_array_equal(logits(hcjax.int8(trained), x), logits(trained, x))
 
 
+@pytest.mark.slow
 def test_gradients_are_finite_where_a_function_is_infinitely_steep():
     x, a, b = normal((16, 8), (8, 8), (8, 3))
     params = {"a": jnp.abs(a) * jnp.array([1.0] * 7 + [1e-3]), "b": b}

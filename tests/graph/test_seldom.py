@@ -9,19 +9,20 @@ from jax import lax
 import hcjax
 from hcjax.errors import ConfigError
 from hcjax.graph.qtensor import QTensor
+from tests import draws
 from tests.graph import reference
 from tests.graph.networks import NETWORKS, logits, ours, randomized
 
-KEYS = []
+SEEDS = []
 
 
 @pytest.fixture(autouse=True)
 def _the_same_numbers_whatever_ran_before():
-    KEYS[:] = jax.random.split(jax.random.key(7), 9)
+    SEEDS[:] = range(9)
 
 
 def normal(*shape):
-    return jax.random.normal(KEYS.pop(), shape)
+    return draws.normal(*shape, seed=SEEDS.pop())
 
 
 def chain(apply, params, images, error=0.05, whole=True, packed=True):
@@ -78,13 +79,15 @@ BFLOAT16 = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BFLOAT16)
 def test_bfloat16_goes_through_the_whole_chain(name):
     apply, params, image = BFLOAT16[name]()
     apply = apply if name == "resnet_tiny" else half(apply)
-    chain(apply, params, jax.random.normal(jax.random.key(1), (8, *image.shape[1:])))
+    chain(apply, params, draws.normal(8, *image.shape[1:], seed=1))
 
 
+@pytest.mark.slow
 def test_what_every_image_has_the_same_of_is_joined_to_it_in_integers():
     def apply(p, x):
         token = jnp.broadcast_to(p["token"], (x.shape[0], 1, 5))
@@ -94,7 +97,7 @@ def test_what_every_image_has_the_same_of_is_joined_to_it_in_integers():
 
     params = {"token": normal(1, 1, 5), "w": normal(5, 5), "o": normal(5, 4)}
     fake, _ = chain(apply, params, normal(8, 6, 5))
-    gradient = jax.grad(lambda p: fake.apply(p, jnp.ones((2, 6, 5))).sum())(fake.params)
+    gradient = jax.jit(jax.grad(lambda p: fake.apply(p, jnp.ones((2, 6, 5))).sum()))(fake.params)
     assert jnp.abs(gradient["token/value"]).max() > 0
 
 
@@ -122,6 +125,7 @@ def test_a_function_may_follow_a_layer_at_once(between):
     chain(lambda p, x: between(x @ p["w"], p) @ p["o"], params, normal(8, 6))
 
 
+@pytest.mark.slow
 def test_a_clip_whose_limit_is_learned_goes_on_learning():
     apply = lambda p, x: jnp.minimum(jax.nn.relu(x @ p["w"]), p["cap"]) @ p["o"]
     params = {"w": normal(6, 5), "o": normal(5, 3), "cap": jnp.float32(1.5)}
@@ -205,6 +209,7 @@ def test_bad_calls_say_what_is_wrong_before_a_wrong_number_comes_of_them():
             hcjax.int8(broken)
 
 
+@pytest.mark.slow
 def test_weights_of_any_op_in_float_are_stored_as_integers():
     def apply(p, x):
         y = jnp.tanh(x * p["position"])

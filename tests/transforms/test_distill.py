@@ -9,6 +9,7 @@ import pytest
 import hcjax
 from hcjax.errors import ConfigError
 from hcjax.transforms import distill
+from tests.draws import normal
 
 
 def logits(seed, scale=3.0, n=6, k=10):
@@ -145,7 +146,7 @@ def test_activations_are_read_by_layer_name_without_a_change_of_the_network(fold
             x = nn.relu(x + y).mean((1, 2))
             return nn.Dense(3, name="last")(x)
 
-    images = jax.random.normal(jax.random.key(0), (5, 8, 8, 2))
+    images = normal(5, 8, 8, 2)
     params = Net().init(jax.random.key(1), images)
     params = jax.tree.map(lambda x: x + 0.1 * jnp.arange(x.size).reshape(x.shape), params)
     expected, seen = Net().apply(params, images, mutable="intermediates")

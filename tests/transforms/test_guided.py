@@ -12,6 +12,7 @@ from jax import lax
 import hcjax
 from hcjax.errors import ConfigError
 from hcjax.transforms import distill
+from tests.draws import normal
 
 
 def conv(x, kernel, layout):
@@ -24,10 +25,9 @@ def written(params, images):
 
 
 def model(channels, seed, images):
-    keys = jax.random.split(jax.random.key(seed))
     params = {
-        "conv": {"kernel": 0.5 * jax.random.normal(keys[0], (3, 3, 1, channels))},
-        "dense": {"kernel": jax.random.normal(keys[1], (channels, 10))},
+        "conv": {"kernel": 0.5 * normal(3, 3, 1, channels, seed=(seed, 0))},
+        "dense": {"kernel": normal(channels, 10, seed=(seed, 1))},
     }
     return hcjax.trace(written, params, images)
 
@@ -100,7 +100,7 @@ def test_decoupled_is_one_of_the_losses_that_teach(mixed):
 
 
 def test_channels_come_last_in_a_network_that_has_them_first(images):
-    kernel = jax.random.normal(jax.random.key(0), (3, 3, 1, 5))
+    kernel = normal(3, 3, 1, 5)
 
     def first(params, images):
         kernel = params["conv"]["kernel"].transpose(3, 2, 0, 1)

@@ -10,6 +10,7 @@ import pytest
 import hcjax
 from hcjax.errors import ConfigError
 from hcjax.transforms import prune
+from tests.draws import normal
 
 
 class Declared(eqx.Module):
@@ -38,7 +39,7 @@ def test_scores_of_another_tree_are_refused_although_all_shapes_agree():
 
 
 def test_integers_of_a_quantized_or_shared_network_are_refused():
-    images = jax.random.normal(jax.random.key(0), (8, 6))
+    images = normal(8, 6)
     model = hcjax.trace(lambda m, x: m(x), declared(), images)
     int8 = hcjax.int8(model, hcjax.calibrate(model, images))
     for params in (int8.params, hcjax.share({"w": jnp.ones((4, 4))}, clusters=1)):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hcjax.errors import ConfigError
 from hcjax.transforms import prune
 from hcjax.transforms.prune.rigl import _moved
+from tests.draws import normal
 
 SHAPES = {"conv": (3, 3, 2, 4), "dense": (12, 8), "bias": (8,)}
 pytestmark = pytest.mark.slow
@@ -142,7 +143,7 @@ def test_what_is_not_pruned_keeps_its_moments():
     options = {"sparsity": 0.5, "key": jax.random.key(0), "every": 1, "select": "w"}
     tx = prune.rigl(optax.sgd(0.1, momentum=0.9), **options)
     state, grads = tx.init(params), jax.tree.map(jnp.ones_like, params)
-    grads["w"] = jax.random.normal(jax.random.key(5), (4, 4))
+    grads["w"] = normal(4, 4, seed=5)
     first = state.masks["w"]
     for _ in range(2):
         _, state = jax.jit(tx.update)(grads, state, params)

@@ -9,6 +9,7 @@ import pytest
 
 import hcjax
 from hcjax.graph import channels
+from tests.draws import normal
 from tests.graph.cutting import ALL, check_cut, logits, traced
 from tests.graph.networks import FROZEN, randomized
 
@@ -149,7 +150,7 @@ class Narrow(nn.Module):
 
 
 def test_optimiser_state_and_the_users_own_network_are_cut_alike():
-    net, images = Narrow(), jax.random.normal(jax.random.key(0), (4, 8, 8, 3))
+    net, images = Narrow(), normal(4, 8, 8, 3)
     variables = randomized(jax.jit(net.init)(jax.random.key(0), images))
     tx = optax.adam(1e-2)
     state = randomized(tx.init(variables["params"]), 1)  # moments as after some steps

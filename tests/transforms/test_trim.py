@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import hcjax
 from hcjax.graph import channels
+from tests.draws import normal
 from tests.graph.cutting import conv, logits, traced, written
 from tests.transforms.test_shrink import widths
 
@@ -94,7 +95,7 @@ def one_hidden(kernel, bias, out, padding="VALID"):
         y = jax.nn.relu(conv(x, p["a"]) + p["bias"])
         return conv(y, p["b"], padding).max((1, 2)) @ p["c"]
 
-    images = jax.random.normal(jax.random.key(0), (3, 6, 6, 3))
+    images = normal(3, 6, 6, 3)
     return hcjax.trace(apply()[0], params, images), images
 
 
@@ -136,7 +137,7 @@ def test_what_only_the_empty_reads_goes_too():
     a, b, c = jnp.ones((3, 4)), jnp.ones((4, 5)), jnp.arange(50.0).reshape(5, 10)
     b = b.at[0, 1:].set(0)  # unit 0 is read by unit 0 alone, and that by nobody
     params = {"a": a, "b": b, "c": c.at[0].set(0)}
-    images = jax.random.normal(jax.random.key(0), (4, 3))
+    images = normal(4, 3)
     model = hcjax.trace(
         lambda p, x: jnp.tanh(jnp.tanh(x @ p["a"]) @ p["b"]) @ p["c"], params, images
     )
