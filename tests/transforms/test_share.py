@@ -100,6 +100,7 @@ def test_a_centroids_gradient_is_the_sum_of_its_weights_gradients():
 
 def test_pruned_zeros_stay_zero_while_centroids_train():
     model, images = folded("seed_cnn_tiny")
+    images = jax.random.normal(jax.random.key(1), images.shape)  # that two values can fit
     rng = np.random.default_rng(0)
     random = {p: jnp.float32(rng.normal(size=v.shape) / 3) for p, v in model.params.items()}
     model = model.replace(params=random)
@@ -121,7 +122,7 @@ def test_pruned_zeros_stay_zero_while_centroids_train():
     for _ in range(30):
         params, state, value = step(params, state)
         losses.append(float(value))
-    assert losses[-1] < 0.7 * losses[0]  # two values and zero cannot do much better
+    assert losses[-1] < 0.5 * losses[0]
     _, values, _ = values_of.evaluate(small.replace(params=params))
     for path, number in sparse.graph.params.items():
         if sparse.params[path].ndim > 1:
