@@ -47,7 +47,7 @@ def shrink(
       scores: pytree of float arrays like `model.params`, e.g. |w · gradient|; a channel's score is
         the sum over its slices. None: the sum of squares of its slices, running statistics left
         out, relative to what is left of its group without the lower ones (`ranking.relative`), so
-        that layers of different scale compare, and none is cut on when its channels are alike.
+        that layers of different scale compare, and one whose channels are alike is not cut on.
       scope: "global": one ranking of all channels. "uniform": each group loses the same fraction,
         its lowest scores.
       round_to: what a group keeps is a multiple of it, or all: 4, 8 or 16 for what runs fast.
