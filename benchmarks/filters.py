@@ -7,8 +7,12 @@ Each way takes the trained network and leaves at most --macs of its products; ea
 by hcjax's `fit`, by the config's recipe but with --epochs and --rate, once for every seed, in
 training mode, BatchNorm included. Torch-Pruning 1.6.0 ends in an IndexError on the shortcuts of the
 network, which pad channels; it is left the channels inside the blocks, and so is hcjax in the rows
-"inside". Printed: test accuracy before and after, and images/s at batch 128, folded, the network as
-it was and the pruned one taking turns.
+"inside". Printed: accuracy before and after, on --part, and images/s at batch 128, folded, the
+network as it was and the pruned one taking turns.
+
+What is to be chosen is chosen with `--part validation`, from a workdir that kept one
+(--config.data.validation=5000); the same command with the same --runs then trains nothing again,
+and reads the test part of what was chosen.
 """
 
 from __future__ import annotations
@@ -124,13 +128,18 @@ def theirs(start: Start, importance: str, macs: float, venvs: Path) -> tuple[Cut
     return tuple(cuts)
 
 
-def retrained(start: Start, params: Any, state: Any, epochs: float, rate: float, seed: int):
-    """Returns (params, state) after training on."""
+def retrained(
+    start: Start, params: Any, state: Any, epochs: float, rate: float, seed: int, runs: Path | None
+):
+    """Returns (params, state) after training on; a run found in the folder `runs` is resumed."""
     batch_size = start.fit.get("batch_size", 128)
     steps = round(epochs * len(start.dataset.train.labels) / batch_size)
+    if runs is not None:  # a folder for each start and recipe, which `fit` does not compare
+        first = trees.sha256({"params": params, "state": state})[:12]
+        runs = runs / f"{first}-epochs{epochs:g}-rate{rate:g}-seed{seed}"
     done = hcjax.fit(
         start.apply, params, start.dataset, state=state, tx=start.optimizer(steps, rate),
-        steps=steps, key=jax.random.key(seed), **start.fit,
+        steps=steps, key=jax.random.key(seed), workdir=runs, **start.fit,
     )  # fmt: skip
     return done.params, done.state
 
@@ -154,20 +163,27 @@ def main() -> None:
     parser.add_argument("--macs", type=float, default=0.5, help="the part of them that stays")
     parser.add_argument("--epochs", type=float, default=6.0, help="of training afterwards")
     parser.add_argument("--rate", type=float, default=0.03, help="its peak learning rate")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2))
     parser.add_argument("--rounds", type=int, default=7, help="of timing")
     parser.add_argument("--round-to", type=int, default=4, help="hcjax's channel counts")
     parser.add_argument("--theirs", nargs="+", default=THEIRS[:1], choices=THEIRS)
     parser.add_argument("--only", nargs="+", metavar="ROW", help='such as "hcjax, inside"')
+    parser.add_argument("--part", default="test", choices=("validation", "test"), help="scored")
+    parser.add_argument("--runs", type=Path, help="folder that keeps the trainings, to go on with")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--venvs", type=Path, default=peers.VENVS, help="of the environments")
     args = parser.parse_args()
     if args.quick:
-        start, args.epochs, args.seeds, args.rounds, args.rate = quick(), 1.0, 1, 2, 1e-3
+        start, args.epochs, args.seeds, args.rounds, args.rate = quick(), 1.0, (0,), 2, 1e-3
     elif args.workdir is None:
         parser.error("give the workdir of a trained ResNet, or --quick")
     else:
         start = trained(args.workdir)
+    if not len(getattr(start.dataset, args.part).labels):
+        parser.error(
+            f"--part {args.part}: {args.workdir or '--quick'} kept none; train a network "
+            "with --config.data.validation=5000"
+        )
     whole = start.model(start.params, start.state)
     ours = {"round_to": args.round_to, "macs": args.macs}
     ways = {
@@ -184,21 +200,21 @@ def main() -> None:
     ways = {name: way for name, way in ways.items() if not args.only or name in args.only}
 
     def score(params, state):
-        found = hcjax.evaluate(start.apply, params, start.dataset, state=state)
+        found = hcjax.evaluate(start.apply, params, start.dataset, state=state, part=args.part)
         return 100 * found.summary["accuracy"]
 
     total = hcjax.cost(whole).macs
-    print(
-        f"{start.dataset.name}: {score(start.params, start.state):.2f} %, {total:,} MACs",
-        flush=True,
-    )
+    before = score(start.params, start.state)
+    print(f"{start.dataset.name}, {args.part} part: {before:.2f} %, {total:,} MACs", flush=True)
     for name, cuts in ways.items():
         both = hcjax.cut({"params": start.params, "state": start.state}, cuts())
         params, state = both["params"], both["state"]
         small, before = start.model(params, state), score(params, state)
         ratio = speed(whole, small, args.rounds)
-        scores = [score(*retrained(start, params, state, args.epochs, args.rate, seed))
-                  for seed in range(args.seeds)]  # fmt: skip
+        scores = [
+            score(*retrained(start, params, state, args.epochs, args.rate, seed, args.runs))
+            for seed in args.seeds
+        ]
         spread = f" ± {statistics.stdev(scores):.2f}" if len(scores) > 1 else ""
         print(
             f"{name:28s} MACs {hcjax.cost(small).macs / total:.3f}  before {before:.2f} %  after "
