@@ -163,7 +163,7 @@ def main() -> None:
     parser.add_argument("--macs", type=float, default=0.5, help="the part of them that stays")
     parser.add_argument("--epochs", type=float, default=6.0, help="of training afterwards")
     parser.add_argument("--rate", type=float, default=0.03, help="its peak learning rate")
-    parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2))
+    parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2), help="a training for each")
     parser.add_argument("--rounds", type=int, default=7, help="of timing")
     parser.add_argument("--round-to", type=int, default=4, help="hcjax's channel counts")
     parser.add_argument("--theirs", nargs="+", default=THEIRS[:1], choices=THEIRS)
@@ -204,8 +204,8 @@ def main() -> None:
         return 100 * found.summary["accuracy"]
 
     total = hcjax.cost(whole).macs
-    before = score(start.params, start.state)
-    print(f"{start.dataset.name}, {args.part} part: {before:.2f} %, {total:,} MACs", flush=True)
+    accuracy = score(start.params, start.state)
+    print(f"{start.dataset.name}, {args.part} part: {accuracy:.2f} %, {total:,} MACs", flush=True)
     for name, cuts in ways.items():
         both = hcjax.cut({"params": start.params, "state": start.state}, cuts())
         params, state = both["params"], both["state"]

@@ -8,10 +8,9 @@ Command: python launch.py --config=configs/resnet20_int4.py
 
 Device: 2 CPU cores, or any GPU or TPU. Expected (seed 0, float 94.51 %; Python 3.13, jax 0.12.0.1):
 after training (512 images) 93.92 %, 117,300 bytes; trained further 94.32 %, 127,381 bytes; of
-another network (seed 2, 55,000 images), 94.46 %: 93.96, 94.43 %. With
-sums in 4 bits too, from 94.72 %, these were 92.89 and 93.93 % (rate 1e-3, half of the loss from
-the teacher, temperature 1). Time: 67 minutes on one core of an AMD EPYC beside another training,
-after the teacher's 80.
+another network (seed 2, 55,000 images), 94.46 %: 93.96, 94.43 %. With sums in 4 bits too, from
+94.72 %, these were 92.89 and 93.93 % (rate 1e-3, half of the loss from the teacher, temperature 1).
+Time: 67 minutes on one core of an AMD EPYC beside another training, after the teacher's 80.
 """
 
 from configs import resnet20_int8

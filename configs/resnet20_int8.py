@@ -9,8 +9,8 @@ Command: python launch.py --config=configs/resnet20_int8.py
 Device: 2 CPU cores, or any GPU or TPU. Expected, of three float networks (94.51, 94.72, 94.58 %;
 Python 3.13, jax 0.12.0.1): after training (512 images) 94.51, 94.65, 94.66 %, 258 kB; trained
 further 94.58, 94.74, 94.56 %, 235 kB; of a fourth (seed 2, 55,000 images), 94.46 %: 94.36, 94.49 %.
-Time: 22 minutes on one core of an AMD EPYC beside
-another training, 10 without, after the teacher's 28 on two.
+Time: 22 minutes on one core of an AMD EPYC beside another training, 10 without, after the teacher's
+28 on two.
 """
 
 from configs import resnet20
