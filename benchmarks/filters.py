@@ -163,7 +163,7 @@ def main() -> None:
     parser.add_argument("--macs", type=float, default=0.5, help="the part of them that stays")
     parser.add_argument("--epochs", type=float, default=6.0, help="of training afterwards")
     parser.add_argument("--rate", type=float, default=0.03, help="its peak learning rate")
-    parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2), help="a training for each")
+    parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2), help="of trainings")
     parser.add_argument("--rounds", type=int, default=7, help="of timing")
     parser.add_argument("--round-to", type=int, default=4, help="hcjax's channel counts")
     parser.add_argument("--theirs", nargs="+", default=THEIRS[:1], choices=THEIRS)
