@@ -17,15 +17,12 @@ import numpy as np
 
 from hcjax.graph import arithmetic, layers, surrogate
 from hcjax.graph import values as values_of
+from hcjax.graph.families import ORDERED
 from hcjax.graph.model import LAYERS, Model, Op, Size, free, readers
 from hcjax.graph.observe import Ranges
 from hcjax.graph.widths import Cone, Narrow, Wide
 
 Bits = int | Mapping[str, int]
-# ops that neither add nor scale: their result keeps the grid of what they read
-MOVED = ("reshape", "transpose", "squeeze", "expand_dims", "broadcast_in_dim", "rev", "slice")
-MOVED += ("copy", "stop_gradient", "reduce_max", "reduce_window_max")
-ORDERED = (*MOVED, "relu")
 
 
 class Builder:

@@ -10,9 +10,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from hcjax.graph import elementwise
-from hcjax.graph.builder import MOVED
 from hcjax.graph.classes import Axes, Classes, where
+from hcjax.graph.families import ELEMENTWISE, MOVED
 from hcjax.graph.model import Model, Op, at_batch, is_quantized
 from hcjax.graph.qtensor import QTensor
 from hcjax.graph.reshaping import reshaped
@@ -230,7 +229,7 @@ _POINTWISE = (
 )  # fmt: skip
 # primitive -> rule: (classes, op, axes of each operand) -> axes of the result, None: unknown
 RULES: dict[str, Callable[..., Axes | list[Axes] | None]] = {
-    **dict.fromkeys((*elementwise.RULES, *_POINTWISE), _elementwise),
+    **dict.fromkeys((*ELEMENTWISE, *_POINTWISE), _elementwise),
     "conv_general_dilated": _convolution,
     "dot_general": _dense,
     **dict.fromkeys(("reduce_sum", "reduce_max", "reduce_min", "reduce_prod"), _reduced),

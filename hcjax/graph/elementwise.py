@@ -10,15 +10,9 @@ import numpy as np
 
 from hcjax.graph import arithmetic, forms, operands
 from hcjax.graph.builder import Builder
+from hcjax.graph.families import FUNCTIONS
 from hcjax.graph.model import Op, Size
 from hcjax.graph.widths import Cone, Narrow, Term, Wide
-
-FUNCTIONS = (
-    "abs", "cbrt", "ceil", "cos", "eq", "erf", "erf_inv", "erfc", "exp", "exp2", "expm1", "floor",
-    "ge", "gt", "integer_pow", "is_finite", "le", "log", "log1p", "logistic", "lt", "ne", "not",
-    "and", "or", "pow", "round", "rsqrt", "select_n", "sign", "sin", "sqrt", "square", "tan",
-    "tanh",
-)  # fmt: skip
 
 
 def affine(b: Builder, op: Op) -> bool:

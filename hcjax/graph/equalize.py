@@ -15,7 +15,7 @@ import numpy as np
 from hcjax.errors import ConfigError
 from hcjax.graph import layers
 from hcjax.graph import values as values_of
-from hcjax.graph.builder import ORDERED
+from hcjax.graph.families import ORDERED
 from hcjax.graph.model import LAYERS, Model, Op, is_quantized, readers
 
 # of one value, channel by channel, f(s x) = s f(x) for s > 0

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from hcjax.graph import elementwise, forms, layers, ops
-from hcjax.graph.builder import MOVED, Builder
+from hcjax.graph.builder import Builder
+from hcjax.graph.families import ELEMENTWISE, MOVED
 from hcjax.graph.model import Op, Size
 from hcjax.graph.widths import Narrow, Term, Wide
 
@@ -34,7 +35,7 @@ def _rule(b: Builder, op: Op) -> Callable[[Builder, Op], bool] | None:
     whole = [i for i in b.read(op) if not _is_float(b, i)]
     if not whole:
         return RULES.get(op.kind)
-    elementwise_op = op.kind in elementwise.RULES or op.kind == "convert_element_type"
+    elementwise_op = op.kind in ELEMENTWISE or op.kind == "convert_element_type"
     return elementwise.function if elementwise_op and b.cone.keys() >= {*whole} else None
 
 

@@ -12,7 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from hcjax.graph import elementwise, ops
+from hcjax.graph import ops
+from hcjax.graph.families import ELEMENTWISE
 from hcjax.graph.model import Model, Op
 
 Mask = jax.Array | None  # bool, of a value's shape; None: nothing of it depends on the images
@@ -92,7 +93,7 @@ def _filled(value: Any, mask: Mask) -> jax.Array:
 
 # primitive -> rule: (op, operands, their masks) -> mask of its result; without one it is all True
 MASKS: dict[str, Callable[[Op, list, list[Mask]], jax.Array]] = {
-    **dict.fromkeys((*elementwise.RULES, "convert_element_type", "copy"), _any),
+    **dict.fromkeys((*ELEMENTWISE, "convert_element_type", "copy"), _any),
     **dict.fromkeys(("mul", "and"), _product),
     **dict.fromkeys(("conv_general_dilated", "dot_general"), _layer),
     **dict.fromkeys(("reduce_window_sum", "reduce_window_max", "reduce_window_min"), _windows),

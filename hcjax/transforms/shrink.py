@@ -15,8 +15,8 @@ import numpy as np
 
 from hcjax import trees
 from hcjax.errors import ConfigError
-from hcjax.graph.builder import MOVED
 from hcjax.graph.channels import Group, channels
+from hcjax.graph.families import MOVED
 from hcjax.graph.model import Model
 from hcjax.graph.resize import without
 from hcjax.transforms import ranking

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from hcjax.errors import ConfigError, unknown_name
-from hcjax.graph import elementwise, layers
+from hcjax.graph import layers
 from hcjax.graph import values as values_of
+from hcjax.graph.families import ELEMENTWISE
 from hcjax.graph.model import LAYERS, Model, Op, readers, run
 from hcjax.transforms.distill.logits import alike
 
@@ -72,7 +73,7 @@ def _ends(model: Model) -> dict[str, tuple[int, int]]:
     def alone(end: Op) -> Op | None:
         """Returns what follows an op, if it is elementwise and no other value goes into it."""
         following = read_by.get(end.output, ())
-        if len(following) != 1 or following[0].kind not in elementwise.RULES:
+        if len(following) != 1 or following[0].kind not in ELEMENTWISE:
             return None
         (op,) = following
         others = [i for i in op.inputs if i != end.output]
