@@ -6,7 +6,7 @@ STARTED = time.perf_counter()
 
 import sys  # noqa: E402
 
-from hcjax import cli  # noqa: E402
+from hcjax.app import cli  # noqa: E402
 
 if __name__ == "__main__":
     sys.exit(cli.main(sys.argv, started=STARTED))

@@ -115,7 +115,7 @@ def ratios(rates: dict[str, list[float]], kind: str, to: str) -> dict[str, float
 
 def measure(name: str, rounds: int) -> dict:
     """Returns what both steps of a network came to, in this process."""
-    from hcjax import allocator
+    from hcjax.devices import allocator
 
     allocator.keep_memory()
     import jax

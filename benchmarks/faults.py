@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from hcjax.training.checkpoint import Checkpoints
+from hcjax.train.checkpoint import Checkpoints
 from tests import processes
 
 CONFIG = processes.EVERYTHING | {"train.epochs": 20.0}

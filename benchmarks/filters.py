@@ -41,8 +41,9 @@ import optax  # noqa: E402
 import peers  # noqa: E402
 
 import hcjax  # noqa: E402
-from hcjax import recipe, trees  # noqa: E402
-from hcjax.config import Reader  # noqa: E402
+from hcjax import trees  # noqa: E402
+from hcjax.app import recipe  # noqa: E402
+from hcjax.config.reader import Reader  # noqa: E402
 from hcjax.graph.model import Cut  # noqa: E402
 
 INSIDE = r".*/conv1/kernel"  # kernels whose outputs no shortcut joins

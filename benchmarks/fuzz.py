@@ -24,9 +24,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 import hcjax
+from hcjax.core.formats import clock
 from hcjax.graph.cost import aligned
-from hcjax.reports.formats import clock
-from tests.artifact import damage
+from tests.export import damage
 
 CHUNK = 250  # inputs that hypothesis keeps in mind at a time
 

@@ -43,7 +43,7 @@ def with_hcjax(work: str, batch: int, shape: tuple, platform: str):
 
     import hcjax
     from benchmarks import ours
-    from hcjax.training import parallel
+    from hcjax.train import parallel
 
     network = hcjax.models.create(WORKS[work][0], input_shape=shape, dtype="bfloat16")
     params, state = network.init(jax.random.key(0))

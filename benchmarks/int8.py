@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from hcjax import allocator
+from hcjax.devices import allocator
 
 allocator.keep_memory()
 

@@ -10,8 +10,8 @@ import numpy as np
 import optax
 
 import hcjax
-from hcjax.training import parallel
-from hcjax.training.steps import make_steps
+from hcjax.train import parallel
+from hcjax.train.steps import make_steps
 
 CLASSES = 10
 

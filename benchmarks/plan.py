@@ -25,7 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 
 from configs import resnet50_imagenet
-from hcjax import data, run
+from hcjax import data
+from hcjax.app import run
 from hcjax.errors import HcjaxError
 
 EXAMPLES = {"train": 1_271_167, "validation": 10_000, "test": 50_000}

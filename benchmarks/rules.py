@@ -27,7 +27,7 @@ from unittest import mock
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # these are a CPU's rules
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from hcjax import allocator
+from hcjax.devices import allocator
 
 allocator.keep_memory()
 
@@ -38,8 +38,9 @@ from flax import linen as nn  # noqa: E402
 
 import hcjax  # noqa: E402
 from benchmarks import operations as ops  # noqa: E402
-from hcjax.accelerate import explanation  # noqa: E402
-from hcjax.rewrite import (  # noqa: E402
+from hcjax.accelerate import compile as compiler  # noqa: E402
+from hcjax.accelerate.accelerate import explanation  # noqa: E402
+from hcjax.accelerate.rules import (  # noqa: E402
     RULES,
     convolution,
     dense,
@@ -49,7 +50,6 @@ from hcjax.rewrite import (  # noqa: E402
     pooling,
     sums,
 )
-from hcjax.training import compiler  # noqa: E402
 
 TABLES = ("cpu", "cpu+onednn")
 

@@ -33,7 +33,7 @@ SWEEPS = {
 
 def measure(point: dict, seconds: float) -> dict:
     """Returns images per second, seconds to the first step and peak memory of one point."""
-    from hcjax import allocator
+    from hcjax.devices import allocator
 
     allocator.keep_memory()
     import jax
@@ -43,7 +43,8 @@ def measure(point: dict, seconds: float) -> dict:
     from benchmarks import ours
     from hcjax.data import batches
     from hcjax.data.dataset import Split
-    from hcjax.training import parallel, platform
+    from hcjax.devices import platform
+    from hcjax.train import parallel
 
     lenet = point["model"] == "lenet5"
     shape = (28, 28, 1) if lenet else (point["size"], point["size"], 3)

@@ -18,7 +18,7 @@ import numpy as np
 import optax
 
 import hcjax
-from hcjax.reports import plots
+from hcjax.report import plots
 
 EXAMPLES = 5000
 

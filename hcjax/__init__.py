@@ -22,42 +22,39 @@ Units: loss in nats per example; accuracy, error and sparsity as fractions; size
 in seconds.
 """
 
-from hcjax import cards, data, errors, losses, metrics, models, optim, quantize, trees
-from hcjax.accelerate import accelerate, explain
-from hcjax.artifact import pack, unpack
-from hcjax.changes import changes
-from hcjax.graph import (
-    Model,
-    adaround,
-    calibrate,
-    correct_bias,
-    cost,
-    entropy,
-    equalize,
-    error_analysis,
-    factorize,
-    fake_quantize,
-    fold,
-    int8,
-    mean_errors,
-    ranks,
-    trace,
-)
+from hcjax import data, distill, errors, losses, metrics, models, optim, prune, quantize, trees
+from hcjax.accelerate.accelerate import accelerate, explain
+from hcjax.accelerate.compile import jit, tune
+from hcjax.export.hcz import pack, unpack
+from hcjax.graph.cost import cost
+from hcjax.graph.fold import fold
+from hcjax.graph.model import Model
+from hcjax.graph.tracing.trace import trace
+from hcjax.lowrank.factorize import factorize
+from hcjax.lowrank.ranks import ranks
 from hcjax.models import inference
-from hcjax.saved import load_any
-from hcjax.training.compiler import jit, tune
-from hcjax.training.evaluate import evaluate
-from hcjax.training.loop import fit
-from hcjax.training.step import init_state, make_loss_fn, make_train_step
-from hcjax.transforms import distill, prune
-from hcjax.transforms.cut import cut
-from hcjax.transforms.pick import pick
-from hcjax.transforms.sensitivity import sensitivity
-from hcjax.transforms.share import Shared, share
-from hcjax.transforms.shrink import shrink
-from hcjax.transforms.trim import trim
+from hcjax.prove import cards
+from hcjax.prove.flips import changes
+from hcjax.prune.structured.cut import cut
+from hcjax.prune.structured.shrink import shrink
+from hcjax.prune.structured.trim import trim
+from hcjax.quantize.codebook import Shared, share
+from hcjax.quantize.entropy import entropy
+from hcjax.quantize.error_analysis import error_analysis
+from hcjax.quantize.fake import fake_quantize
+from hcjax.quantize.int8 import int8
+from hcjax.quantize.ptq.adaround import adaround
+from hcjax.quantize.ptq.bias_correction import correct_bias, mean_errors
+from hcjax.quantize.ptq.equalize import equalize
+from hcjax.quantize.ranges import calibrate
+from hcjax.runs.saved import load_any
+from hcjax.runs.workdir import load
+from hcjax.search.pick import pick
+from hcjax.search.sensitivity import sensitivity
+from hcjax.train.evaluate import evaluate
+from hcjax.train.loop import fit
+from hcjax.train.step import init_state, make_loss_fn, make_train_step
 from hcjax.version import VERSION
-from hcjax.workdir import load
 
 __version__ = VERSION
 

@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hcjax import options, trees
+from hcjax import trees
+from hcjax.core import registry as options
 from hcjax.errors import ConfigError
 
 

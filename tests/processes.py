@@ -154,7 +154,7 @@ def half_written(workdir: Path) -> list[Path]:
 
 def result(workdir: Path) -> dict:
     """Returns what two runs that did the same must agree on, to the bit."""
-    from hcjax.training.checkpoint import Checkpoints
+    from hcjax.train.checkpoint import Checkpoints
 
     report = json.loads((workdir / "report.json").read_text())
     checkpoints = Checkpoints(workdir)

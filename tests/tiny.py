@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hcjax import cli
+from hcjax.app import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = ("ant", "bee", "cat")

@@ -17,7 +17,7 @@ def machine():
     A floor is what nothing gets below, so of all sizes, compilers and repetitions the fastest
     counts, not a typical one.
     """
-    from hcjax.training import compiler
+    from hcjax.accelerate import compile as compiler
 
     ways = [(side, options) for side in SIDES for options in ({}, compiler.options())]
     return {
@@ -107,8 +107,8 @@ def _cost(name):
     import jax.numpy as jnp
 
     import hcjax
-    from hcjax import jaxpr as walker
-    from hcjax.rewrite import canonical
+    from hcjax.accelerate.rules import canonical
+    from hcjax.core import jaxpr as walker
 
     work = networks.WORKS[name]
     network = hcjax.models.create(work.name, input_shape=work.shape, num_classes=networks.CLASSES)

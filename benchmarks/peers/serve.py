@@ -27,7 +27,7 @@ def take_cpus():
 
 def keep_memory():
     """Gives this process the launcher's allocator settings, without importing hcjax."""
-    path = Path(__file__).resolve().parents[2] / "hcjax" / "allocator.py"
+    path = Path(__file__).resolve().parents[2] / "hcjax" / "devices" / "allocator.py"
     spec = importlib.util.spec_from_file_location("allocator", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -13,7 +13,7 @@ import hcjax
 from benchmarks import ours
 from hcjax.data import batches
 from hcjax.data.dataset import Split
-from hcjax.training import parallel
+from hcjax.train import parallel
 
 
 def make(name, mode, variant):

@@ -7,11 +7,11 @@ normalised floats inside the jitted step; `report` says what is in a dataset.
 
 from hcjax.data.augment import AUGMENTATIONS, needs_partners
 from hcjax.data.batches import eval_batches, indices, train_batches
-from hcjax.data.check import report, text
 from hcjax.data.dataset import Dataset, LazyImages, Parts, Split
 from hcjax.data.images import read_image
+from hcjax.data.loading import SOURCES, load
 from hcjax.data.prepare import make_prepare
-from hcjax.data.source import SOURCES, load
+from hcjax.data.report import report, text
 
 __all__ = [
     "AUGMENTATIONS",

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hcjax import options
+from hcjax.core import registry as options
 from hcjax.data.augment import AUGMENTATIONS, MIXES, needs_partners
 from hcjax.errors import ConfigError
 

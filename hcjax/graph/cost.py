@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hcjax.graph import values as values_of
+from hcjax.graph import constants as values_of
 from hcjax.graph.model import LAYERS, Model, Op, layer_of
 from hcjax.graph.qtensor import QTensor, dequantize
 
@@ -94,7 +94,7 @@ def cost(model: Model) -> Cost:
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from hcjax.graph.trace import trace
+      >>> from hcjax.graph.tracing.trace import trace
       >>> model = trace(lambda p, x: x @ p["w"] + p["b"], {"w": jnp.ones((4, 3)), "b": jnp.ones(3)},
       ...               jnp.ones((1, 4)))
       >>> cost(model).macs, cost(model).parameters, cost(model).weight_bytes
@@ -143,7 +143,7 @@ def kernels(model: Model) -> tuple[int, int, int]:
       MACs with each. A product of two activations counts all its MACs.
 
     Example:
-      >>> from hcjax.graph.trace import trace
+      >>> from hcjax.graph.tracing.trace import trace
       >>> w = {"w": np.array([[1.0, 0.0], [0.0, 0.0], [2.0, 0.0]], np.float32), "b": np.ones(2)}
       >>> kernels(trace(lambda p, x: x @ p["w"] + p["b"], w, np.ones((1, 3), np.float32)))
       (6, 2, 2)

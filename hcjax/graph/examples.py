@@ -22,7 +22,7 @@ def labelled(
         numbers in [0, K), K the model's logits, and batch_size is one >= 1.
 
     Example:
-      >>> from hcjax.graph import trace
+      >>> from hcjax import trace
       >>> model = trace(lambda w, x: x @ w, np.ones((3, 2)), np.ones((1, 3)))
       >>> labelled(model, np.ones((4, 3)), [0, 1, 1, 2], 4)
       Traceback (most recent call last):

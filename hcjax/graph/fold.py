@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from hcjax.graph import layers
-from hcjax.graph import values as values_of
+from hcjax.graph import axes as layers
+from hcjax.graph import constants as values_of
 from hcjax.graph.model import LAYERS, Graph, Model, Op, free, layer_of, reaching
-from hcjax.graph.ops import defined
+from hcjax.graph.ops.table import defined
 
 _AFFINE = ("add", "sub", "mul", "div", "neg")
 
@@ -31,7 +31,7 @@ def fold(model: Model) -> Model:
       named after its op. A kernel that several layers share is left as it is.
 
     Example:
-      >>> from hcjax.graph.trace import trace
+      >>> from hcjax.graph.tracing.trace import trace
       >>> params = {"conv": {"kernel": jnp.ones((4, 3))}, "scale": jnp.full(3, 2.0)}
       >>> def apply(params, x):
       ...   return x @ params["conv"]["kernel"] * params["scale"] - 1.0

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from hcjax import options as tables
+from hcjax.core import registry as tables
 from hcjax.errors import ConfigError
 from hcjax.models import alexnet, lenet, mnist_cnn, nin, resnet, vgg
 from hcjax.models.adapters import linen

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from hcjax import options as tables
 from hcjax import trees
+from hcjax.core import registry as tables
 from hcjax.errors import ConfigError
 from hcjax.optim.optimizers import OPTIMIZERS, Rate
 from hcjax.optim.plateau import Plateau, reduce_on_plateau

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hcjax.data import appearance
+from hcjax.data.augment import appearance
 from hcjax.errors import ConfigError
 
 KEYS = jax.random.split(jax.random.key(0), 300)

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from hcjax import data
-from hcjax.data import folder
+from hcjax.data.sources import folder
 from hcjax.errors import ConfigError, DataError
 
 

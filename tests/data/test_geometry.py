@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from hcjax.data import geometry, resample
+from hcjax.data.augment import geometry, resample
 from hcjax.errors import ConfigError
 
 

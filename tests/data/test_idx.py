@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hcjax import data
-from hcjax.data import idx
+from hcjax.data.sources import idx
 from hcjax.errors import DataError
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")  # where Debian's package puts it

@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 
-from hcjax.data import mnist
+from hcjax.data.sources import mnist
 from hcjax.errors import DataError
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hcjax.data import npz
+from hcjax.data.sources import npz
 from hcjax.errors import DataError
 
 LABELS = np.arange(20) % 3

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from hcjax import data
-from hcjax.data import tfds as source
+from hcjax.data.sources import tfds as source
 from hcjax.errors import ConfigError, DataError
 
 tfds = pytest.importorskip("tensorflow_datasets")

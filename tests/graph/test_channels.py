@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import hcjax
-from hcjax.graph import channels
-from hcjax.graph.resize import without
+from hcjax.graph.coupling.channels import channels
+from hcjax.graph.coupling.remove import without
 from tests.draws import normal
 from tests.graph.cutting import ALL, check_cut, conv, traced, written
 

@@ -1,0 +1,215 @@
+"""`accelerate`: the same function, written so that XLA compiles it well.
+
+In: any function of arrays, a whole training step after `jax.grad` included. Out: a function of the
+same values. It reads the jaxpr and replaces what the platform's compiler is known to do badly, by
+the table in `hcjax.accelerate.rules`. Models stay plain.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial, wraps
+from typing import Any
+
+import jax
+import numpy as np
+
+from hcjax.accelerate.rules import RULES
+from hcjax.core import jaxpr as walker
+
+Rule = Callable[[walker.Eqn, walker.Place], Callable | walker.Instead | str]
+Table = Mapping[str, Sequence[Rule]]
+
+_MOST_CALLS = 64  # values of static arguments that are remembered
+
+
+def accelerate(fn: Callable, *, platform: str | None = None) -> Callable:
+    """Returns `fn` with the patterns replaced that a platform's compiler is slow at.
+
+    Values, derivatives and effects are those of `fn`, up to the rounding of sums taken in another
+    order; ties of a max-pool go to the same element. Custom derivative rules, remat, donation and
+    shardings stay. Where the platform has no table, `fn` itself is called.
+
+    Args:
+      fn: a function of pytrees; jitted, mapped, differentiated or not. Leaves that are not arrays
+        (Python numbers, strings, None, functions) are static: it is traced anew for each value,
+        and the last 64 are kept; give numbers that change as arrays. It must be traceable by
+        `jax.jit`, and change no argument in place.
+      platform: "cpu", "gpu" or "tpu": what the result is compiled for; None for the default
+        backend at the time of the call.
+
+    Returns:
+      A function of the same arguments. It can be jitted, mapped and differentiated; differentiate
+      before accelerating, not after, for the derivative's own patterns are then replaced too. It
+      is traced anew for new shapes only.
+
+    Raises:
+      TypeError: if `fn` changes an object among its arguments in place, as steps of NNX modules do.
+
+    Note:
+      Call `jax.jit` on the result, or give it a jitted `fn`: on its own it runs equation by
+      equation, as `fn` would.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jax import lax
+      >>> def pool(x):
+      ...   return lax.reduce_window(x, -jnp.inf, lax.max, (2, 2), (2, 2), "VALID")
+      >>> accelerate(pool, platform="cpu")(jnp.arange(16.0).reshape(4, 4)).tolist()
+      [[5.0, 7.0], [13.0, 15.0]]
+    """
+    kept = lru_cache(maxsize=_MOST_CALLS)(partial(_Traced, fn))
+
+    @wraps(fn)
+    def accelerated(*args, **kwargs):
+        table = RULES.get(platform or jax.default_backend())
+        if not table:
+            return fn(*args, **kwargs)
+        dynamic, static, tree = _split(args, kwargs)
+        try:
+            traced = kept(tree, static)
+        except TypeError:  # a static leaf that cannot be hashed
+            traced = _Traced(fn, tree, static)
+        run, structure = traced.rewritten(dynamic, table)
+        return jax.tree.unflatten(structure, run(*dynamic)) if run else fn(*args, **kwargs)
+
+    return accelerated
+
+
+def explain(fn: Callable, *args: Any, platform: str | None = None, **kwargs: Any) -> None:
+    """Prints what `accelerate` changes in a function, what it leaves, and why, line by line.
+
+    Args:
+      fn: what would be accelerated.
+      *args, **kwargs: what it would be called with; only their shapes and dtypes matter.
+      platform: as of `accelerate`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> explain(jnp.sin, 1.0, platform="tpu")
+      tpu: nothing is rewritten on this platform
+      >>> explain(jnp.sin, jnp.ones(2), platform="cpu")
+      cpu: nothing in this function has a rule
+    """
+    platform = platform or jax.default_backend()
+    table = RULES.get(platform)
+    if not table:
+        print(f"{platform}: nothing is rewritten on this platform")
+        return
+    rows = Counter(explanation(fn, *args, table=table, **kwargs))
+    if not rows:
+        print(f"{platform}: nothing in this function has a rule")
+    for (line, what, verdict), count in rows.items():
+        times = f"  x {count}" if count > 1 else ""
+        print(f"{line or '(unknown line)'}  {what}{times}\n    {verdict}")
+
+
+def explanation(
+    fn: Callable, *args: Any, table: Table, **kwargs: Any
+) -> list[tuple[str, str, str]]:
+    """Returns (source line, equation, what is done with it) of each equation that has rules.
+
+    Args:
+      fn, *args, **kwargs: as of `explain`.
+      table: primitive name -> rules, e.g. `RULES["cpu"]`.
+    """
+    dynamic, static, tree = _split(args, kwargs)
+    jaxpr = jax.make_jaxpr(_Traced(fn, tree, static).flat)(*dynamic)
+    rows = []
+    for eqn, place in walker.equations(jaxpr):
+        tried = _tried(table, eqn, place)
+        if not tried:
+            continue
+        rule, found = tried[-1]
+        if not isinstance(found, str):
+            whys = [f"{rule.__name__}: {inspect.getdoc(rule).splitlines()[0]}"]
+        else:
+            whys = [f"{rule.__name__} does not apply: {found}" for rule, found in tried]
+        shapes = " * ".join(v.aval.str_short(short_dtypes=True) for v in eqn.invars)
+        shapes += f" -> {eqn.outvars[0].aval.str_short(short_dtypes=True)}"
+        what = f"{eqn.primitive.name} {shapes}{' in a loop' if place.loop else ''}"
+        rows.append((walker.source_line(eqn), what, "\n    ".join(whys)))
+    return rows
+
+
+def chooser(table: Table) -> walker.Choose:
+    """Returns the choice that takes, for each equation, the first rule that applies."""
+
+    def choose(eqn, place):
+        tried = _tried(table, eqn, place)
+        return tried[-1][1] if tried and not isinstance(tried[-1][1], str) else None
+
+    return choose
+
+
+def _tried(table: Table, eqn: walker.Eqn, place: walker.Place) -> list[tuple[Rule, Any]]:
+    """Returns each rule asked and its answer, up to the first that applies."""
+    tried = []
+    for rule in table.get(eqn.primitive.name, ()):
+        tried.append((rule, rule(eqn, place)))
+        if not isinstance(tried[-1][1], str):
+            break
+    return tried
+
+
+def _split(args: tuple, kwargs: dict) -> tuple[list, tuple, Any]:
+    """Returns (array leaves, for each leaf None or its type and static value, tree) of a call."""
+    leaves, tree = jax.tree.flatten((args, kwargs))
+    static = tuple(None if _is_array(x) else (type(x), x) for x in leaves)
+    return [x for x in leaves if _is_array(x)], static, tree
+
+
+class _Traced:
+    """A function with its static leaves filled in, and its rewrites by the types of its arrays.
+
+    jax's own cache of traces decides what is the same call: types, named axes, configuration.
+    """
+
+    def __init__(self, fn: Callable, tree: Any, static: tuple):
+        def flat(*dynamic):
+            arrays = iter(dynamic)
+            leaves = [next(arrays) if s is None else s[1] for s in static]
+            args, kwargs = jax.tree.unflatten(tree, leaves)
+            objects = [(x, jax.tree.leaves(x)) for x in _objects((args, kwargs))]
+            result = fn(*args, **kwargs)
+            for x, before in objects:
+                _check_unchanged(x, before)
+            return result
+
+        self.flat, self._jitted = flat, jax.jit(flat)
+        self._rewrites: dict[int, tuple] = {}
+
+    def rewritten(self, dynamic: list, table: Table) -> tuple[Callable | None, Any]:
+        """Returns the rewritten function of the array leaves (or None) and its result's tree."""
+        trace = self._jitted.trace(*dynamic)
+        jaxpr, structure = trace.jaxpr, jax.tree.structure(trace.out_info)
+        if len(jaxpr.in_avals) != len(dynamic):  # it closes over values of an enclosing trace
+            jaxpr = jax.make_jaxpr(self.flat)(*dynamic)
+            return walker.rewritten(jaxpr, chooser(table)), structure
+        if id(jaxpr) not in self._rewrites:
+            # the jaxpr is kept, for its id to stay its own
+            self._rewrites[id(jaxpr)] = (walker.rewritten(jaxpr, chooser(table)), jaxpr)
+        return self._rewrites[id(jaxpr)][0], structure
+
+
+def _objects(tree: Any) -> list:
+    """Returns what is neither a plain container nor a mapping, such as a state of NNX's."""
+    nodes = jax.tree.leaves(tree, is_leaf=lambda x: not isinstance(x, dict | list | tuple))
+    return [x for x in nodes if not isinstance(x, Mapping)]
+
+
+def _check_unchanged(node: Any, before: list) -> None:
+    """Raises TypeError if an object among the arguments was changed in place, as NNX does."""
+    after = jax.tree.leaves(node)
+    if len(after) != len(before) or any(a is not b for a, b in zip(after, before, strict=True)):
+        raise TypeError(
+            f"accelerate: the function changes its argument {type(node).__name__} in place, which "
+            "would be lost; expected a function that returns what it changes (NNX: nnx.split "
+            "before the call, nnx.merge inside, and return the state)"
+        )
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array | np.ndarray | np.generic)

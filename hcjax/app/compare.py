@@ -1,0 +1,84 @@
+"""`python -m hcjax.compare A B ...`: trained and compressed models side by side, on one test set.
+
+In: workdirs and `.hcz` files, the first the baseline. Out: one table, what each of the others
+answers otherwise, a picture of error against bytes, and the same as JSON; exit code 2 if one of
+the others is damaged or missing, after the rest is compared.
+"""
+
+from __future__ import annotations
+
+from absl import flags
+
+from hcjax.app import cli, verify
+from hcjax.core import files as report
+from hcjax.errors import ConfigError, HcjaxError
+from hcjax.prove import cards
+from hcjax.prove.flips import changes as changes_of
+from hcjax.report.pareto import pareto
+from hcjax.runs import saved
+
+_USAGE = """Compares models on one test set; the first is the baseline.
+
+  python -m hcjax.compare runs/lenet-1a2b3c4d pruned.hcz int8.hcz
+  python -m hcjax.compare runs/lenet_compress-5e6f7a8b           a run and the files in its folder
+  python -m hcjax.compare a.hcz 'b/*.hcz' --plot=pareto.png --json=compared.json
+
+bits/weight is 8 x file bytes / weights of the baseline, ratio 32 / bits/weight: those weights as
+float32 against the file. The difference in accuracy stands with its standard error, paired by
+examples. The data is that of --config or of the baseline; --config.data.KEY=VALUE changes it.
+
+Flags:"""
+
+
+def main(argv: list[str]) -> int:
+    """Returns the exit code of the command line.
+
+    Args:
+      argv: program name and arguments.
+    """
+    return cli.ended(lambda: _act(*cli.parse(argv, _define)))
+
+
+def _define(values: flags.FlagValues) -> None:
+    verify.define(values)
+    text = "PNG that error against bytes is drawn to."
+    flags.DEFINE_string("plot", None, text, flag_values=values)
+
+
+def _act(values, arguments: list[str], changes: list[tuple[str, str]]) -> int:
+    """Scores all models on the first one's data, and says where they differ."""
+    if values.help:
+        print(cli.help_text(_USAGE, values))
+        return 0
+    paths = saved.expanded(arguments)
+    config = verify.start(values, arguments, changes)
+    if len(paths) < 2:
+        raise ConfigError(f"{paths[0]} is one model: name at least two (see --help)")
+    found: list[cards.Scorecard] = []
+    rows: list[dict] = []
+    for path, name in zip(paths, saved.short(paths), strict=True):
+        try:
+            model, _ = saved.load_any(path)
+            if not found:
+                dataset = verify.dataset_of(path, model, config, changes)
+            about = {"name": name, "baseline": found[0] if found else None, "timed": values.timed}
+            card = verify.card_of(path, model, dataset, **about)
+        except HcjaxError as error:
+            if not found:  # nothing to compare the others with
+                raise
+            rows.append(verify.problem(path, name, error))
+            continue
+        found.append(card)
+        rows += [{"file": str(path), **row} for row in cards.as_json([card])]
+    print(cards.table(found, what="model"))
+    code = verify.told(rows)
+    differences = [changes_of(found[0], card, dataset) for card in found[1:]]
+    for one in differences:
+        print(f"\n{one}")
+    if values.plot:
+        points = [(card.name, card.file_bytes, card.error) for card in found]
+        print(f"in {pareto(values.plot, points)}")
+    if values.json:
+        content = {"stages": rows, "changes": [one.as_json() for one in differences]}
+        print(f"in {report.write_json(values.json, content)}")
+    return code

@@ -1,0 +1,217 @@
+"""From a trained network to a smaller one: the stages of a config, each kept as a `.hcz` file.
+
+In: a config with stages, and a folder. Out: a file for each network that the stages make. What a
+file holds already is not made again, so a pipeline that was cut goes on, bit for bit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from hcjax import data, models, prune
+from hcjax.app import recipe, teachers
+from hcjax.app.stages import STAGES, Made, Work
+from hcjax.config import reader as configs
+from hcjax.core import files as report
+from hcjax.core import registry as options
+from hcjax.devices import hosts
+from hcjax.errors import ArtifactError, ConfigError
+from hcjax.export.hcz import pack
+from hcjax.graph.fold import fold
+from hcjax.graph.model import Model, free, is_quantized
+from hcjax.graph.tracing.trace import trace
+from hcjax.models import inference
+from hcjax.runs import workdir as workdirs
+from hcjax.runs.saved import about_of, load_any
+from hcjax.train import loop
+
+
+class Compressed(NamedTuple):
+    """What `compress` returns.
+
+    files, models: name -> path, or Model, of every network, in order, the one that the stages begin
+    with first. dataset: normalised as that network has learned it.
+    """
+
+    files: dict[str, Path]
+    models: dict[str, Model]
+    dataset: data.Dataset
+
+
+class Preempted(Exception):
+    """Says that the process was asked to stop, after what it was training was saved."""
+
+
+def compress(
+    config: dict, workdir: Path, *, train: Callable, say: Callable = print, quiet: bool = False
+) -> Compressed | None:
+    """Returns the networks that the stages of a config make, as files.
+
+    Args:
+      config: as nested dicts, with stages.
+      workdir: of the pipeline.
+      train: `(config, workdir) -> report` of a run without stages; None if it was preempted.
+      say: prints a line. quiet: show no progress of trainings.
+
+    Returns:
+      Compressed; None if a training was preempted and saved: call again to go on.
+    """
+    reader = configs.Reader(config)
+    made = recipe.build(reader)
+    teaching, student = teachers.teaching(reader), _student(reader, made.dataset)
+    steps = partial(recipe.steps_of, batch_size=made.fit["batch_size"], dataset=made.dataset)
+    stages = _stages(reader, steps)
+    if student is None and "distill" in config["stages"]:
+        raise ConfigError("stage 'distill' needs config.student.name, the network to be taught")
+    reader.check_unread()
+    _check_order(config)
+    others = teachers.beside(teaching.beside, made.dataset)
+    start = teachers.first(config, made.dataset, workdir, train)
+    if start is None:
+        return None
+    _check_order(config, "config.teacher" if is_quantized(start) else "")
+    given = {k: start.about[k] for k in ("mean", "std")}
+    dataset = dataclasses.replace(made.dataset, **{k: np.float32(v) for k, v in given.items()})
+    about = about_of(dataset, config) | given  # as they were written, whatever float32 makes of it
+    taught = teachers.taught(made, teaching, teachers.together(start, others))
+    steps = partial(steps, "epochs")  # of each stage, checked by now
+    work = _work(config, made, dataset, steps, taught, student, workdir, quiet, say)
+    found = Compressed({}, {}, dataset)
+
+    def kept(name, make):
+        path = workdir / f"{len(found.files)}-{name}.hcz"
+        if not hosts.gather(path.exists())[0]:
+            model = make().replace(about=about)
+            if jax.process_index() == 0:
+                report.write_bytes(path, pack(model))
+            hosts.gather(0)  # none reads it before it is there
+        say(f"{name}: {path.stat().st_size:,} bytes in {path}")
+        try:
+            found.files[name], found.models[name] = path, load_any(path)[0]
+        except ArtifactError as error:
+            raise ArtifactError(f"{error}; remove it to make it again") from error
+        return found.models[name]
+
+    try:
+        model = kept("float", lambda: start)
+        for stage in stages:
+            begun = model
+            for name, make in stage:
+                model = kept(free(name, found.files), partial(make, work, begun, model))
+    except Preempted:
+        return None
+    return found
+
+
+def _work(config, made, dataset, steps, taught, student, workdir, quiet, say) -> Work:
+    """Returns what the stages share."""
+    fit = made.fit | {"patience": None, "quiet": quiet}
+
+    def fitted(
+        name, apply, params, *, epochs, learning_rate, around=lambda tx: tx, teacher=None, **changes
+    ):
+        key = _key(fit["key"], name)
+        count = made.steps if epochs is None else steps(epochs)
+        tx = recipe.optimizer_of(configs.Reader(config), count, learning_rate=learning_rate)
+        done = loop.fit(
+            apply,
+            params,
+            dataset,
+            steps=count,
+            workdir=workdir / name,
+            **fit | taught(key, teacher) | {"tx": around(tx), "key": key} | changes,
+        )
+        if done.stopped == "preempted":
+            raise Preempted
+        return done
+
+    def tune(model, name, *, epochs, learning_rate=None, around=None, penalty=None):
+        def keeping(tx):
+            return optax.chain(tx, prune.masked(prune.nonzero(model.params)))
+
+        options = {"epochs": epochs, "learning_rate": learning_rate, "around": around or keeping}
+        terms = [term for term in (fit["penalty"], penalty) if term]
+        if terms:
+            options["penalty"] = lambda params: sum(term(params) for term in terms)
+        done = fitted(name, model.apply, model.params, **options)
+        return model.replace(params=done.params)
+
+    def learn(name, *, epochs, learning_rate, teacher=None):
+        params, state = jax.jit(student.init)(_key(fit["key"], f"{name} parameters"))
+        options = {"epochs": epochs, "learning_rate": learning_rate, "teacher": teacher}
+        done = fitted(name, student.apply, params, state=state, **options)
+        images = np.zeros((1, *dataset.image_shape), np.float32)
+        return fold(trace(inference(student.apply, done.state), done.params, images))
+
+    return Work(dataset, steps, tune, learn, say)
+
+
+def _stages(reader: configs.Reader, steps: Callable[[str, float], int]) -> list[Made]:
+    """Returns what each stage makes, by what of its section was not read before.
+
+    Args:
+      reader: the config.
+      steps: (key, its epochs) -> steps, or ConfigError.
+    """
+    found, names = [], reader.get("stages")
+    for name in names:
+        function = options.choose("stage", STAGES, name)
+        recipe.check("stages", names, names.count(name) == 1, "a list of different stages")
+        given = reader.section(name).rest() if name in teachers.SECTIONS else {}
+        options.check(f"stage '{name}'", function, given)
+        steps(f"{name}.epochs", given.get("epochs", 0))
+        found.append(function(**given))
+    return found
+
+
+# stage -> those that must not follow it, and what they do
+_LATER = {
+    "prune": {"factorize": "makes new kernels, without the zeros"},
+    "share": dict.fromkeys(
+        ("factorize", "prune", "shrink", "trim"), "reads kernels, not codebooks"
+    ),
+}
+
+
+def _check_order(config: dict, whose: str = "") -> None:
+    """Raises ConfigError if a stage would get what it cannot take, such as integers of `whose`."""
+    earlier: list[str] = []
+    for name in config["stages"]:
+        if name == "distill":
+            whose, earlier = "", []  # the student begins in float, whoever teaches
+            continue
+        if whose:
+            raise ConfigError(
+                f"config.stages: '{name}' takes a network in float, and that of {whose} is in "
+                f"integers: put '{name}' before it, or begin with a network in float"
+            )
+        for other in earlier:
+            if what := _LATER.get(other, {}).get(name):
+                raise ConfigError(
+                    f"config.stages: '{name}' {what}: put it before '{other}', which it follows"
+                )
+        whose = "stage 'quantize'" if name == "quantize" else ""
+        earlier.append(name)
+
+
+def _student(reader: configs.Reader, dataset: data.Dataset) -> models.Network | None:
+    """Returns the network that stage `distill` trains; None if the config names none."""
+    given = reader.section("student").rest()
+    if not given:
+        return None
+    shared = {k: reader.section("model").get(k) for k in ("dtype", "sync_batchnorm")}
+    return workdirs.network({"model": shared | given}, dataset.image_shape, dataset.num_classes)
+
+
+def _key(key: jax.Array, name: str) -> jax.Array:
+    """Returns a key of its own for each training of a pipeline."""
+    return jax.random.fold_in(key, zlib.crc32(name.encode()))

@@ -1,0 +1,240 @@
+"""Trained workdirs at work: score one on any data source, label image files, describe data.
+
+In: a workdir that a run wrote. Out: a table, or one line per image.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict, FieldReference
+
+from hcjax import data
+from hcjax.app import recipe
+from hcjax.config import files as configfile
+from hcjax.config import reader as configs
+from hcjax.core import files as report
+from hcjax.data.images import size_pair
+from hcjax.devices import platform
+from hcjax.errors import CheckpointError, ConfigError, DataError
+from hcjax.report import tables
+from hcjax.runs import saved
+from hcjax.runs import workdir as workdirs
+from hcjax.train import evaluate as evaluation
+
+BATCH = 1000  # images at a time
+# types of keys of the section `data` that a run's own config may not show, being None there
+KINDS = {"name": str, "path": str, "channels": int, "limit": int}
+RUN_KEYS = ("platform", "deterministic", "cache_dir")
+Changes = Sequence[tuple[str, str]]
+
+
+def evaluate(workdir: str, config: Any = None, *, changes: Changes = ()) -> int:
+    """Prints how a trained workdir does on test data, and writes it to WORKDIR/eval-SOURCE.json.
+
+    Args:
+      workdir: of a finished run.
+      config: its section `data` says on what; None for the data the run was trained on.
+      changes: (key, value as text) of the command line: keys of the section `data`, `platform`
+        and `cache_dir`. Without a config they change the run's own; naming a source then forgets
+        what belonged to the run's.
+
+    Raises:
+      DataError: if the class names are not those of the training.
+      ConfigError: if a change is of a key that evaluation does not read.
+
+    Note:
+      Images are fitted to the size that the network takes, unless `data.image_size` says
+      otherwise, and normalised as in training. A source without a test part is split as in
+      training: by the run's seed, and `data.test` says how much is scored.
+    """
+    trained = _trained(workdir)
+    values = chosen(trained.config, config, changes, f"--eval={workdir}")
+    reader = configs.Reader(values)
+    cache, _ = recipe.start_platform(reader)
+    print("\n".join(platform.describe(cache)))
+    dataset = normalised(
+        data_for(values, workdir, trained.image_shape),
+        workdir,
+        image_shape=trained.image_shape,
+        class_names=trained.class_names,
+        mean=trained.mean,
+        std=trained.std,
+    )
+    scored = evaluation.evaluate(
+        trained.apply, trained.params, dataset, state=trained.state, batch_size=BATCH
+    )
+    summary = scored.summary
+    result = {
+        "data": dataset.name,
+        "test_accuracy": summary["accuracy"],
+        "test_error": summary["error"],
+        "test_examples": summary["examples"],
+        "nll": summary["nll"],
+        "ece": summary["ece"],
+    }
+    name = f"eval-{reader.section('data').get('source')}-{dataset.name}.json"
+    path = report.write_json(Path(workdir).expanduser() / name.replace("/", "-"), result)
+    confusion = scored.sums["confusion"]
+    print(tables.end_of_run(result, confusion=confusion, class_names=dataset.class_names))
+    print(f"in {path}")
+    return 0
+
+
+def chosen(own: dict, config: Any, changes: Changes, what: str) -> ConfigDict:
+    """Returns a run's config with the data that its network is scored on, and where to compute.
+
+    Args:
+      own: of the run: its section `data`, `seed`, `platform`, `deterministic` and `cache_dir`.
+      config: its section `data` takes the place of the run's own; None: it stays.
+      changes: (key, value as text), see `evaluate`.
+      what: asks for it, for messages.
+
+    Raises:
+      ConfigError: if a change is of a key that nothing reads here, or a value has the wrong type.
+    """
+    values = ConfigDict(own)
+    if config is not None:
+        values.data = ConfigDict(configs.to_dict(config)["data"])
+    elif any(key == "data.source" for key, _ in changes):
+        kept = (*configs.PRACTICAL, "data.source", "data.validation")
+        values.data.update({k: None for k in values.data if f"data.{k}" not in kept})
+    for key, value in values.data.items():
+        kind = KINDS.get(key, type(value) if isinstance(value, str) else object)
+        try:
+            values.data[key] = FieldReference(value, field_type=kind)
+        except TypeError as error:  # a file may say anything
+            raise ConfigError(
+                f"{what}: config.data.{key} must be {kind.__name__}, got {value!r}"
+            ) from error
+    _change(values, changes, what, ("data.", *RUN_KEYS))
+    values.data.validation = 0  # it only takes training examples away
+    return values
+
+
+def data_for(values: ConfigDict, what: str, image_shape: Sequence[int]) -> data.Dataset:
+    """Returns the dataset that a network is scored on, its images fitted to the network's.
+
+    Args:
+      values: of `chosen`.
+      what: is scored, for messages.
+      image_shape: (H, W, C) that the network takes.
+
+    Raises:
+      DataError: if `values` ask for other images: before they take memory, of whatever size.
+    """
+    height, width, channels = image_shape
+    if values.data.image_size is None:
+        values.data.image_size = (height, width)
+    if values.data.channels is None and channels in (1, 3):
+        values.data.channels = channels
+    size, depth = size_pair(values.data.image_size), values.data.channels or channels
+    _check_images(what, image_shape, (*size, depth))
+    reader = configs.Reader(values)
+    return recipe.dataset_of(reader, reader.get("seed"))[0]
+
+
+def normalised(
+    dataset: data.Dataset,
+    what: str,
+    *,
+    image_shape: Sequence[int],
+    class_names: Sequence[str] | None,
+    mean: Any,
+    std: Any,
+) -> data.Dataset:
+    """Returns a dataset with the normalisation of a network's training, once it is fit for it.
+
+    Args:
+      dataset: that it is scored on.
+      what: is scored, for messages.
+      image_shape: (H, W, C) that it takes.
+      class_names: of its training; None: not known.
+      mean, std: float32[C], where a pixel is 0..1; None: those of the dataset's training part.
+
+    Raises:
+      DataError: if the dataset has other classes or images, or no test examples.
+    """
+    if class_names is not None and dataset.class_names != tuple(class_names):
+        raise DataError(
+            f"{what} was trained on the classes {_short(class_names)}, the data has "
+            f"{_short(dataset.class_names)}; their names and order must be the same"
+        )
+    _check_images(what, image_shape, dataset.image_shape)
+    if not len(dataset.test.labels):
+        raise DataError(f"{dataset.name} has no test examples")
+    own = {"mean": mean, "std": std}
+    given = {k: np.asarray(v, np.float32) for k, v in own.items() if v is not None}
+    return dataclasses.replace(dataset, **given)
+
+
+def _check_images(what: str, takes: Sequence[int], found: Sequence[int]) -> None:
+    """Raises DataError unless images are of the shape that a network takes."""
+    if tuple(found) != tuple(takes):
+        raise DataError(
+            f"{what} takes images {list(takes)}, the data has {list(found)}; see "
+            "config.data.image_size and config.data.channels"
+        )
+
+
+def predict(workdir: str, files: Sequence[str], *, changes: Changes = ()) -> int:
+    """Prints file, class and probability for each image file, tab-separated.
+
+    Args:
+      workdir: of a finished run.
+      files: png or jpeg; each is converted to the network's size and channels.
+      changes: (key, value as text): `platform` and `cache_dir`.
+    """
+    if not files:
+        raise ConfigError("--predict=WORKDIR needs image files as arguments")
+    trained = _trained(workdir)
+    values = ConfigDict(trained.config)
+    _change(values, changes, f"--predict={workdir}", RUN_KEYS)
+    recipe.start_platform(configs.Reader(values))
+    for i in range(0, len(files), BATCH):
+        names = files[i : i + BATCH]
+        images = [data.read_image(name, trained.image_shape) for name in names]
+        logits = np.asarray(trained(np.stack(images)), np.float64)
+        p = np.exp(logits - logits.max(-1, keepdims=True))
+        p /= p.sum(-1, keepdims=True)
+        for name, row in zip(names, p, strict=True):
+            print(f"{name}\t{trained.class_names[row.argmax()]}\t{row.max():.4f}")
+    return 0
+
+
+def report_data(config: Any) -> int:
+    """Prints the data report of a config."""
+    config.data.memory_limit_bytes = 0  # a streamed image that cannot be read is listed, not fatal
+    reader = configs.Reader(config)
+    recipe.start_platform(reader)
+    dataset, _ = recipe.dataset_of(reader, reader.get("seed"))
+    print(data.text(data.report(dataset)))
+    return 0
+
+
+def _trained(workdir: str) -> workdirs.Trained:
+    """Returns the trained network of a workdir; packed ones are another command's."""
+    path = Path(workdir).expanduser()
+    run = (path / workdirs.CHECKPOINTS).is_dir()
+    if path.suffix == saved.SUFFIX or (any(path.glob(f"*{saved.SUFFIX}")) and not run):
+        raise CheckpointError(
+            f"{workdir} holds no run but packed networks: python -m hcjax.verify {workdir} scores "
+            "them, and hcjax.load_any gives one in Python"
+        )
+    return workdirs.load(workdir)
+
+
+def _change(values: ConfigDict, changes: Changes, what: str, readable: Sequence[str]) -> None:
+    """Changes keys, of which only some are read here."""
+    for key, text in changes:
+        if not key.startswith(tuple(readable)):
+            raise ConfigError(f"{what} takes everything else from its run; config.{key} has no use")
+        configfile.override(values, key, text)
+
+
+def _short(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:5])}{', …' if len(names) > 5 else ''} ({len(names)})"

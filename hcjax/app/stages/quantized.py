@@ -1,0 +1,114 @@
+"""Stage `quantize`: a network in integers; the bits of each layer given, or chosen for a budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from hcjax import data
+from hcjax.app.stages.work import Made, Work, by_layer, check_idle
+from hcjax.errors import ConfigError, unknown_name
+from hcjax.graph.model import Model
+from hcjax.quantize.entropy import entropy as bits_in
+from hcjax.quantize.fake import check_pattern, fake_quantize
+from hcjax.quantize.int8 import int8
+from hcjax.quantize.ranges import METHODS, calibrate
+from hcjax.search.pick import pick
+from hcjax.search.sensitivity import sensitivity
+
+CHOOSING = 5000  # validation images, at most, that layers' bits are chosen on
+
+
+def quantized(
+    *,
+    bits: Any = None,
+    size: float | None = None,
+    drop: float | None = None,
+    activation_bits: Any = 8,
+    input_bits: Any = 8,
+    granularity: str = "channel",
+    floats: str = "",
+    method: str = "mse",
+    images: int = 512,
+    entropy: float | None = None,
+    epochs: float = 0.0,
+    learning_rate: float | None = None,
+) -> Made:
+    """Returns the network in integers: as it is; and, with epochs, after training in integers."""
+    budget = {"bits": bits, "size": size, "drop": drop}
+    budget = {k: v for k, v in budget.items() if v is not None}
+    if images < 1:
+        raise ConfigError(f"config.quantize.images must be >= 1, to calibrate on, got {images}")
+    check_idle("quantize", epochs, learning_rate=learning_rate, entropy=entropy or None)
+    if entropy is not None and not (math.isfinite(entropy) and entropy >= 0):
+        raise ConfigError(f"config.quantize.entropy must be >= 0, got {entropy}")
+    if len(budget) > 1:
+        raise ConfigError(f"config.quantize: give one of bits, size and drop, got {budget}")
+    for key, name, legal in (
+        ("method", method, METHODS), ("granularity", granularity, ("channel", "tensor")),
+    ):  # fmt: skip
+        if name not in legal:
+            raise ConfigError(unknown_name(f"config.quantize.{key}", name, legal))
+    check_pattern("config.quantize.floats", floats)
+    given = _bits("bits", 8 if bits is None else bits)
+    others = {
+        "activation_bits": _bits("activation_bits", activation_bits),
+        "input_bits": _bits("input_bits", input_bits),
+    }
+    made: list[Model] = []  # once, for both networks
+
+    def fake(work, start):
+        if not made:
+            ranges = calibrate(start, _prepared(work.dataset, images), method=method)
+            picks = size is not None or drop is not None
+            chosen = _picked(start, work, size, drop) if picks else given
+            options = {"bits": chosen, "granularity": granularity, "floats": floats, **others}
+            made.append(fake_quantize(start, ranges, **options))
+        return made[0]
+
+    def tuned(work, start, before):
+        model, options = fake(work, start), {"epochs": epochs, "learning_rate": learning_rate}
+        if entropy:
+            bits_of = bits_in(model)
+            options["penalty"] = lambda params: entropy * bits_of(params)
+        return int8(work.tune(model, "quantized-trained", **options))
+
+    at_once = [("quantized", lambda work, start, before: int8(fake(work, start)))]
+    return at_once + ([("quantized-trained", tuned)] if epochs else [])
+
+
+def _prepared(dataset: data.Dataset, count: int, part: str = "train") -> np.ndarray:
+    """Returns the first images of a part as the network sees them."""
+    images = np.asarray(getattr(dataset, part).images[:count], np.float32) / 255
+    return (images - dataset.mean) / dataset.std
+
+
+def _picked(model: Model, work: Work, size: float | None, drop: float | None) -> dict[str, int]:
+    """Returns the bits of each layer that make a size, or cost `drop` of accuracy at most."""
+    if not len(work.dataset.validation.labels):
+        raise ConfigError(
+            "config.quantize: size and drop choose each layer's bits on validation images, and "
+            "there are none: set config.data.validation, or config.quantize.bits"
+        )
+    labels = work.dataset.validation.labels[:CHOOSING]
+    images = _prepared(work.dataset, CHOOSING, "validation")
+    found = sensitivity(model, images, labels, against="bits")
+    accuracy = None if drop is None else found.accuracy - drop
+    try:
+        picked = {k: int(n) for k, n in pick(found, size=size, accuracy=accuracy).items()}
+    except ConfigError as error:
+        raise ConfigError(f"config.quantize: {error}") from error
+    work.say(f"{found}\nbits: {', '.join(f'{k} {n}' for k, n in picked.items())}")
+    return picked
+
+
+def _bits(key: str, given: int | Sequence[str]) -> int | dict[str, int]:
+    """Returns bits, or those of each layer from ("conv1=8", ".*=4")."""
+    bits = given if isinstance(given, int) else by_layer(f"quantize.{key}", given, int)
+    every = bits.values() if isinstance(bits, dict) else [bits]
+    if not all(2 <= n <= 8 for n in every):
+        raise ConfigError(f"config.quantize.{key} must be 2 to 8, got {given!r}")
+    return bits

@@ -1,0 +1,86 @@
+"""Stages `prune` and `share`: fewer weights, and fewer different ones; the layers stay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import optax
+
+from hcjax import prune, trees
+from hcjax.app.stages.work import Made, by_layer, check_idle, made, one_of
+from hcjax.core import registry as options
+from hcjax.errors import ConfigError
+from hcjax.prune.allocation import count
+from hcjax.prune.patterns import checked
+from hcjax.quantize.codebook import share
+
+
+def pruned(
+    *,
+    sparsity: float | None = None,
+    method: str | None = None,
+    scope: str | None = None,
+    layers: Sequence[str] | None = None,
+    n_of_m: Sequence[int] | None = None,
+    block: Sequence[int] | None = None,
+    select: Sequence[str] | None = None,
+    ramp: float | None = None,
+    epochs: float = 0.0,
+    learning_rate: float | None = None,
+) -> Made:
+    """Returns the network with the smallest weights gone: at once, or more and more in training."""
+    check_idle("prune", epochs, method=method, ramp=ramp, learning_rate=learning_rate)
+    around = options.choose("method", METHODS, method or "gradual")
+    ramp = 0.5 if ramp is None else ramp
+    one_of("prune", sparsity=sparsity, layers=layers, n_of_m=n_of_m)
+    if sparsity is None and scope:
+        raise ConfigError(
+            f"config.prune.scope {scope!r} needs config.prune.sparsity, to distribute"
+        )
+    if n_of_m and block:
+        raise ConfigError(f"config.prune: give one of n_of_m {n_of_m} and block {block}")
+    if sparsity is not None:
+        count(sparsity, 1)  # refuses what is no sparsity, before anything is trained
+    which = {
+        "sparsity": sparsity,
+        "scope": by_layer("prune.layers", layers, float) if layers else scope or "global",
+        "structure": tuple(n_of_m) if n_of_m else prune.Block(tuple(block)) if block else None,
+        "select": select or trees.kernels,
+    }
+    checked(which["structure"])
+
+    def make(work, start, before):
+        steps = work.steps(epochs)
+        if not steps:
+            masks = prune.masks(before.params, **which)
+            return before.replace(params=prune.apply(masks, before.params))
+        end = max(1, round(ramp * steps))
+        pruning = partial(around, begin=0, end=end, every=max(1, end // 100), **which)
+        given = {"epochs": epochs, "learning_rate": learning_rate}
+        return work.tune(before, "pruned", around=pruning, **given)
+
+    return [("pruned", make)]
+
+
+# name -> (optimiser, **keywords of `prune.gradual`) -> optimiser that prunes
+METHODS: dict[str, Callable[..., optax.GradientTransformation]] = {
+    "fisher": prune.fisher,
+    "gradual": lambda tx, **schedule: optax.chain(tx, prune.gradual(**schedule)),
+    "movement": prune.movement,
+    "taylor": prune.taylor,
+}
+
+
+def shared(
+    *,
+    clusters: int = 16,
+    epochs: float = 0.0,
+    learning_rate: float | None = None,
+) -> Made:
+    """Returns the network with few different weights in each kernel; and with these trained."""
+    if clusters < 1:
+        raise ConfigError(f"config.share.clusters must be >= 1, got {clusters}")
+    check_idle("share", epochs, learning_rate=learning_rate)
+    make = partial(share, clusters=clusters)
+    return made("shared", make, epochs=epochs, learning_rate=learning_rate)

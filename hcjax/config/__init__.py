@@ -1,0 +1,1 @@
+"""Config files and the values in them; only `app` reads them."""

@@ -1,0 +1,119 @@
+"""Text in columns: one table, or two blocks side by side, in a terminal's fixed pitch."""
+
+from __future__ import annotations
+
+import itertools
+import unicodedata
+from collections.abc import Sequence
+
+import numpy as np
+
+from hcjax.core import formats
+
+MAX_CELL = 32
+
+
+def table(rows: Sequence[Sequence[object]], columns: Sequence[str], *, title: str = "") -> str:
+    """Returns an aligned table; the name of a column decides how its numbers are written.
+
+    Args:
+      rows: one sequence of cells per row, as long as `columns`. None is written as `-`.
+      columns: names, e.g. `"test_accuracy"`; `formats.value` says what they mean.
+      title: a line above.
+
+    Returns:
+      Lines joined by newlines, without one at the end. Columns of numbers are flush right.
+
+    Raises:
+      ValueError: if a row is not as long as `columns`.
+
+    Example:
+      >>> print(table([["lenet5", 0.9942], ["nin", 0.9]], ["model", "accuracy"]))
+      model   accuracy
+      ------  --------
+      lenet5   99.42 %
+      nin      90.00 %
+    """
+    for row in rows:
+        if len(row) != len(columns):
+            raise ValueError(f"a row has {len(row)} cells, the table {len(columns)} columns")
+    cells = [[cut(formats.value(c, x)) for c, x in zip(columns, row, strict=True)] for row in rows]
+    heads = [cut(formats.label(c)) for c in columns]
+    right = [
+        all(
+            row[i] is None or is_number(row[i]) or cell[i][:1].isdecimal()
+            for row, cell in zip(rows, cells, strict=True)
+        )
+        for i in range(len(columns))
+    ]
+    widths = [max(map(_width, column)) for column in zip(heads, *cells, strict=True)]
+    lines = [heads, ["-" * w for w in widths], *cells]
+    text = ["  ".join(map(_pad, line, widths, right)).rstrip() for line in lines]
+    return "\n".join([title, *text] if title else text)
+
+
+def beside(left: str, right: str, *, gap: int = 4) -> str:
+    """Returns two blocks of text side by side.
+
+    Args:
+      left: lines joined by newlines.
+      right: the same; the blocks need not have the same height.
+      gap: blanks between them.
+
+    Returns:
+      Lines joined by newlines.
+
+    Example:
+      >>> print(beside("a\\nbc", "d", gap=1))
+      a  d
+      bc
+    """
+    blocks = left.split("\n"), right.split("\n")
+    width = max(map(_width, blocks[0])) + gap
+    pairs = itertools.zip_longest(*blocks, fillvalue="")
+    return "\n".join((_pad(a, width) + b).rstrip() for a, b in pairs)
+
+
+def cut(text: str, size: int = MAX_CELL) -> str:
+    """Returns the text on one line, shortened if it is long.
+
+    Args:
+      text: any text, e.g. the name of a class.
+      size: the most characters.
+
+    Returns:
+      At most `size` characters.
+
+    Example:
+      >>> cut("great white shark", 10)
+      'great w...'
+    """
+    text = " ".join(text.split())
+    return text if len(text) <= size else text[: size - 3] + "..."
+
+
+def is_number(x: object) -> bool:
+    """Says whether `x` is a Python or NumPy number; a bool is not.
+
+    Args:
+      x: anything.
+
+    Returns:
+      True or False.
+
+    Example:
+      >>> is_number(np.float32(1)), is_number(True), is_number("1")
+      (True, False, False)
+    """
+    return isinstance(x, int | float | np.number) and not isinstance(x, bool)
+
+
+def _width(text: str) -> int:
+    """Returns how many columns of a terminal the text takes; Chinese and Japanese take two."""
+    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
+    return len(text) + wide - sum(unicodedata.combining(c) > 0 for c in text)
+
+
+def _pad(text: str, width: int, right: bool = False) -> str:
+    blanks = " " * (width - _width(text))
+    return blanks + text if right else text + blanks

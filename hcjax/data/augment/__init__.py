@@ -1,0 +1,46 @@
+"""The table of augmentations: each a pure function of (key, image), traced inside the step.
+
+Comes in: one image float32[H, W, C] in 0..1, not yet normalised; goes out: another. `prepare`
+vmaps them over a batch, with a key for each example.
+
+Why not dm-pix: of these it has flips, crops and colour, a line or two each; it has no cutout,
+mixup, cutmix or noise; rotation, scale, shear, shift and elastic displacement would be several
+resamplings, each of which blurs; and it imports chex.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hcjax.data.augment.appearance import color, cutmix, cutout, mixup, noise
+from hcjax.data.augment.geometry import affine, crop, elastic, flip, shift
+
+AUGMENTATIONS = {
+    "shift": shift,
+    "crop": crop,
+    "flip": flip,
+    "affine": affine,
+    "elastic": elastic,
+    "cutout": cutout,
+    "noise": noise,
+    "color": color,
+    "mixup": mixup,
+    "cutmix": cutmix,
+}
+MIXES = ("mixup", "cutmix")  # these also take and return the target
+
+
+def needs_partners(augment: Sequence[tuple[str, dict]]) -> bool:
+    """Returns whether batches need partners: whether an augmentation mixes two examples.
+
+    Args:
+      augment: pairs (name, keyword arguments).
+
+    Returns:
+      True if there is a mixup or cutmix.
+
+    Example:
+      >>> needs_partners([("flip", {})]), needs_partners([("flip", {}), ("mixup", {})])
+      (False, True)
+    """
+    return any(name in MIXES for name, _ in augment)

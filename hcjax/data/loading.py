@@ -1,0 +1,132 @@
+"""`load`: from the name of a source to a dataset. Adding a source is one file and one line here.
+
+A source finds what is ready-made and refuses what is wrong. Splitting, memory and statistics are
+the same for all of them.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from hcjax.data.dataset import Dataset, Split
+from hcjax.data.images import check_channels, fitted, size_pair
+from hcjax.data.sources import folder, idx, mnist, npz, tfds
+from hcjax.data.split import cut, statistics
+from hcjax.errors import ConfigError, unknown_name
+
+# name -> function (name, path, form) -> Parts; `form` holds image_size, channels and the limit
+SOURCES = {
+    "mnist": lambda name, path, form: mnist.load(),
+    "idx": lambda name, path, form: idx.load(_needed(path, "idx")),
+    "npz": lambda name, path, form: npz.load(_needed(path, "npz")),
+    "folder": lambda name, path, form: folder.load(
+        _needed(path, "folder"), image_size=form["image_size"], channels=form["channels"]
+    ),
+    "tfds": lambda name, path, form: tfds.load(name, path, **form),
+}
+
+
+def load(
+    source: str = "mnist",
+    *,
+    name: str | None = None,
+    path: str | None = None,
+    validation: float = 5000,
+    test: float = 0.1,
+    seed: int = 0,
+    image_size: int | tuple[int, int] | None = None,
+    channels: int | None = None,
+    limit: int | None = None,
+    memory_limit_bytes: int = 4 * 2**30,
+) -> Dataset:
+    """Returns a dataset in three parts, with the statistics of its training part.
+
+    Validation is carved from train, and so is test where the source has none; every class keeps
+    its share, and the same arguments give the same parts on every machine. Where the source has
+    one ready part besides train, whatever its name, that part is the test (ImageNet's
+    "validation"). The test part is never used to choose anything.
+
+    Args:
+      source: name in `SOURCES`: "mnist" (packed with hcjax), "idx" (a folder of IDX files),
+        "folder" (images, one sub-folder per class), "npz" (a NumPy archive), "tfds" (TensorFlow
+        Datasets). Each one's `load` says what it expects.
+      name: of the set, for tfds; otherwise a name for reports.
+      path: the folder or file; for tfds the `data_dir`, on disk or `gs://...`.
+      validation: number of examples (int), or share of train (float in (0, 1)), where none is
+        ready; 0: none, to train on everything.
+      test: likewise, for a source without a test part.
+      seed: of the carving, in [0, 2**64).
+      image_size: pixels, H = W or (H, W), that images are fitted to; None: as they are.
+      channels: 1 or 3; None: as they are.
+      limit: keep this many examples of each part, every class with its share; for tests and
+        demos.
+      memory_limit_bytes: decoded images are held in memory up to this size, and streamed beyond.
+
+    Returns:
+      The dataset. Images are uint8[N, H, W, C] arrays, or `LazyImages` where they are streamed;
+      `mean` and `std` then come from a fixed sample of 4,096 training images.
+
+    Raises:
+      ConfigError: if an argument is out of range or there is no such source.
+      DataError: if files are missing, damaged or do not fit together; the message names the file,
+        what was expected and what was found.
+
+    Example:
+      >>> data = load("mnist", limit=100)
+      >>> data.train.images.shape, len(data.test.labels), data.num_classes
+      ((100, 28, 28, 1), 100, 10)
+    """
+    if source not in SOURCES:
+        raise ConfigError(unknown_name("data source", source, SOURCES))
+    check_channels(channels)
+    form = {
+        "image_size": size_pair(image_size),
+        "channels": channels,
+        "memory_limit_bytes": memory_limit_bytes,
+    }
+    parts = SOURCES[source](name, path, form)
+    splits = cut(parts, validation=validation, test=test, seed=seed, limit=limit)
+    height, width, own_channels = parts.train.images.shape[1:]
+    shape = (*(form["image_size"] or (height, width)), channels or own_channels)
+    class_names = parts.class_names
+    del parts  # or a source's arrays would be held beside the copies that were cut from them
+    train, validation, test = _in_memory([_fitted(s, shape) for s in splits], memory_limit_bytes)
+    return Dataset(name or source, class_names, train, validation, test, *statistics(train))
+
+
+def _needed(path: str | None, source: str) -> str:
+    """The path, or ConfigError if there is none."""
+    if not path:
+        raise ConfigError(f"source {source} needs a path, e.g. data.path=/data/my-images")
+    return path
+
+
+def _fitted(split: Split, shape: tuple[int, int, int]) -> Split:
+    """The split with images of the wanted shape; a source's lazy images have it already."""
+    if isinstance(split.images, np.ndarray):
+        return split._replace(images=fitted(split.images, shape))
+    return split
+
+
+def _in_memory(splits: list[Split], memory_limit_bytes: int) -> list[Split]:
+    """The splits with lazy images read into arrays, if all of them fit."""
+    size_bytes = sum(np.prod(split.images.shape, dtype=np.int64) for split in splits)
+    if size_bytes > memory_limit_bytes:
+        return splits
+    return [split._replace(images=_read(split.images)) for split in splits]
+
+
+def _read(images) -> np.ndarray:
+    """All images as an array; threads help, as decoding releases the interpreter's lock."""
+    if isinstance(images, np.ndarray):
+        return images
+    out = np.empty(images.shape, np.uint8)
+
+    def fill(rows):
+        out[rows] = images[rows]
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(fill, (np.arange(i, min(i + 64, len(out))) for i in range(0, len(out), 64))))
+    return out

@@ -1,0 +1,1 @@
+"""Where things run: platforms, hosts, locks, memory, what the machine is."""

@@ -1,0 +1,19 @@
+"""Distillation: losses between a student and its teacher, and what both compute inside."""
+
+from hcjax.distill.activations import attention, features, hint, relational
+from hcjax.distill.guided import guided, projected
+from hcjax.distill.logits import TEACH, decoupled, ensemble, kl, taught
+
+__all__ = [
+    "TEACH",
+    "attention",
+    "decoupled",
+    "ensemble",
+    "features",
+    "guided",
+    "hint",
+    "kl",
+    "projected",
+    "relational",
+    "taught",
+]

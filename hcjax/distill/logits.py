@@ -1,0 +1,210 @@
+"""What a student learns from a teacher's logits: pure functions, one value per example.
+
+Gradients never reach the teacher.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from hcjax.core import registry as tables
+from hcjax.errors import ConfigError
+
+
+def kl(
+    student_logits: jax.Array, teacher_logits: jax.Array, *, temperature: float = 4.0
+) -> jax.Array:
+    """Returns T² · KL(softmax(t / T) ‖ softmax(s / T)) of each example.
+
+    Args:
+      student_logits: float[N, K].
+      teacher_logits: float[N, K].
+      temperature: T > 0; T² keeps the size of the gradients as T grows.
+
+    Returns:
+      float32[N], in nats, >= 0 up to rounding.
+
+    Raises:
+      ValueError: if the shapes differ or T is not positive.
+
+    Reference:
+      Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015,
+      arXiv:1503.02531, section 2.
+
+    Example:
+      >>> kl(jnp.array([[1.0, 0.0]]), jnp.array([[1.0, 0.0]])).tolist()
+      [0.0]
+    """
+    student, teacher = _logits(student_logits, teacher_logits, temperature)
+    target = jax.nn.log_softmax(teacher / temperature)
+    return temperature**2 * _divergence(target, jax.nn.log_softmax(student / temperature))
+
+
+def taught(
+    loss: Callable, *, weight: float = 0.9, temperature: float = 4.0, by: str = "kl"
+) -> Callable[[jax.Array, tuple], jax.Array]:
+    """Returns the loss (1 - w) · loss(logits, target) + w · by(logits, teacher's logits).
+
+    It is what `fit(..., teacher=)` calls with the pair (target, teacher's logits).
+
+    Args:
+      loss: `(logits float32[N, K], target) -> float32[N]`.
+      weight: w in [0, 1].
+      temperature: T > 0 of `by`.
+      by: "kl", or "decoupled", for which the likeliest class of mixed labels is the label.
+
+    Raises:
+      ConfigError: if weight is out of range, or `by` is neither; when the loss is called, if there
+        is no teacher, or it returns more than logits.
+
+    Example:
+      >>> zero = taught(lambda logits, target: jnp.ones(len(logits)), weight=0.25)
+      >>> s = jnp.array([[1.0, 0.0]])
+      >>> zero(s, (jnp.array([0]), s)).tolist()
+      [0.75]
+    """
+    if not 0 <= weight <= 1:
+        raise ConfigError(f"weight must be in [0, 1], got {weight}")
+    far = tables.choose("by", TEACH, by)
+
+    def mixed(logits, target):
+        target, teacher = with_teachers("taught", target)
+        if not hasattr(teacher, "shape"):
+            raise ConfigError(
+                f"taught reads a teacher's logits, and this one returns a {type(teacher).__name__}"
+                ": of logits with activations see `guided`"
+            )
+        own = loss(logits, target).astype(jnp.float32)
+        return (1 - weight) * own + weight * far(logits, teacher, target, temperature)
+
+    return mixed
+
+
+def with_teachers(name: str, target: Any) -> tuple:
+    """Returns (target, what the teacher returned), or says that there is no teacher."""
+    if not isinstance(target, tuple | list) or len(target) != 2:
+        raise ConfigError(
+            f"{name} is a loss of (target, what a teacher returned), and got a target alone: give "
+            "fit teacher=, or the loss inside"
+        )
+    return target
+
+
+def ensemble(teachers: Sequence[Callable]) -> Callable[[jax.Array], jax.Array]:
+    """Returns one teacher of several: the logarithm of the mean of their probabilities.
+
+    Args:
+      teachers: each `images -> logits float[N, K]`, at least one, with the same classes.
+
+    Returns:
+      `images -> float32[N, K]`; of one teacher its logits less a constant, which no softmax sees.
+
+    Raises:
+      ValueError: if there is no teacher.
+
+    Reference:
+      Hinton, Vinyals and Dean, 2015, arXiv:1503.02531, section 1: "the arithmetic or geometric mean
+      of their individual predictive distributions"; here the arithmetic.
+
+    Example:
+      >>> sure, other = jnp.log(jnp.array([[0.8, 0.2]])), jnp.log(jnp.array([[0.4, 0.6]]))
+      >>> jnp.exp(ensemble([lambda x: sure, lambda x: other])(None)).round(6).tolist()
+      [[0.6000000238418579, 0.4000000059604645]]
+    """
+    if not teachers:
+        raise ValueError("an ensemble needs at least one teacher")
+
+    def taught(images):
+        each = [jax.nn.log_softmax(t(images).astype(jnp.float32)) for t in teachers]
+        return jax.nn.logsumexp(jnp.stack(each), 0) - jnp.log(len(each))
+
+    return taught
+
+
+def decoupled(
+    student_logits: jax.Array,
+    teacher_logits: jax.Array,
+    labels: jax.Array,
+    *,
+    temperature: float = 4.0,
+    alpha: float = 1.0,
+    beta: float = 8.0,
+) -> jax.Array:
+    """Returns T² (α · KL of target against the rest + β · KL among the rest) of each example.
+
+    `kl` weighs the second term by 1 minus the teacher's confidence; here β does.
+
+    Args:
+      student_logits, teacher_logits: float[N, K], K >= 2.
+      labels: int[N], in [0, K).
+      temperature: T > 0.
+      alpha: weight of the target class's probability, >= 0.
+      beta: weight of the other classes' distribution, >= 0.
+
+    Returns:
+      float32[N], in nats.
+
+    Raises:
+      ValueError: if the shapes differ or T is not positive.
+
+    Reference:
+      Zhao et al., "Decoupled Knowledge Distillation", 2022, arXiv:2203.08679, equation 7.
+
+    Example:
+      >>> s = jnp.array([[1.0, 0.0, 2.0]])
+      >>> decoupled(s, s, jnp.array([2])).tolist()
+      [0.0]
+    """
+    student, teacher = _logits(student_logits, teacher_logits, temperature)
+    target = jax.nn.one_hot(labels, student.shape[-1], dtype=bool)
+
+    def split(logits):
+        """Returns (log p of target and rest [N, 2], log p among the rest [N, K])."""
+        log_p = jax.nn.log_softmax(logits / temperature)
+        rest = jnp.where(target, -jnp.inf, log_p)
+        total = jax.nn.logsumexp(rest, -1, keepdims=True)
+        own = jnp.where(target, log_p, 0.0).sum(-1, keepdims=True)
+        scale = jnp.where(total > -jnp.inf, total, 0.0)  # there may be no rest
+        # the target's place is filled alike on both sides, and adds nothing
+        return jnp.concatenate([own, total], -1), jnp.where(target, 0.0, log_p - scale)
+
+    (pair, others), (pair_t, others_t) = split(student), split(teacher)
+    return temperature**2 * (
+        alpha * _divergence(pair_t, pair) + beta * _divergence(others_t, others)
+    )
+
+
+# name -> (student's logits, teacher's, target, temperature) -> float32[N]
+TEACH: dict[str, Callable] = {
+    "kl": lambda s, t, target, temperature: kl(s, t, temperature=temperature),
+    "decoupled": lambda s, t, target, temperature: decoupled(
+        s, t, target.argmax(-1) if target.ndim > 1 else target, temperature=temperature
+    ),
+}
+
+
+def _divergence(target: jax.Array, log_p: jax.Array) -> jax.Array:
+    """Returns KL(target ‖ p) over the last axis, of two arrays of log-probabilities.
+
+    A class whose target probability is 0 adds nothing: p log p goes to 0.
+    """
+    p = jnp.exp(target)
+    return jnp.where(p > 0, p * (target - log_p), 0.0).sum(-1)
+
+
+def _logits(student: jax.Array, teacher: jax.Array, temperature: float) -> tuple:
+    if temperature <= 0:
+        raise ValueError(f"temperature must be > 0, got {temperature}")
+    return alike(student, teacher)
+
+
+def alike(student: jax.Array, teacher: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns both in float32, the teacher without gradient; ValueError for other shapes."""
+    if student.shape != teacher.shape:
+        raise ValueError(f"shapes must be equal, got {student.shape} and {teacher.shape}")
+    return student.astype(jnp.float32), lax.stop_gradient(teacher.astype(jnp.float32))

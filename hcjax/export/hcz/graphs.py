@@ -1,0 +1,225 @@
+"""A graph as JSON and back: ops by number, each with its kind, its operands and its params."""
+
+from __future__ import annotations
+
+import enum
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from hcjax.errors import ArtifactError
+from hcjax.export.hcz.arrays import dtype_of
+from hcjax.graph import constants as values_of
+from hcjax.graph.axes import products
+from hcjax.graph.model import LAYERS, Graph, Model, Op, Size, at_batch, free
+from hcjax.graph.ops.table import OPS, STORED, defined
+
+_MOST_OPS = 10_000
+_MOST_OPERANDS = 50_000  # of all ops together
+_MOST_AXES = 64  # of one op's result: as many as NumPy's arrays have
+_MOST_NUMBERS = 2**28  # of one op's result, for two images
+_BATCHES = (1, 2, 4099)  # whose shapes tell those of all
+_MOST = 2**31  # of a whole number among params
+
+
+class Written(NamedTuple):
+    """A graph for a file: numbers count from 0, the images, on."""
+
+    ops: list
+    logits: int
+    params: list[tuple[str, int, Any]]
+    constants: list[tuple[int, Any]]
+
+
+def written(model: Model) -> Written:
+    """Returns a model's graph for a file; what does not depend on the images is evaluated.
+
+    Raises:
+      TypeError: if an op is none that a file can hold, or there are too many.
+    """
+    if any(op.kind == "step" for op in model.graph.ops):
+        raise TypeError("a fake-quantized model is for training: pack int8(model)")
+    ops, values, _ = values_of.evaluate(model, kept=STORED)
+    paths = {number: path for path, number in model.graph.params.items()}
+    trained = values_of.trained(model)
+    numbers = {model.graph.images: 0}
+    found, params, constants = [], [], []
+    taken = set(paths.values())
+
+    def number(i: int, kind: str) -> int:
+        if i in numbers:
+            return numbers[i]
+        numbers[i] = len(numbers)
+        if i in paths or i in trained:
+            path = paths[i] if i in paths else free(f"{kind}/value", taken)
+            taken.add(path)
+            params.append((path, numbers[i], values[i]))
+        else:
+            constants.append((numbers[i], values[i]))
+        return numbers[i]
+
+    for op in ops:
+        grouped = op.params.get("batch_group_count", 1) != 1
+        if op.kind not in OPS or len(op.outputs) != 1 or grouped:
+            where = op.source or "an unknown line"
+            raise TypeError(f"{where}: no file holds a {op.kind}; write it with other ops")
+        if len(op.shape) > _MOST_AXES:
+            raise TypeError(f"a {op.kind} gives {len(op.shape)} axes; a file holds {_MOST_AXES}")
+        fields = {f: _json(op.params[f]) for f in OPS[op.kind].fields if f in op.params}
+        inputs = [number(i, op.kind) for i in op.inputs]
+        numbers[op.output] = len(numbers)
+        found.append([op.kind, inputs, numbers[op.output], fields])
+    if len(found) > _MOST_OPS:
+        raise TypeError(f"{len(found):,} ops; a file holds {_MOST_OPS:,}")
+    if (count := sum(len(inputs) for _, inputs, *_ in found)) > _MOST_OPERANDS:
+        raise TypeError(f"{count:,} operands of ops; a file holds {_MOST_OPERANDS:,}")
+    return Written(found, numbers[model.graph.logits], params, constants)
+
+
+def read(
+    ops: list,
+    logits: int,
+    params: list[tuple[str, int, Any]],
+    constants: list[tuple[int, Any]],
+    image_shape: tuple[int, ...],
+    image_dtype: np.dtype,
+) -> Graph:
+    """Returns the graph of a file, every op of it checked with the shapes that it will see.
+
+    Raises:
+      ArtifactError: if an op is unknown, reads what is not there, or does not fit its operands.
+    """
+    if len(ops) > _MOST_OPS:
+        raise ArtifactError(f"{len(ops):,} ops; {_MOST_OPS:,} are legal")
+    if (count := sum(len(inputs) for _, inputs, *_ in ops)) > _MOST_OPERANDS:
+        raise ArtifactError(f"{count:,} operands of ops; {_MOST_OPERANDS:,} are legal")
+    given: dict[int, Any] = {}
+    known = {0}
+
+    def add(number: Any) -> None:
+        if type(number) is not int or not 0 <= number < 2**31 or number in known:
+            raise ArtifactError(f"number {number!r} is given twice, or is none")
+        known.add(number)
+
+    for *_, number, value in [*params, *constants]:
+        add(number)
+        given[number] = value
+    found = []
+    for kind, inputs, output, fields in ops:
+        if kind not in OPS or not set(fields) <= set(OPS[kind].fields):
+            raise ArtifactError(f"unknown op {kind!r}, or one of its params {sorted(fields)}")
+        if not all(i in known for i in inputs):
+            raise ArtifactError(f"a {kind} reads a number that comes later, or never")
+        about = {name: _value(value) for name, value in fields.items()}
+        if kind == "conv_general_dilated":
+            about["dimension_numbers"] = lax.ConvDimensionNumbers(*about["dimension_numbers"])
+        add(output)
+        found.append(defined(Op(kind, tuple(inputs), (output,), (), None, "", None, about)))
+    images = [jax.ShapeDtypeStruct((n, *image_shape), image_dtype) for n in _BATCHES]
+    seen = [_results(found, n, {0: x} | given) for n, x in zip(_BATCHES, images, strict=True)]
+    kept = []
+    for op in found:
+        sizes, dtype = _sizes(op.output, seen), seen[0][op.output].dtype
+        kept.append(op._replace(shape=sizes, dtype=dtype, macs=_macs(op, seen)))
+    shape = _sizes(logits, seen) if logits in known else ()
+    if len(shape) != 2 or shape[0] != Size(1, 0) or shape[1].q:
+        raise ArtifactError("the logits are no array of [N, K]")
+    numbers = {path: number for path, number, _ in params}
+    if len(numbers) != len(params):
+        raise ArtifactError("two parameters have one name")
+    return Graph(tuple(kept), 0, logits, numbers, dict(constants))
+
+
+def check_shape(shape: Any, most: int) -> None:
+    """Raises ArtifactError unless a shape is a list of a few sizes."""
+    sizes = isinstance(shape, list) and all(type(n) is int and 0 <= n <= most for n in shape)
+    if not sizes or len(shape) > 16 or math.prod(shape) > most:
+        raise ArtifactError(f"{shape!r} is no shape of an array")
+
+
+def _results(ops: list[Op], batch: int, given: dict[int, Any]) -> dict[int, Any]:
+    """Returns number -> what has the shape and dtype that it has for so many images."""
+    known = dict(given)
+
+    def run(env: dict[int, Any]) -> dict[int, Any]:  # traced as one: half the time of op by op
+        for op in ops:
+            try:
+                (env[op.output],) = op.run(batch, *[env[i] for i in op.inputs])
+                shape, dtype = env[op.output].shape, env[op.output].dtype
+            except Exception as error:  # jax raises all kinds: whatever it is, the op does not fit
+                why = str(error).splitlines()[0] if str(error) else type(error).__name__
+                raise ArtifactError(f"a {op.kind} does not fit what it reads: {why}") from error
+            if len(shape) > _MOST_AXES:
+                raise ArtifactError(
+                    f"a {op.kind} gives {len(shape):,} axes; {_MOST_AXES} are legal"
+                )
+            if batch <= 2 and math.prod(shape) > _MOST_NUMBERS:
+                raise ArtifactError(f"a {op.kind} gives {shape} numbers for {batch} images")
+            known[op.output] = jax.ShapeDtypeStruct(shape, dtype)
+        return env
+
+    traced = jax.jit(run).trace(given)
+    if batch == 1:  # tracing overlooks a reshape to more numbers, and axes that are none
+        try:
+            traced.lower(lowering_platforms=("cpu",))
+        except Exception as error:
+            why = " ".join(str(error).split("\n")[:2])
+            raise ArtifactError(f"the ops do not fit what they read: {why}") from error
+    return known
+
+
+def _sizes(number: int, seen: list[dict[int, Any]]) -> tuple[Size, ...]:
+    """Returns the shape of a number that is what was seen of it at each of `_BATCHES`."""
+    shapes = [known[number].shape for known in seen]
+    sizes = tuple(Size(b - a, 2 * a - b) for a, b in zip(*shapes[:2], strict=False))
+    if [at_batch(sizes, n) for n in _BATCHES] != shapes:
+        raise ArtifactError(f"no shape of any number of images is {shapes}")
+    return sizes
+
+
+def _macs(op: Op, seen: list[dict[int, Any]]) -> int:
+    """Returns the products that an op adds up, for one image."""
+    if op.kind not in LAYERS:
+        return 0
+    one, two = (
+        math.prod(known[op.output].shape) * products(op, [known[i].shape for i in op.inputs[:2]])
+        for known in seen[:2]
+    )
+    return two - one
+
+
+def _json(value: Any) -> Any:
+    """Returns a param as JSON holds it."""
+    if isinstance(value, Size):
+        return {"b": [value.q, value.r]}
+    if isinstance(value, tuple | list):
+        return [_json(v) for v in value]
+    if isinstance(value, enum.Enum):
+        return int(value.value)
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    if isinstance(value, int | np.integer):
+        return int(value)
+    if value is None or isinstance(value, str):
+        return value
+    return {"t": jnp.dtype(value).name}
+
+
+def _value(value: Any) -> Any:
+    """Returns a param from JSON."""
+    if isinstance(value, list):
+        return tuple(_value(v) for v in value)
+    if isinstance(value, dict):
+        if list(value) == ["b"]:
+            q, r = (_value(v) for v in value["b"])
+            return Size(q, r)
+        if list(value) == ["t"]:
+            return dtype_of(value["t"])
+        raise ArtifactError(f"{value!r} is no param of an op")
+    if isinstance(value, float) or (isinstance(value, int) and not -_MOST <= value <= _MOST):
+        raise ArtifactError(f"{value!r} is no param of an op")
+    return value

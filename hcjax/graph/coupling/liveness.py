@@ -1,0 +1,105 @@
+"""`varying`: which numbers of a network's values depend on the images, and what the others are.
+
+In a pruned network a channel whose kernel is all zero is a constant, and so is what follows from
+it. Each value is computed for one image, beside a mask of what of it could be other for another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from hcjax.graph.model import Model, Op
+from hcjax.graph.ops import table as ops
+from hcjax.graph.ops.families import ELEMENTWISE
+
+Mask = jax.Array | None  # bool, of a value's shape; None: nothing of it depends on the images
+
+
+def varying(model: Model, numbers: Iterable[int]) -> dict[int, tuple[Any, Any]]:
+    """Returns number -> (value, mask), for a batch of one; mask: whether it depends on the images.
+
+    Where the mask is False, the value is the same for all images.
+    """
+    wanted = set(numbers)
+
+    def compute(params, constants, images):
+        leaves = model.leaves(params)
+        values = dict(constants) | {n: leaves[path] for path, n in model.graph.params.items()}
+        masks: dict[int, Mask] = dict.fromkeys(values)
+        values[model.graph.images] = images
+        masks[model.graph.images] = jnp.ones(images.shape, bool)
+        for op in model.graph.ops:
+            operands = [values[i] for i in op.inputs]
+            results = op.run(1, *operands)
+            values |= zip(op.outputs, results, strict=True)
+            inside = [masks[i] for i in op.inputs]
+            found = [None] * len(results)
+            if any(m is not None for m in inside):
+                rule = MASKS.get(op.kind)
+                whole = [jnp.ones(r.shape, bool) for r in results]
+                found = [rule(op, operands, inside)] if rule else whole
+            masks |= zip(op.outputs, found, strict=True)
+        none = jnp.zeros((), bool)
+        return {n: (values[n], none if masks[n] is None else masks[n]) for n in wanted}
+
+    images = jnp.zeros((1, *model.image_shape), model.image_dtype)
+    found = jax.jit(compute)(model.params, model.graph.constants, images)
+    return jax.device_get(found)
+
+
+def _any(op: Op, operands: list, masks: list[Mask]) -> jax.Array:
+    found = jnp.zeros(op.sizes(1), bool)
+    for mask in masks:
+        found = found if mask is None else found | mask
+    return found
+
+
+def _product(op: Op, operands: list, masks: list[Mask]) -> jax.Array:
+    found = _any(op, operands, masks)
+    for value, mask in zip(operands, masks, strict=True):  # a constant zero makes a constant
+        found &= (value != 0) | _filled(value, mask)
+    return found
+
+
+def _layer(op: Op, operands: list, masks: list[Mask]) -> jax.Array:
+    run = ops.computes(op.kind, op.params | {"preferred_element_type": jnp.float32})
+    varies = [_filled(v, m) for v, m in zip(operands[:2], masks, strict=False)]
+    counts = [(v != 0) | m for v, m in zip(operands[:2], varies, strict=True)]
+    pairs = ((varies[0], counts[1]), (counts[0], varies[1]))
+    pairs = [p for p, mask in zip(pairs, masks, strict=False) if mask is not None]
+    return sum(run(1, *(x.astype(jnp.float32) for x in pair)) for pair in pairs) > 0
+
+
+def _windows(op: Op, operands: list, masks: list[Mask]) -> jax.Array:
+    widest = ops.computes("reduce_window_max", op.params)
+    return widest(1, masks[0].astype(jnp.float32)) > 0
+
+
+def _reduced(op: Op, operands: list, masks: list[Mask]) -> jax.Array:
+    return masks[0].any(op.params["axes"])
+
+
+def _moved(op: Op, operands: list, masks: list[Mask]) -> jax.Array:
+    return op.run_one(1, *map(_filled, operands, masks))
+
+
+def _filled(value: Any, mask: Mask) -> jax.Array:
+    return jnp.zeros(jnp.shape(value), bool) if mask is None else mask
+
+
+# primitive -> rule: (op, operands, their masks) -> mask of its result; without one it is all True
+MASKS: dict[str, Callable[[Op, list, list[Mask]], jax.Array]] = {
+    **dict.fromkeys((*ELEMENTWISE, "convert_element_type", "copy"), _any),
+    **dict.fromkeys(("mul", "and"), _product),
+    **dict.fromkeys(("conv_general_dilated", "dot_general"), _layer),
+    **dict.fromkeys(("reduce_window_sum", "reduce_window_max", "reduce_window_min"), _windows),
+    **dict.fromkeys(("reduce_sum", "reduce_max", "reduce_min"), _reduced),
+    **dict.fromkeys(
+        ("reshape", "transpose", "squeeze", "broadcast_in_dim", "rev", "slice"), _moved
+    ),
+    **dict.fromkeys(("pad", "concatenate"), _moved),
+}

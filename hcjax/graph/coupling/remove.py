@@ -1,0 +1,116 @@
+"""`without`: a network without some of its channels, every op and array at its new size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from hcjax.graph import axes as layers
+from hcjax.graph.coupling.channels import Channels
+from hcjax.graph.model import LAYERS, Cut, Model, Op, Size, plain
+from hcjax.graph.ops.table import defined
+
+Stays = tuple[np.ndarray, ...]  # bool[size] of each axis: which indices stay
+
+
+def without(model: Model, channels: Channels, gone: np.ndarray) -> Model:
+    """Returns the network without some channels; what was cut is appended to its `cut`.
+
+    Args:
+      model: whose channels they are.
+      channels: of `channels(model)`.
+      gone: bool[channels + 1], by number; number 0, what is kept, is False.
+    """
+    stays = {
+        number: tuple(~gone[along] for along in axes) for number, axes in channels.axes.items()
+    }
+    leaves = model.leaves(model.params)
+    cuts: list[Cut] = []
+
+    def smaller(number: int, value: Any, path: str | None) -> Any:
+        for axis, stay in enumerate(stays[number]):
+            if not stay.all():
+                kept = tuple(np.flatnonzero(stay).tolist())
+                value = taken(value, axis, kept)
+                if path is not None:
+                    cuts.append(Cut(path, axis, kept, len(stay)))
+        return value
+
+    params = {path: smaller(n, leaves[path], path) for path, n in model.graph.params.items()}
+    frozen = {number: path for path, number in model.graph.frozen}
+    constants = {n: smaller(n, v, frozen.get(n)) for n, v in model.graph.constants.items()}
+    ops = tuple(_resized(op, stays) for op in model.graph.ops)
+    return model.replace(
+        graph=model.graph._replace(ops=ops, constants=constants),
+        params=params,
+        cut=(*model.cut, *cuts),
+    )
+
+
+def taken(value: Any, axis: int, kept: Sequence[int]) -> Any:
+    """Returns an array of some of the indices of one axis; of numpy if it was of numpy."""
+    found = np.take(np.asarray(value), kept, axis)  # a gather of jax's would compile for each shape
+    return found if isinstance(value, np.ndarray) else jnp.asarray(found)
+
+
+def _resized(op: Op, stays: dict[int, Stays]) -> Op:
+    """Returns an op for operands and results of their new sizes."""
+    if any(i not in stays for i in (*op.inputs, *op.outputs)):
+        return op  # nothing around what cannot be followed is cut
+    inside, outside = [stays[i] for i in op.inputs], [stays[o] for o in op.outputs]
+    shape = tuple(
+        size if stay.all() else Size(0, int(stay.sum()))
+        for size, stay in zip(op.shape, outside[0], strict=True)
+    )
+    op = op._replace(shape=shape)
+    if op.kind in LAYERS:
+        sizes = [tuple(int(stay.sum()) for stay in axes) for axes in inside[:2]]
+        op = op._replace(macs=math.prod(op.sizes(1)) * layers.products(op, sizes))
+    change = RESIZED.get(op.kind)
+    if change is None or all(stay.all() for axes in (*inside, *outside) for stay in axes):
+        return op
+    changed = change(op, inside, outside)
+    return defined(op, params=op.params | changed) if changed else op
+
+
+def _conv(op: Op, inside: list[Stays], outside: list[Stays]) -> dict:
+    if op.params["feature_group_count"] == 1:
+        return {}
+    numbers = op.params["dimension_numbers"]
+    inputs, kernel = inside[0][numbers.lhs_spec[1]], inside[1][numbers.rhs_spec[1]]
+    return {"feature_group_count": int(inputs.sum()) // int(kernel.sum())}
+
+
+def _slice(op: Op, inside: list[Stays], outside: list[Stays]) -> dict:
+    starts, limits = list(op.params["start_indices"]), list(op.params["limit_indices"])
+    for a, (before, after) in enumerate(zip(inside[0], outside[0], strict=True)):
+        if not before.all():
+            starts[a] = int(before[: starts[a]].sum())
+            limits[a] = starts[a] + int(after.sum())
+    return {"start_indices": tuple(starts), "limit_indices": tuple(limits)}
+
+
+def _pad(op: Op, inside: list[Stays], outside: list[Stays]) -> dict:
+    config = list(op.params["padding_config"])
+    for a, (before, after) in enumerate(zip(inside[0], outside[0], strict=True)):
+        low, high, between = config[a]
+        if not (before.all() and after.all()):
+            low = int(after[:low].sum()) if low > 0 else -int(before[:-low].sum())
+            end = len(after) - high
+            high = int(after[end:].sum()) if high > 0 else -int(before[len(before) + high :].sum())
+            config[a] = (low, high, between)
+    return {"padding_config": tuple(config)}
+
+
+# primitives that hold sizes of channels -> their new parameters
+RESIZED: dict[str, Callable[[Op, list[Stays], list[Stays]], dict]] = {
+    "conv_general_dilated": _conv,
+    "reshape": lambda op, inside, outside: {"new_sizes": plain(op.shape)},
+    "broadcast_in_dim": lambda op, inside, outside: {"shape": plain(op.shape)},
+    "slice": _slice,
+    "pad": _pad,
+}

@@ -1,0 +1,1 @@
+"""Ops: what each kind computes, and the arithmetic of integers."""

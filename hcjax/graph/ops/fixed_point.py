@@ -1,0 +1,223 @@
+"""The integer program's arithmetic, written once: the int8 network and its training round by it.
+
+A real number is step · q. A layer's accumulator is int32 and stands for scale · acc + offset; it
+becomes int8 again by fixed-point multiplication, as ratio = scale / step:
+
+    q = clip((sum_k mulhi(acc_k << pre_k, multiplier_k) + offset) >> shift)
+
+mulhi keeps the upper 32 bits of a product of 64. `multipliers` chooses shift so that no sum can
+leave int32: each term is below 2^28 / terms, for every accumulator within its bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from hcjax.graph import qtensor
+from hcjax.graph.ops.upper import mulhi
+
+_ROOM = 28  # bits of the sum of all terms, two below those of int32: the rounding half and the sign
+_FINEST = 22  # bits behind the point, at most
+_WIDEST = 30  # bits of an accumulator, at most
+_MOST = float(np.nextafter(np.float32(2**31), np.float32(0)))  # the greatest float32 in int32
+
+
+class Fixed(NamedTuple):
+    """The constants of one requantization; shapes broadcast to the accumulators'.
+
+    multipliers: int32[...], one for each term. offset: int32[...], the rounding half included.
+    shift: int32[...], 1 to 22. room: int32[...], bits left over; below 0 a sum could overflow.
+    """
+
+    multipliers: tuple[jax.Array, ...]
+    offset: jax.Array
+    shift: jax.Array
+    room: jax.Array
+
+
+def limits(bits: int, *, signed: bool) -> tuple[int, int]:
+    """Returns the least and the greatest integer of an activation.
+
+    Zero stands for 0 exactly, so that padding is padding. Signed: ±(2^(bits-1) - 1). Otherwise
+    0 to 2^bits - 1, but no more than int8 holds: 8 bits without a sign end at 127.
+
+    Args:
+      bits: 2 to 8.
+      signed: whether the activation is ever negative.
+
+    Raises:
+      ValueError: if bits is out of range.
+
+    Example:
+      >>> limits(8, signed=True), limits(8, signed=False), limits(4, signed=False)
+      ((-127, 127), (0, 127), (0, 15))
+    """
+    least, most = qtensor.limits(bits, symmetric=True)
+    if signed:
+        return least, most
+    return 0, min(2**bits - 1, 127)
+
+
+def pre_shift(bound: int) -> int:
+    """Returns by how many bits an accumulator of at most ±bound is shifted up before mulhi.
+
+    Raises:
+      ValueError: if bound has more than 30 bits.
+
+    Example:
+      >>> pre_shift(9 * 64 * 127 * 127)
+      6
+    """
+    if bound.bit_length() > _WIDEST:
+        raise ValueError(f"an accumulator of up to {bound:,} has more than {_WIDEST} bits")
+    return _WIDEST - bound.bit_length()
+
+
+def multipliers(
+    scales: Sequence[jax.Array], bounds: Sequence[int], offset: jax.Array | None, step: jax.Array
+) -> Fixed:
+    """Returns the integer constants that turn accumulators into numbers of another step.
+
+    Only products, quotients and exponents of values that no compiler knows (`apart`): nothing that
+    it may contract, so that the same bits come out compiled or not.
+
+    Args:
+      scales: float32[...] of each term, of any sign; shapes broadcast to the accumulators'.
+      bounds: of each term, |acc| <= bound < 2^30.
+      offset: float32[...], a real number to be added; None for none.
+      step: float32[], > 0, of the result.
+
+    Returns:
+      Fixed.
+
+    Example:
+      >>> fixed = multipliers([jnp.float32(0.5)], [1000], None, jnp.float32(2.0))
+      >>> requantize([jnp.int32(10)], [1000], fixed, 0, 127).item()  # 10 * 0.5 / 2 = 2.5
+      3
+    """
+    step, offset, *scales = apart(step, offset, *scales)
+    ratios = [over(scale, step) for scale in scales]
+    extra = 0.0 if offset is None else over(offset, step)
+    reach = [jnp.frexp(r)[1] + b.bit_length() for r, b in zip(ratios, bounds, strict=True)]
+    reach.append(jnp.frexp(extra)[1])
+    top = reach[0]
+    for other in reach[1:]:
+        top = jnp.maximum(top, other)
+    if all(jnp.ndim(r) == 0 for r in ratios):
+        top = jnp.max(top)  # one multiplier and one shift for all channels, whatever their offsets
+    room = _ROOM - top - (len(reach) - 1).bit_length()
+    shift = jnp.clip(room, 1, _FINEST)
+    whole = tuple(
+        _int32(jnp.ldexp(r, shift + 32 - pre_shift(b))) for r, b in zip(ratios, bounds, strict=True)
+    )
+    half = jnp.left_shift(1, shift - 1)
+    return Fixed(whole, _int32(jnp.ldexp(extra, shift)) + half, shift, room - 1)
+
+
+def requantize(
+    terms: Sequence[jax.Array], bounds: Sequence[int], fixed: Fixed, least: int, most: int
+) -> jax.Array:
+    """Returns int32: the terms' sum as integers of another step, rounded and clipped.
+
+    Args:
+      terms: int32[...] of one shape.
+      bounds: of each, |term| <= bound.
+      fixed: from `multipliers` for these bounds.
+      least, most: of the result; int32[...] or ints.
+    """
+    total = jnp.broadcast_to(fixed.offset, terms[0].shape)
+    for term, bound, multiplier in zip(terms, bounds, fixed.multipliers, strict=True):
+        shifted = lax.shift_left(term, jnp.int32(pre_shift(bound)))
+        total = total + mulhi(shifted, jnp.broadcast_to(multiplier, term.shape))
+    rounded = lax.shift_right_arithmetic(total, jnp.broadcast_to(fixed.shift, total.shape))
+    return jnp.clip(rounded, least, most)
+
+
+def apart(*values: Any) -> Any:
+    """Returns values that no compiler knows: what is computed of them has the same bits anywhere.
+
+    XLA contracts a product and a sum, and folds constants.
+
+    Example:
+      >>> jax.jit(lambda x: apart(x, 3.0)[0] / 2)(jnp.float32(1.0)).item()
+      0.5
+    """
+    found = lax.optimization_barrier(values)
+    return found[0] if len(values) == 1 else found
+
+
+def over(x: jax.Array, step: jax.Array) -> jax.Array:
+    """Returns x · (1 / step), rounded to float32 twice: the same bits in any program.
+
+    Of x / step XLA makes one or the other, by what it knows of step and by the loop it is in.
+
+    Example:
+      >>> over(jnp.float32(5.0), jnp.float32(2.0)).item()
+      2.5
+    """
+    return x * apart(1.0 / apart(jnp.asarray(step, jnp.float32)))
+
+
+def quantize(x: jax.Array, step: jax.Array, least: int, most: int) -> jax.Array:
+    """Returns float32[...], whole: round(x · (1 / step)) clipped, ties to even.
+
+    Example:
+      >>> quantize(jnp.array([-1.0, 0.26, 9.0]), jnp.float32(0.5), 0, 15).tolist()
+      [0.0, 1.0, 15.0]
+    """
+    return jnp.clip(jnp.round(over(x.astype(jnp.float32), step)), least, most)
+
+
+def _int32(x: jax.Array) -> jax.Array:
+    """Returns the nearest int32, of a float32 of any size."""
+    return jnp.round(jnp.clip(x, -_MOST, _MOST)).astype(jnp.int32)
+
+
+def whole(x: jax.Array) -> jax.Array:
+    """Returns the nearest int32, below 2^29, of a float32 of any size.
+
+    Example:
+      >>> whole(jnp.array([2.5, -7.6, jnp.inf])).tolist()
+      [2, -8, 536870912]
+    """
+    return jnp.round(jnp.clip(jnp.nan_to_num(x), -(2.0**29), 2.0**29)).astype(jnp.int32)
+
+
+def clips(low: float, high: float, least: int, most: int, step: jax.Array):
+    """Returns the least and the greatest integer of a value that is clipped to [low, high].
+
+    Example:
+      >>> clips(0.0, float("inf"), -127, 127, jnp.float32(0.1))
+      (0, 127)
+      >>> int(clips(-1.0, 6.0, -127, 127, jnp.float32(0.1))[1])
+      60
+    """
+    if low >= 0:
+        least = max(least, 0) if low == 0 else jnp.maximum(least, whole(over(low, step)))
+    elif low > -np.inf:
+        least = jnp.maximum(least, whole(over(low, step)))
+    return least, most if high == np.inf else jnp.minimum(most, whole(over(high, step)))
+
+
+def look_up(q: jax.Array, table: jax.Array, axis: int | None) -> jax.Array:
+    """Returns table[q + 128], with a table of its own for each index of an axis.
+
+    Args:
+      q: int32[...] in -128 to 127.
+      table: [256] or [C, 256].
+      axis: of the C channels; None for one table.
+
+    Example:
+      >>> look_up(jnp.array([-128, 0]), jnp.arange(256), None).tolist()
+      [0, 128]
+    """
+    index = q + 128
+    if axis is not None:
+        index = index + 256 * lax.broadcasted_iota(jnp.int32, q.shape, axis)
+    return table.reshape(-1)[index]

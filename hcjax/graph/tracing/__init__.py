@@ -1,0 +1,1 @@
+"""From a library's function to a graph."""

@@ -1,0 +1,1 @@
+"""Layers replaced by thinner ones."""

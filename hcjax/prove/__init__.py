@@ -1,0 +1,1 @@
+"""What a compressed model is worth, and where it answers otherwise."""

@@ -1,0 +1,223 @@
+"""Masks: which weights stay, as a tree of bools with the structure of the parameters.
+
+In: parameters, and a score for each weight. Out: for each leaf that is pruned a bool array of its
+shape, for each other the scalar True. Counts are exact: of weights with equal scores the one with
+the lower index goes first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hcjax import trees
+from hcjax.errors import ConfigError
+from hcjax.prune import allocation as scopes
+from hcjax.prune.patterns import Block, Structure, checked, n_of_m, spread, unit_scores
+from hcjax.prune.scores import magnitude
+
+
+def masks(
+    params: Any,
+    *,
+    sparsity: float | jax.Array | scopes.Ramp | None = None,
+    scores: Any = None,
+    scope: str | Mapping[str, float | scopes.Ramp] = "global",
+    structure: Structure | None = None,
+    select: trees.Select | str | Sequence[str] = trees.kernels,
+) -> Any:
+    """Returns which weights stay when a fraction of them, those of the lowest score, goes.
+
+    floor(sparsity · n + 1/2) of n weights (or blocks) go: over all leaves together, or leaf by
+    leaf, as `scope` says.
+
+    Args:
+      params: pytree of arrays; those that are selected hold floats.
+      sparsity: fraction of weights that go, in [0, 1); may be traced where `scope` is "global",
+        "lamp" or "uniform", but a count of a traced one is rounded to float32: schedules give a
+        `scopes.Ramp`. None where `structure` or `scope` says it.
+      scores: pytree of float arrays of the structure of `params`, finite; None for the weights'
+        magnitudes.
+      scope: "global": one threshold for all leaves. "lamp": the same, of scores relative to what
+        is left of their leaf (`scopes.lamp`). "uniform": the same sparsity in each. "erk":
+        by Erdős–Rényi-kernel densities (`scopes.erk`). A mapping from patterns of whole paths to
+        sparsities: each leaf by the first that matches it; leaves that none matches stay.
+      structure: None: single weights. (n, m): n of every m consecutive input channels stay, e.g.
+        (2, 4); sparsity must then be None. `NofM(n, m, axis)`: where those are not the last axis
+        but one. `Block(size)`: whole blocks, by their mean score.
+      select: which leaves are pruned: a predicate of path and leaf, or patterns of whole paths. By
+        default kernels, see `trees.kernels`, and not biases or normalisation scales.
+
+    Returns:
+      Pytree of the structure of `params`: bool arrays (True: stays) for leaves that are pruned,
+      the scalar True for the others.
+
+    Raises:
+      ConfigError: if an argument is not legal, a structure does not divide a leaf, or nothing is
+        selected; it names the leaf.
+
+    Note:
+      A global threshold can empty a small layer of low scores; `scope="lamp"`, "uniform" or "erk"
+      cannot, short of rounding.
+
+    Reference:
+      Han et al., "Learning both Weights and Connections", 2015, arXiv:1506.02626 (magnitude).
+      N:M: Mishra et al., "Accelerating Sparse Deep Neural Networks", 2021, arXiv:2104.08378.
+
+    Example:
+      >>> w = {"dense": {"kernel": jnp.array([[1.0, -4.0], [0.5, 3.0]]), "bias": jnp.zeros(2)}}
+      >>> found = masks(w, sparsity=0.5)
+      >>> found["dense"]["kernel"].tolist(), bool(found["dense"]["bias"])
+      ([[False, True], [False, True]], True)
+    """
+    structure = checked(structure)
+    named = trees.paths(params)
+    chosen = selected(params, select)
+    if not any(chosen):
+        raise ConfigError("nothing is pruned: no parameter is selected")
+    if scores is not None:
+        check_alike("scores", scores, params)
+    rated = [leaf for _, leaf in named] if scores is None else jax.tree.leaves(scores)
+    work = []
+    for (path, leaf), score, use in zip(named, rated, chosen, strict=True):
+        if use:
+            _check(path, leaf, score)
+            work.append((path, magnitude(leaf) if scores is None else score))
+    if isinstance(structure, Block):
+        units = [unit_scores(path, score, structure) for path, score in work]
+        gone = _gone([path for path, _ in work], [s.shape for _, s in work], units, sparsity, scope)
+        pairs = zip(gone, work, strict=True)
+        found = [spread(~g, score.shape, structure) for g, (_, score) in pairs]
+    else:
+        if sparsity is not None or scope != "global":
+            raise ConfigError(f"{structure} says the sparsity: give neither sparsity nor scope")
+        found = [n_of_m(path, score, structure) for path, score in work]
+    stays = iter(found)
+    leaves = [next(stays) if use else np.bool_(True) for use in chosen]
+    return jax.tree.unflatten(jax.tree.structure(params), leaves)
+
+
+def apply(masks: Any, params: Any) -> Any:
+    """Returns parameters with exact zeros where a mask is False.
+
+    Args:
+      masks: from `masks`, of the structure of `params`.
+      params: pytree of arrays.
+
+    Returns:
+      Pytree like `params`. A weight that is not finite is zero too where its mask is False.
+
+    Example:
+      >>> apply({"w": jnp.array([True, False])}, {"w": jnp.array([1.0, jnp.inf])})["w"].tolist()
+      [1.0, 0.0]
+    """
+    return jax.tree.map(lambda m, p: jnp.where(m, p, jnp.zeros_like(p)), masks, params)
+
+
+def nonzero(params: Any, *, select: trees.Select | str | Sequence[str] = trees.kernels) -> Any:
+    """Returns the masks that parameters have already: which weights are not exactly zero.
+
+    Args:
+      params: pytree of arrays.
+      select: as of `masks`; leaves that are not selected get the scalar True.
+
+    Returns:
+      Pytree of the structure of `params`, as from `masks`.
+
+    Example:
+      >>> nonzero({"w": jnp.array([[0.0, 2.0]]), "b": jnp.zeros(1)})["w"].tolist()
+      [[False, True]]
+    """
+    named, chosen = trees.paths(params), selected(params, select)
+    leaves = [
+        leaf != 0 if use else np.bool_(True) for (_, leaf), use in zip(named, chosen, strict=True)
+    ]
+    return jax.tree.unflatten(jax.tree.structure(params), leaves)
+
+
+def selected(params: Any, select: trees.Select | str | Sequence[str]) -> list[bool]:
+    """Returns which leaves are pruned, in `jax.tree.leaves`' order; `select` as of `masks`."""
+    for path, leaf in trees.paths(params):
+        if not hasattr(leaf, "shape"):
+            raise ConfigError(
+                f"params must be a tree of arrays, and {path} is a {type(leaf).__name__}: make it "
+                "an array, or leave it out"
+            )
+    pick = trees.mask if callable(select) else trees.select
+    return jax.tree.leaves(pick(params, select))
+
+
+def check_alike(name: str, tree: Any, params: Any) -> None:
+    """Raises ConfigError unless a tree has the structure of the parameters."""
+    if jax.tree.structure(tree) != jax.tree.structure(params):
+        raise ConfigError(
+            f"{name} must be a tree of the structure of params, {_shown(params)}, got "
+            f"{_shown(tree)}; make it of the same tree"
+        )
+
+
+def _shown(tree: Any) -> str:
+    """Returns what tells a tree from others: its type, and where its leaves are."""
+    paths = [path for path, _ in trees.paths(tree)]
+    more = ", …" if len(paths) > 8 else ""
+    return f"{type(tree).__name__} of {len(paths)} leaves [{', '.join(paths[:8])}{more}]"
+
+
+def _check(path: str, leaf: Any, score: Any) -> None:
+    """Raises ConfigError unless a leaf can be pruned by its score."""
+    if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+        raise ConfigError(
+            f"{path} holds {leaf.dtype}, and only floats are pruned: prune before int8 or share "
+            "makes integers of them, or leave it out with select="
+        )
+    if jnp.shape(score) != leaf.shape:
+        raise ConfigError(f"scores of {path} must be {leaf.shape}, got {jnp.shape(score)}")
+    if not isinstance(score, jax.core.Tracer):
+        with jax.ensure_compile_time_eval():  # a constant may be met while something is traced
+            if jnp.isnan(score).any():
+                raise ConfigError(
+                    f"scores of {path} must be numbers, and some are NaN, which nothing is lower "
+                    "than: find out where they come from"
+                )
+
+
+def smallest(scores: jax.Array, count: int | jax.Array) -> jax.Array:
+    """Returns which `count` scores are the lowest; of equal ones those of the lowest index.
+
+    Args:
+      scores: float[n], not NaN.
+      count: in [0, n]; may be traced.
+
+    Returns:
+      bool[n] with `count` True.
+
+    Example:
+      >>> smallest(jnp.array([2.0, 1.0, 1.0, 1.0]), 2).tolist()
+      [False, True, True, False]
+    """
+    if scores.size == 0:
+        return jnp.zeros(0, bool)
+    limit = jnp.sort(scores)[jnp.maximum(count - 1, 0)]
+    lower, equal = scores < limit, scores == limit
+    first = jnp.cumsum(equal) <= count - lower.sum()
+    return jnp.where(count > 0, lower | (equal & first), False)
+
+
+def _gone(paths, shapes, units, sparsity, scope) -> list[jax.Array]:
+    """Returns which units of each leaf go."""
+    if scope in scopes.TOGETHER:
+        units = [scopes.lamp(u) for u in units] if scope == "lamp" else units
+        everything = jnp.concatenate([u.reshape(-1) for u in units])
+        count = scopes.count(sparsity, everything.size)
+        ends = np.cumsum([u.size for u in units])[:-1]
+        parts = jnp.split(smallest(everything, count), ends)
+        return [part.reshape(u.shape) for part, u in zip(parts, units, strict=True)]
+    each = scopes.layerwise(dict(zip(paths, shapes, strict=True)), sparsity=sparsity, scope=scope)
+    return [
+        smallest(u.reshape(-1), scopes.count(each[path], u.size)).reshape(u.shape)
+        for path, u in zip(paths, units, strict=True)
+    ]

@@ -1,0 +1,198 @@
+"""`rigl`: sparse from the first step to the last, with connections that move while training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from numbers import Integral
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from hcjax import trees
+from hcjax.core import registry as tables
+from hcjax.errors import ConfigError
+from hcjax.prune.masked import held
+from hcjax.prune.masks import Block, masks, selected, smallest, spread, unit_scores
+from hcjax.prune.scores import magnitude, random
+
+# where connections grow: (gradients, key) -> scores; the highest win
+GROWTH = {
+    "gradient": lambda grads, key: magnitude(grads),
+    "random": lambda grads, key: random(grads, key=key),
+}
+
+
+class RiglState(NamedTuple):
+    """Steps taken so far, masks in force, random bits, and the state of the optimiser inside.
+
+    count: int32[]. masks: bool arrays like the parameters, bool[] for leaves that are not pruned.
+    key: uint32[...], a PRNG key's data.
+    """
+
+    count: jax.Array
+    masks: Any
+    key: jax.Array
+    inner: Any
+
+
+def rigl(
+    tx: optax.GradientTransformation,
+    *,
+    sparsity: float | None,
+    key: jax.Array,
+    grow: str = "gradient",
+    alpha: float = 0.3,
+    every: int = 100,
+    end: int = 25_000,
+    scope: str | Mapping[str, float] = "erk",
+    structure: Block | None = None,
+    select: trees.Select | str | Sequence[str] = trees.kernels,
+) -> optax.GradientTransformationExtraArgs:
+    """Returns an optimiser that trains a sparse network, and moves its connections now and then.
+
+    It starts with a random mask. At steps every, 2 · every, … before `end`, of the n weights that
+    each leaf has, the k of least magnitude go and k others come, at zero, where the gradient is
+    largest:
+
+        k = floor(a · n + 1/2),  a = alpha / 2 · (1 + cos(π · step / end))
+
+    so that the number of weights of each leaf is the same at every step. The optimiser sees the
+    sparse network's gradients only, and begins anew with the weights that come: what its state
+    holds of them is as `tx.init` makes it.
+
+    Args:
+      tx: the optimiser.
+      sparsity: of all selected weights together, in [0, 1); None where `scope` says it.
+      key: PRNG key of the first mask, and of random growth.
+      grow: "gradient": RigL. "random": SET, where connections come anywhere.
+      alpha: part of the weights that moves at first, in (0, 1].
+      every: steps between, >= 1.
+      end: step at which nothing moves any more, >= 1; three quarters of the training is usual.
+        The default is the paper's.
+      scope, select: as of `masks`.
+      structure: None: single weights; `Block(size)`: whole blocks move, by their mean magnitudes.
+
+    Returns:
+      optax.GradientTransformationExtraArgs; its state holds the masks. `update` needs the
+      parameters.
+
+    Raises:
+      ConfigError: if an argument is not legal.
+
+    Note:
+      The first update makes a dense start sparse; `apply(tx.init(params).masks, params)` is that
+      network from the start. XLA computes gradients of all weights at every step.
+
+    Reference:
+      Evci et al., "Rigging the Lottery", 2019, arXiv:1911.11134, algorithm 1. Deviations: a step
+      that moves connections trains the others too; a weight that would go and come at once stays
+      as it is. Mocanu et al., "Scalable Training of Artificial Neural Networks with Adaptive Sparse
+      Connectivity", 2018, arXiv:1707.04780, algorithm 2 (SET). Deviations: a cosine, and zeros.
+
+    Example:
+      >>> tx = rigl(optax.sgd(0.1), sparsity=0.5, key=jax.random.key(0), every=1)
+      >>> params = {"w": jnp.ones((4, 4))}
+      >>> state = tx.init(params)
+      >>> for step in range(3):
+      ...   grads = jax.tree.map(lambda w: 0.1 * w + jnp.arange(16.0).reshape(4, 4), params)
+      ...   updates, state = tx.update(grads, state, params)
+      ...   params = optax.apply_updates(params, updates)
+      >>> int(state.masks["w"].sum()), bool(params["w"][~state.masks["w"]].any())
+      (8, False)
+    """
+    growth = tables.choose("growth", GROWTH, grow)
+    for name, value, legal in (
+        ("alpha", alpha, 0 < alpha <= 1),
+        ("every", every, isinstance(every, Integral) and every >= 1),
+        ("end", end, isinstance(end, Integral) and end >= 1),
+    ):
+        if not legal:
+            raise ConfigError(
+                "rigl needs 0 < alpha <= 1, and whole numbers of steps every >= 1, end >= 1; "
+                f"{name} is {value!r}"
+            )
+    if structure is not None and not isinstance(structure, Block):
+        raise ConfigError(f"rigl moves single weights or a Block, structure is {structure}")
+    tx = optax.with_extra_args_support(tx)
+    block = structure or Block(())
+
+    def init(params):
+        scores = random(params, key=key)
+        options = {"scores": scores, "structure": structure, "select": select}
+        found = masks(params, sparsity=sparsity, scope=scope, **options)
+        found = jax.tree.map(jnp.asarray, found)
+        bits = jnp.array(jax.random.key_data(key), copy=True)  # a donated state takes its own away
+        return RiglState(jnp.zeros((), jnp.int32), found, bits, tx.init(params))
+
+    def moved(state, params, grads):
+        part = alpha / 2 * (1 + jnp.cos(jnp.pi * state.count / end))
+        own = jax.random.wrap_key_data(state.key, impl=jax.random.key_impl(key))
+        wanted = growth(grads, jax.random.fold_in(own, state.count))
+
+        def of_leaf(use, named, mask, wanted):
+            path, weight = named
+            if not use:
+                return mask
+            kept, size, want = (
+                unit_scores(path, x, block) for x in (mask, jnp.abs(weight), wanted)
+            )
+            found = _moved(kept.reshape(-1) > 0, size.reshape(-1), want.reshape(-1), part)
+            return spread(found.reshape(size.shape), weight.shape, block)
+
+        leaves = map(
+            of_leaf,
+            selected(params, select),
+            trees.paths(params),
+            jax.tree.leaves(state.masks),
+            jax.tree.leaves(wanted),
+        )
+        return jax.tree.unflatten(jax.tree.structure(params), list(leaves))
+
+    def update(grads, state, params=None, **extra):
+        if params is None:
+            raise ValueError(optax.NO_PARAMS_MSG)
+        sparse = jax.tree.map(lambda m, g: jnp.where(m, g, 0), state.masks, grads)
+        updates, inner = tx.update(sparse, state.inner, params, **extra)
+        trained = held(state.masks, updates, params)
+
+        def move():
+            found = moved(state, optax.apply_updates(params, trained), grads)
+            came = jax.tree.map(lambda new, old: new & ~old, found, state.masks)
+            return found, _restarted(inner, tx.init(params), came, params)
+
+        step = state.count
+        due = (step > 0) & (step < end) & (step % every == 0)
+        found, inner = jax.lax.cond(due, move, lambda: (state.masks, inner))
+        both = jax.tree.map(jnp.logical_and, found, state.masks)
+        return held(both, updates, params), RiglState(step + 1, found, state.key, inner)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _moved(kept: jax.Array, size: jax.Array, wanted: jax.Array, part: jax.Array) -> jax.Array:
+    """Returns bool[n] with as many True as `kept` has: the smallest go, the most wanted come."""
+    count = jnp.floor(part * kept.sum() + 0.5).astype(jnp.int32)
+    stay = kept & ~smallest(jnp.where(kept, size, jnp.inf), count)
+    return ~smallest(jnp.where(stay, jnp.inf, wanted), kept.size - kept.sum())
+
+
+def _restarted(state: Any, fresh: Any, came: Any, params: Any) -> Any:
+    """Returns an optimiser's state in which what belongs to new weights is as it was at first.
+
+    An array belongs to the parameter of its shape whose path ends its own; to that of the longest
+    where there are several.
+    """
+    named = jax.tree_util.tree_flatten_with_path(params)[0]
+    new = jax.tree.leaves(came)
+
+    def restart(path, now, first):
+        own = [
+            (len(p), i)
+            for i, (p, param) in enumerate(named)
+            if path[len(path) - len(p) :] == p and jnp.shape(param) == jnp.shape(now)
+        ]
+        return jnp.where(new[max(own)[1]], first, now) if own else now
+
+    return jax.tree_util.tree_map_with_path(restart, state, fresh)

@@ -1,0 +1,211 @@
+"""`share`: weights that are few different numbers, a codebook and an index for each.
+
+k-means of one dimension: sorted once, every cluster is a stretch of the sorted numbers. Exact zeros
+are no part of it: they keep an index of their own, so that what is pruned stays pruned.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from numbers import Integral
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hcjax import trees
+from hcjax.errors import ConfigError, unknown_name
+from hcjax.graph.model import Model, Op, Size, is_quantized
+from hcjax.graph.ops.table import defined, spread
+
+_ROUNDS = 100  # of k-means at most; few take more than 50
+_MOST = 2**15 - 1  # clusters: indices are int16 at most
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("codebook", "indices"),
+    meta_fields=("below",),
+)
+@dataclasses.dataclass(frozen=True)
+class Shared:
+    """An array of few different numbers.
+
+    codebook: float[K], ascending, without zero. indices: int8[...] or int16[...], -below to
+    K - below: 0 is the number 0, exactly, -1 the greatest negative centroid, 1 the least positive.
+    below: how many centroids are negative.
+    """
+
+    codebook: jax.Array
+    indices: jax.Array
+    below: int
+
+    @property
+    def bits(self) -> int:
+        """Bits of an index that is stored as it is."""
+        return max(math.ceil(math.log2(self.codebook.size + 1)), 1)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the codebook, and of the indices at their bits."""
+        return self.codebook.nbytes + -(-self.indices.size * self.bits // 8)
+
+    def dense(self) -> jax.Array:
+        """Returns the array that it stands for."""
+        return spread(self.codebook, self.indices, self.below)
+
+
+def share(
+    model: Any,
+    *,
+    clusters: int = 16,
+    init: str = "linear",
+    select: trees.Select | str | Sequence[str] = trees.kernels,
+    key: jax.Array | None = None,
+) -> Any:
+    """Returns a Model whose kernels are codebooks, or a tree of parameters with `Shared` in it.
+
+    Each selected leaf's numbers that are not 0 are clustered, min Σ (w - c)², by k-means; a weight
+    becomes its cluster's centroid. In the Model the codebook is the parameter, under the leaf's own
+    path, and the indices are constants of the graph: `fit` trains the centroids, whose gradients
+    are the sums of their weights' gradients.
+
+    Args:
+      model: in float, best through `fold`; or a pytree of float arrays.
+      clusters: of each leaf, 1 to 32767, besides the zeros.
+      init: where centroids start. "linear": evenly from the least number to the greatest, which is
+        best for the few large ones; "density": as often as there are numbers; "random": on numbers
+        drawn with `key`.
+      select: which leaves: a predicate of path and leaf, or patterns of whole paths. By default
+        kernels.
+      key: for "random" only.
+
+    Returns:
+      Model, or a tree in which the selected leaves are `Shared`.
+
+    Raises:
+      ConfigError: if an argument is not legal, the model is quantized, a leaf is not of floating
+        point or not finite, a centroid is 0, or nothing is selected.
+
+    Note:
+      `pack` writes a codebook and entropy-coded indices. `int8`, `factorize` and `fold` evaluate
+      the kernels: what they make of it is no longer shared.
+
+    Reference:
+      Han, Mao and Dally, "Deep Compression", 2016, arXiv:1510.00149, section 3. Deviation: indices
+      are coded by context and not by Huffman's code.
+
+    Example:
+      >>> tree = share({"w": jnp.array([[0.9, 0.0], [1.1, -2.0]])}, clusters=2)
+      >>> tree["w"].codebook.tolist(), tree["w"].indices.tolist(), tree["w"].dense().tolist()
+      ([-2.0, 1.0], [[1, 0], [1, -1]], [[1.0, 0.0], [1.0, -2.0]])
+    """
+    if not isinstance(clusters, Integral) or not 1 <= clusters <= _MOST:
+        raise ConfigError(f"clusters must be a whole number in [1, {_MOST}], got {clusters!r}")
+    if init not in INITS:
+        raise ConfigError(unknown_name("init", init, INITS))
+    if init == "random" and key is None:
+        raise ConfigError('init="random" needs key=')
+    is_model = isinstance(model, Model)
+    if is_model and is_quantized(model):
+        raise ConfigError("the model is quantized: share its weights before, or not at all")
+    params = model.params if is_model else model
+    pick = trees.mask if callable(select) else trees.select
+    chosen = jax.tree.leaves(pick(params, select))
+    if not any(chosen):
+        raise ConfigError("nothing is shared: no parameter is selected")
+    named = trees.paths(params)
+    leaves = []
+    for i, ((path, leaf), use) in enumerate(zip(named, chosen, strict=True)):
+        if use and not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise ConfigError(f"{path} is {leaf.dtype}; only arrays of floating point are shared")
+        start = partial(INITS[init], key=None if key is None else jax.random.fold_in(key, i))
+        leaves.append(_shared(path, leaf, clusters, start) if use else leaf)
+    if is_model:
+        return _rewritten(model, dict(zip((p for p, _ in named), leaves, strict=True)))
+    return jax.tree.unflatten(jax.tree.structure(params), leaves)
+
+
+def _linear(values: np.ndarray, count: int, key: Any) -> np.ndarray:
+    return np.linspace(values[0], values[-1], count) if count > 1 else values[:1]
+
+
+def _density(values: np.ndarray, count: int, key: Any) -> np.ndarray:
+    return values[((np.arange(count) + 0.5) * values.size / count).astype(int)]
+
+
+def _random(values: np.ndarray, count: int, key: Any) -> np.ndarray:
+    drawn = jax.random.choice(key, values.size, (min(count, values.size),), replace=False)
+    return np.sort(values[np.asarray(drawn)])
+
+
+# where centroids start: (sorted numbers, how many, key) -> sorted centroids
+INITS: dict[str, Callable[..., np.ndarray]] = {
+    "linear": _linear,
+    "density": _density,
+    "random": _random,
+}
+
+
+def _shared(path: str, leaf: Any, clusters: int, start: Callable) -> Shared:
+    """Returns a leaf's numbers as a codebook and indices."""
+    whole = np.asarray(leaf, np.float64)
+    if not np.isfinite(whole).all():
+        raise ConfigError(f"{path} holds NaN or infinity, which has no centroid: mend it first")
+    values = np.sort(whole[whole != 0])
+    centers = _k_means(values, start(values, clusters)) if values.size else values
+    centers = np.unique(np.asarray(jnp.asarray(centers, leaf.dtype), np.float64))
+    if (centers == 0).any():
+        raise ConfigError(
+            f"{path}: one of {clusters} centroids is 0, and would prune its cluster's weights; "
+            "give another number of clusters, or another init"
+        )
+    below = int((centers < 0).sum())
+    nearest = np.searchsorted((centers[1:] + centers[:-1]) / 2, whole)
+    index = nearest - below + (nearest >= below)
+    dtype = np.int8 if below <= 128 and centers.size - below <= 127 else np.int16
+    indices = np.where(whole == 0, 0, index).astype(dtype)
+    return Shared(jnp.asarray(centers, leaf.dtype), jnp.asarray(indices), below)
+
+
+def _k_means(values: np.ndarray, centers: np.ndarray) -> np.ndarray:
+    """Returns centroids from which no step of k-means moves on; empty clusters are dropped.
+
+    Args:
+      values: float64[n], ascending.
+      centers: float64[K], ascending.
+    """
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    for _ in range(_ROUNDS):
+        ends = np.searchsorted(values, (centers[1:] + centers[:-1]) / 2)
+        ends = np.concatenate([[0], ends, [values.size]])
+        counts = np.diff(ends)
+        moved = np.divide(np.diff(sums[ends]), counts, where=counts > 0, out=centers.copy())
+        if (moved == centers).all():
+            break
+        centers = moved
+    return centers[counts > 0]
+
+
+def _rewritten(model: Model, leaves: dict[str, Any]) -> Model:
+    """Returns the model with an op that makes each shared leaf."""
+    graph = model.graph
+    outputs = [o for op in graph.ops for o in op.outputs]
+    number = max([*graph.params.values(), *graph.constants, graph.images, *outputs])
+    ops, numbers, constants = [], dict(graph.params), dict(graph.constants)
+    for path, leaf in leaves.items():
+        if isinstance(leaf, Shared):
+            inputs, output = (number + 1, number + 2), numbers[path]
+            number += 2
+            numbers[path], constants[inputs[1]] = inputs[0], leaf.indices
+            shape = tuple(Size(0, d) for d in leaf.indices.shape)
+            about = {"below": leaf.below}
+            op = Op("spread", inputs, (output,), shape, leaf.codebook.dtype, "", None, about)
+            ops.append(defined(op))
+    params = {p: v.codebook if isinstance(v, Shared) else v for p, v in leaves.items()}
+    new = graph._replace(ops=(*ops, *graph.ops), params=numbers, constants=constants)
+    return model.replace(graph=new, params=params)

@@ -1,0 +1,1 @@
+"""From ops in float to the integer program."""

@@ -1,0 +1,193 @@
+"""Where the integer program rounds: for each kind of op, in which form its result is written down.
+
+A rule returns False where it does not hold; the op then stays in float, and is listed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import numpy as np
+
+from hcjax.graph import axes as layers
+from hcjax.graph.model import Op, Size
+from hcjax.graph.ops import table as ops
+from hcjax.graph.ops.families import ELEMENTWISE, MOVED
+from hcjax.quantize.lowering import elementwise, forms
+from hcjax.quantize.lowering.builder import Builder
+from hcjax.quantize.lowering.widths import Narrow, Term, Wide
+
+_EXACT = 2**24  # below it float32 holds every whole number
+
+
+def place(b: Builder, op: Op) -> None:
+    """Writes down what an op gives, in the form that it makes."""
+    read = b.read(op)
+    for output in op.outputs:
+        b.label[output] = b.label_of(read[0])
+    rule = _rule(b, op)
+    if rule is None or not rule(b, op):
+        forms.leave(b, op)
+
+
+def _rule(b: Builder, op: Op) -> Callable[[Builder, Op], bool] | None:
+    """Returns the rule for an op; truth values and indices are part of a table, or have none."""
+    whole = [i for i in b.read(op) if not _is_float(b, i)]
+    if not whole:
+        return RULES.get(op.kind)
+    elementwise_op = op.kind in ELEMENTWISE or op.kind == "convert_element_type"
+    return elementwise.function if elementwise_op and b.cone.keys() >= {*whole} else None
+
+
+def _layer(b: Builder, op: Op) -> bool:
+    axis = layers.axis(op, b.known)
+    inside = b.read(op)
+    if axis is None or len(inside) != 1 or (len(op.inputs) == 3 and op.inputs[2] not in b.known):
+        return False
+    side = op.inputs[:2].index(inside[0])
+    if b.in_float(b.layer(op, op.inputs[1 - side])):
+        return False
+    kernel, steps, most, name = b.kernel(op, op.inputs[1 - side])
+    q = forms.input_of(b, inside[0], name)
+    numbers = (q.number, kernel) if side == 0 else (kernel, q.number)
+    shapes = [tuple(s.q + s.r for s in b.shape[inside[0]]), b.known[op.inputs[1 - side]].shape]
+    count = layers.products(op, shapes if side == 0 else shapes[::-1])
+    beside = b.along(axis, len(op.shape))
+    scale = b.emit(
+        "scale",
+        (q.step, steps),
+        lambda batch, s, w: s * w.reshape(beside),
+        shape=tuple(Size(0, op.shape[axis].r if n < 0 else 1) for n in beside),
+    )
+    bias = offset = None
+    if len(op.inputs) == 3:
+        bias = b.operand(op.inputs[2], f"{name}/bias")
+        along = [-1 if a == axis else 1 for a in range(len(op.shape))]
+        offset = b.emit("offset", (bias,), lambda batch, t: t.astype(jnp.float32).reshape(along))
+    about = {"of": op.output, "macs": op.macs, "source": op.source, **op.params}
+    about["layer"] = (op.output, name, axis, scale, offset, bias)  # what `correction` reads it by
+    term = _product(b, op, numbers, count * max(-q.least, q.most) * most, about)
+    b.label[op.output] = name
+    b.wide[op.output] = Wide((term(scale),), offset)
+    return True
+
+
+def _product(b: Builder, op: Op, numbers: tuple[int, int], bound: int, about: dict) -> Callable:
+    """Emits a product of whole numbers; returns scale -> Term."""
+    smooth = ops.computes(op.kind, op.params | {"preferred_element_type": jnp.float32})
+    if bound < _EXACT:
+        new = b.emit(op.kind, numbers, smooth, **about)
+        return lambda scale: Term(new, new, scale, bound)
+
+    def counted(batch, x, y):
+        return smooth(batch, x.astype(jnp.int8), y.astype(jnp.int8))
+
+    new = b.emit(op.kind, numbers, counted, dtype=jnp.int32, **about)
+    slope = b.emit(op.kind, numbers, smooth, **about | {"macs": 0})
+    return lambda scale: Term(new, slope, scale, bound)
+
+
+def _dense(b: Builder, op: Op) -> bool:
+    if len(b.read(op)) == 1:
+        return _layer(b, op)
+    if len(op.inputs) != 2:
+        return False
+    left, right = (forms.narrow_of(b, i) for i in op.inputs)
+    shapes = [tuple(s.q + s.r for s in b.shape[i]) for i in op.inputs]
+    bound = (
+        layers.products(op, shapes) * max(-left.least, left.most) * max(-right.least, right.most)
+    )
+    about = {"of": op.output, "macs": op.macs, "source": op.source, **op.params}
+    term = _product(b, op, (left.number, right.number), bound, about)
+    scale = b.emit("scale", (left.step, right.step), lambda batch, s, t: s * t)
+    b.wide[op.output] = Wide((term(scale),))
+    return True
+
+
+def _moved(b: Builder, op: Op) -> bool:
+    inside = b.read(op)
+    if len(inside) != 1 or op.inputs[0] != inside[0]:
+        return False
+    q = forms.narrow_of(b, inside[0])
+    about = {**op.params, "source": op.source}
+
+    def compute(batch, x, *rest):  # bfloat16 is padded with bfloat16
+        return op.run_one(batch, x, *(r.astype(x.dtype) for r in rest))
+
+    new = b.emit(op.kind, (q.number, *_rest(b, op)), compute, of=op.output, **about)
+    b.narrow[op.output] = q._replace(number=new)
+    return True
+
+
+def _rest(b: Builder, op: Op) -> tuple[int, ...]:
+    return tuple(b.operand(i, f"{op.kind}/value") for i in op.inputs[1:])
+
+
+def _converted(b: Builder, op: Op) -> bool:
+    (number,) = b.read(op)
+    if not jnp.issubdtype(op.dtype, jnp.floating):
+        return elementwise.function(b, op)
+    for form in (b.narrow, b.wide):
+        if number in form:
+            form[op.output] = form[number]
+    if number in b.cone:
+        elementwise.function(b, op)
+    if not any(op.output in form for form in (b.narrow, b.wide, b.cone)):
+        b.narrow[op.output] = forms.narrow_of(b, number)
+    return True
+
+
+def _is_float(b: Builder, number: int) -> bool:
+    return jnp.issubdtype(b.dtype.get(number, jnp.float32), jnp.floating)
+
+
+def _padded(b: Builder, op: Op) -> bool:
+    value = np.asarray(b.known.get(op.inputs[1], np.nan), np.float32)
+    return bool(value == 0) and _moved(b, op)
+
+
+def _summed(b: Builder, op: Op) -> bool:
+    (number,) = b.read(op)
+    q = forms.narrow_of(b, number)
+    if op.kind == "reduce_sum":
+        sizes = [b.shape[number][a] for a in op.params["axes"]]
+        if any(s.q for s in sizes):
+            return False
+        count = math.prod(s.r for s in sizes)
+    else:
+        count = math.prod(op.params["window_dimensions"])
+    about = {**op.params, "source": op.source}
+    new = b.emit(op.kind, (q.number,), op.run_one, of=op.output, **about)
+    b.wide[op.output] = Wide((Term(new, new, q.step, count * max(-q.least, q.most)),))
+    return True
+
+
+def _joined(b: Builder, op: Op) -> bool:
+    grid = b.step(op.output)
+    parts = [
+        forms.alike(b, op, i, grid) if i in b.known else forms.regridded(b, i, grid)
+        for i in op.inputs
+    ]
+    if None in parts or any(q.step != grid.step for q in parts):
+        return False
+    numbers = tuple(q.number for q in parts)
+    about = {**op.params, "source": op.source}
+    new = b.emit("concatenate", numbers, op.run_one, of=op.output, **about)
+    least, most = min(q.least for q in parts), max(q.most for q in parts)
+    b.narrow[op.output] = Narrow(new, grid.step, least, most)
+    return True
+
+
+# primitive -> rule
+RULES: dict[str, Callable[[Builder, Op], bool]] = {
+    "conv_general_dilated": _layer,
+    "dot_general": _dense,
+    **dict.fromkeys(MOVED, _moved),
+    **dict.fromkeys(("reduce_sum", "reduce_window_sum"), _summed),
+    "pad": _padded,
+    "concatenate": _joined,
+    "convert_element_type": _converted,
+    **elementwise.RULES,
+}

@@ -1,0 +1,206 @@
+"""The pictures of a run: learning curves, confusion matrix, worst mistakes, first filters.
+
+In come NumPy arrays (and for the curves the records of `metrics.jsonl`); out goes a PNG,
+written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hcjax.core import formats
+from hcjax.report import canvas
+from hcjax.report.curves import layer_curves, learning_curves
+
+__all__ = ["confusion_matrix", "filters", "layer_curves", "learning_curves", "worst_mistakes"]
+
+MAX_NUMBERED_CLASSES = 30
+MAX_FILTERS = 64
+
+
+def confusion_matrix(
+    path: str | os.PathLike,
+    confusion: np.ndarray,
+    *,
+    class_names: Sequence[str] = (),
+    title: str = "",
+) -> Path:
+    """Returns the path of a picture of which class was taken for which.
+
+    Colour is the share of the true class, on a logarithmic scale, so that a few mistakes among
+    thousands can be seen. Up to `MAX_NUMBERED_CLASSES` classes have names and counts.
+
+    Args:
+      path: the PNG to write.
+      confusion: int[K, K] counts, true class by row, predicted class by column.
+      class_names: K names; empty means 0, 1, 2, ….
+      title: above the picture.
+
+    Returns:
+      The path that was written.
+
+    Raises:
+      CheckpointError: if the file cannot be written.
+      ValueError: if `confusion` is not square.
+
+    Example:
+      >>> import tempfile
+      >>> confusion_matrix(tempfile.mkdtemp() + "/confusion.png", np.eye(3, dtype=int)).name
+      'confusion.png'
+    """
+    from matplotlib.colors import LogNorm
+
+    confusion = np.asarray(confusion)
+    num_classes = len(confusion)
+    if confusion.shape != (num_classes, num_classes):
+        raise ValueError(f"confusion must be int[K, K], got shape {confusion.shape}")
+    numbered = num_classes <= MAX_NUMBERED_CLASSES
+    side = 2.4 + 0.52 * num_classes if numbered else 8.0
+    figure = canvas.figure(max(side, 4.6) + 0.7, max(side, 4.2), title or "confusion matrix")
+    ax = figure.subplots()
+    share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    seen = np.ma.masked_equal(share, 0)
+    # a third, so that the rarest mistake is not as white as none
+    low = min(0.01, seen.min()) / 3 if seen.count() else 0.01
+    image = ax.imshow(seen, cmap="Blues", norm=LogNorm(low, 1), interpolation="nearest")
+    bar = figure.colorbar(image, ax=ax, fraction=0.045, pad=0.03)
+    bar.ax.yaxis.set_major_formatter(lambda v, _: f"{100 * v:g} %")
+    bar.set_label("share of the true class (none: white)")
+    bar.outline.set_visible(False)
+    ax.set(xlabel="predicted class", ylabel="true class")
+    if numbered:
+        names = [canvas.label(class_names, k) for k in range(num_classes)]
+        ax.set_xticks(range(num_classes), names, rotation=0 if max(map(len, names)) < 4 else 90)
+        ax.set_yticks(range(num_classes), names)
+        ax.tick_params(length=0)
+        for i, j in zip(*np.nonzero(confusion), strict=True):
+            dark = math.log(share[i, j] / low) > 0.6 * math.log(1 / low)
+            count = f"{confusion[i, j]:,}"
+            ax.text(j, i, count, ha="center", va="center", color="white" if dark else canvas.INK,
+                    fontsize=9 if len(count) < 5 else 7)  # fmt: skip
+    return canvas.save(figure, path)
+
+
+def worst_mistakes(
+    path: str | os.PathLike,
+    images: np.ndarray,
+    labels: Sequence[int],
+    predicted: Sequence[int],
+    confidence: Sequence[float],
+    *,
+    class_names: Sequence[str] = (),
+    title: str = "",
+) -> Path:
+    """Returns the path of a picture of wrongly classified images, as they are given in order.
+
+    Args:
+      path: the PNG to write.
+      images: uint8[n, H, W, C], usually n = 32, worst first; C is 1 (grey), 3 (RGB), or the
+        first channel is shown. n = 0 gives a picture that says so.
+      labels: n true classes.
+      predicted: n predicted classes.
+      confidence: n probabilities of the predicted class.
+      class_names: names of all classes; empty means 0, 1, 2, ….
+      title: above the picture.
+
+    Returns:
+      The path that was written.
+
+    Raises:
+      CheckpointError: if the file cannot be written.
+
+    Example:
+      >>> import tempfile
+      >>> image = np.zeros((1, 28, 28, 1), np.uint8)
+      >>> worst_mistakes(tempfile.mkdtemp() + "/mistakes.png", image, [7], [1], [0.99]).name
+      'mistakes.png'
+    """
+    images, count = np.asarray(images), len(images)
+    rows, columns = max(1, math.ceil(count / 8)), 8
+    default = f"the {count} worst mistakes, with the confidence in the wrong class"
+    figure = canvas.figure(10.5, 0.7 + 1.55 * rows, title or default)
+    axes = np.atleast_2d(figure.subplots(rows, columns)).ravel()
+    for ax in axes:
+        ax.axis("off")
+    if not count:
+        figure.text(0.5, 0.4, "no mistakes", ha="center", color=canvas.INK)
+    for i in range(count):
+        true, wrong = canvas.label(class_names, labels[i]), canvas.label(class_names, predicted[i])
+        one_line = len(true) + len(wrong) <= 11
+        words = f"{true} taken for {wrong}" if one_line else f"{true}\ntaken for {wrong}"
+        axes[i].set_title(f"{words}\n{formats.percent(float(confidence[i]))}", fontsize=8,
+                          color=canvas.INK, pad=3)  # fmt: skip
+        rgb = images.shape[-1] == 3
+        axes[i].imshow(images[i] if rgb else images[i, :, :, 0], cmap="gray", vmin=0, vmax=255)
+    return canvas.save(figure, path)
+
+
+def filters(
+    path: str | os.PathLike,
+    kernel: np.ndarray,
+    *,
+    input_shape: tuple[int, int, int] | None = None,
+    title: str = "",
+) -> Path:
+    """Returns the path of a picture of what the units of a first layer look for.
+
+    Args:
+      path: the PNG to write.
+      kernel: float[H, W, I, O] of a convolution, or float[H·W·C, O] of a dense layer. With
+        three input channels a filter is shown in colour (mid-grey is 0), else in blue (negative)
+        and red (positive), the mean over the input channels if there are several. Of more than
+        `MAX_FILTERS` filters, those with the largest norm are shown, in the order of channels.
+      input_shape: (H, W, C) of the images, for a dense kernel.
+      title: above the picture.
+
+    Returns:
+      The path that was written.
+
+    Raises:
+      CheckpointError: if the file cannot be written.
+      ValueError: if the kernel is neither, or is dense and does not fit `input_shape`.
+
+    Example:
+      >>> import tempfile
+      >>> filters(tempfile.mkdtemp() + "/filters.png", np.ones((3, 3, 1, 8))).name
+      'filters.png'
+    """
+    kernel = np.asarray(kernel, np.float32)
+    if kernel.ndim == 2 and input_shape and kernel.shape[0] == math.prod(input_shape):
+        kernel = kernel.reshape(*input_shape, -1)
+    if kernel.ndim != 4:
+        raise ValueError(
+            "kernel must be float[H, W, I, O], or float[H*W*C, O] with input_shape (H, W, C); got "
+            f"shape {kernel.shape} and input_shape {input_shape}"
+        )
+    total = kernel.shape[-1]
+    norms = np.linalg.norm(kernel.reshape(-1, total), axis=0)
+    kept = np.sort(np.argsort(-norms, kind="stable")[:MAX_FILTERS])
+    colour = kernel.shape[2] == 3
+    kernel = kernel[..., kept] if colour else kernel[..., kept].mean(axis=2, keepdims=True)
+    rows, columns = max(1, math.ceil(len(kept) / 8)), min(8, len(kept))
+    shown = f"{total}" if total <= MAX_FILTERS else f"the {len(kept)} largest of {total}"
+    default = f"first layer: {shown} filters of {kernel.shape[0]}×{kernel.shape[1]}"
+    figure = canvas.figure(columns + (0.2 if colour else 1.6), 0.6 + rows, title or default)
+    axes = np.atleast_1d(figure.subplots(rows, columns)).ravel()
+    # a few extreme weights would leave everything else pale
+    finite = np.abs(kernel[np.isfinite(kernel)])
+    limit = float(np.percentile(finite, 99.5)) if finite.any() else 1.0
+    for ax in axes:
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_visible(False)
+    for i in range(len(kept)):
+        if colour:
+            axes[i].imshow(np.clip(0.5 + kernel[..., i] / (2 * limit), 0, 1))
+        else:
+            image = axes[i].imshow(kernel[:, :, 0, i], cmap="RdBu_r", vmin=-limit, vmax=limit)
+    if not colour:
+        bar = figure.colorbar(image, ax=list(axes), fraction=0.04, pad=0.02, aspect=25)
+        bar.set_label("weight")
+        bar.outline.set_visible(False)
+    return canvas.save(figure, path)

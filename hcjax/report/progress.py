@@ -1,0 +1,217 @@
+"""The progress line of a training run: how far, how fast, how good, and when it will be done.
+
+In come completed steps and the latest numbers; out goes one line that redraws itself on a
+terminal, or now and then a plain line where there is none (a file, a pipe, a job's log).
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Self, TextIO
+
+from hcjax.core import formats
+
+_REDRAW_SECONDS = 0.1
+_RATE_WINDOW_SECONDS = 5.0
+
+
+class Progress:
+    """Shows a run's progress; a context manager that finishes the line when it is left.
+
+    images/s is the speed of the last seconds, up to the last update with numbers (where none has
+    any, the last one), without what happens in `aside`. ETA comes from all of this process's
+    steps, validation included, but for the first one, which compiles; the steps of earlier
+    processes (`initial`) do not count.
+
+    Args:
+      total: steps of the whole run.
+      initial: steps completed before this process, after a resume.
+      batch_size: images per step, over all devices and hosts.
+      quiet: shows nothing at all, e.g. on every host but the first.
+      every_seconds: where `stream` is not a terminal: the least time between two lines. The
+        default gives 360 lines an hour.
+      label: what the line starts with, e.g. `"seed 3"`.
+      stream: where to write; the default is standard error, so that results can be piped.
+      clock: gives seconds; for tests.
+
+    Note:
+      `update` is made for every step: most calls only read the clock. Numbers are read when a
+      line is drawn, at most 10 times a second, so a device array that is still being computed
+      makes the loop wait then: hand in numbers of an earlier step. A stream that breaks (a
+      closed pipe, a full disk) ends the display, never the training.
+
+    Example:
+      >>> clock = iter([0, 1, 2, 3]).__next__
+      >>> with Progress(200, batch_size=64, stream=sys.stdout, clock=clock) as p:
+      ...     p.update(1)
+      ...     p.update(101, loss=0.25, accuracy=0.5)
+      step 101/200 (50 %)  stopped after 3 s  loss 0.25  accuracy 50.00 %  6,400 images/s
+    """
+
+    def __init__(
+        self,
+        total: int,
+        *,
+        initial: int = 0,
+        batch_size: int = 1,
+        quiet: bool = False,
+        every_seconds: float = 10.0,
+        label: str = "",
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._total, self._step, self._batch_size = total, initial, batch_size
+        self._quiet, self._label, self._clock = quiet, label, clock
+        self._stream = sys.stderr if stream is None else stream
+        self._values: dict[str, object] = {}
+        self._first: tuple[float, int] | None = None
+        self._recent: collections.deque[tuple[float, int]] = collections.deque()
+        self._aside_seconds = 0.0
+        self._start = self._clock()
+        self._bar = None
+        with self._forgiving():
+            if not quiet and _is_terminal(self._stream):
+                self._bar = _bar(total, initial, label, self._stream)
+        self._every = every_seconds if self._bar is None else _REDRAW_SECONDS
+        self._due = self._start + self._every
+
+    def update(self, step: int, **values: object) -> None:
+        """Records that `step` steps are complete, and redraws the line if it is time.
+
+        Args:
+          step: completed steps of the whole run.
+          **values: the latest numbers by name, e.g. `loss=0.1, accuracy=0.98`; a number stays
+            on the line until it is given again. Fractions are shown as percent.
+        """
+        if self._quiet:
+            return
+        now = self._clock()
+        self._step = step
+        if self._first is None:
+            self._first, self._aside_seconds = (now, step), 0.0
+        if values and not self._values:  # marks since the first are of a loop that ran ahead
+            self._recent = collections.deque([self._first])
+        self._values.update(values)
+        # where numbers are read the device has caught up with the loop, which else runs ahead of it
+        if values or not self._values:
+            self._mark(now - self._aside_seconds, step)
+        if now >= self._due and (self._bar is not None or step < self._total):
+            self._due = now + self._every
+            self._draw(now, f"ETA {formats.clock(self._eta(now))}")
+
+    def note(self, text: str) -> None:
+        """Writes a line of its own, above the line that redraws itself.
+
+        Args:
+          text: one line, e.g. the validation result of an epoch.
+        """
+        if self._quiet:
+            return
+        with self._forgiving():
+            if self._bar is not None:
+                self._bar.write(text, file=self._stream)
+            else:
+                print(text, file=self._stream, flush=True)
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """Keeps the time inside the `with` block (evaluation, checkpoints) out of images/s."""
+        start = self._clock()
+        try:
+            yield
+        finally:
+            self._aside_seconds += self._clock() - start
+
+    def close(self) -> None:
+        """Draws the line a last time, with the time that this process took, and ends it."""
+        if self._quiet:
+            return
+        now = self._clock()
+        verb = "done in" if self._step >= self._total else "stopped after"
+        self._draw(now, f"{verb} {formats.duration(now - self._start)}")
+        if self._bar is not None:
+            with self._forgiving():
+                self._bar.close()
+        self._quiet = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _eta(self, now: float) -> float | None:
+        """Returns the seconds to the end of the run, None as long as nothing is known."""
+        if self._first is None or self._step <= self._first[1]:
+            return None
+        since, first_step = self._first
+        return (self._total - self._step) * (now - since) / (self._step - first_step)
+
+    def _mark(self, now: float, step: int) -> None:
+        """Records a point that images/s is measured from and to, and drops those too far back."""
+        recent = self._recent
+        if recent and now < recent[-1][0] + _REDRAW_SECONDS:
+            return
+        recent.append((now, step))
+        while len(recent) > 2 and recent[1][0] <= now - _RATE_WINDOW_SECONDS:
+            recent.popleft()
+
+    def _images_per_second(self) -> float | None:
+        """Returns the speed over the last seconds."""
+        if len(self._recent) < 2 or self._recent[-1][1] <= self._recent[0][1]:
+            return None
+        (since, first), (until, last) = self._recent[0], self._recent[-1]
+        return (last - first) * self._batch_size / (until - since)
+
+    def _draw(self, now: float, end: str) -> None:
+        """Writes the line, or redraws it."""
+        # first the time: what does not fit into a narrow terminal is cut off at the end
+        parts = [end] + [
+            f"{formats.label(k)} {formats.value(k, v)}" for k, v in self._values.items()
+        ]
+        speed = self._images_per_second()
+        if speed is not None:
+            parts.append(f"{speed:,.0f} images/s" if speed >= 10 else f"{speed:.2g} images/s")
+        with self._forgiving():
+            if self._bar is not None:
+                self._bar.n = self._step
+                self._bar.set_postfix_str("  ".join(parts), refresh=False)
+                self._bar.refresh()
+            else:
+                done = f"({100 * self._step // max(self._total, 1)} %)"
+                head = f"{self._label} step {self._step}/{self._total} {done}"
+                print("  ".join([head.lstrip(), *parts]), file=self._stream, flush=True)
+
+    @contextlib.contextmanager
+    def _forgiving(self) -> Iterator[None]:
+        """Ends the display when the stream is gone."""
+        try:
+            yield
+        except (OSError, ValueError):  # ValueError: the stream was closed
+            self._quiet = True
+            if self._bar is not None:
+                self._bar.disable = True  # or it tries again when it is deleted
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    """Says whether a line can be redrawn in `stream`."""
+    return bool(getattr(stream, "isatty", bool)()) and os.environ.get("TERM") != "dumb"
+
+
+def _bar(total: int, initial: int, label: str, stream: TextIO):
+    """Returns a bar that draws only when told to."""
+    import tqdm
+
+    return tqdm.tqdm(
+        total=total,
+        initial=initial,
+        desc=label,
+        file=stream,
+        dynamic_ncols=True,
+        bar_format="{desc}{percentage:3.0f} %|{bar}|{n_fmt}/{total_fmt}{postfix}",
+    )

@@ -1,0 +1,225 @@
+"""The numbers of a run, as a file to read by program and as TensorBoard events.
+
+In come a step, a split and its numbers; out go one line of `metrics.jsonl` and TensorBoard
+scalars under `tensorboard/train`, `tensorboard/validation` (drawn into one chart). After a
+resume both continue as if the run had never stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import socket
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Self
+
+from hcjax.core import files as report
+
+METRICS_FILE = "metrics.jsonl"
+SPLITS = ("train", "validation", "test")
+_FLUSH_SECONDS = 2.0
+
+
+class MetricWriter:
+    """Appends the numbers of a run to `metrics.jsonl` and to TensorBoard event files.
+
+    A line is one JSON object, `{"step": 100, "split": "train", "loss": 0.25, ...}`. NaN and
+    infinities are written as `null` (JSON has no word for them) and read back as NaN;
+    TensorBoard gets them as they are.
+
+    Opening drops every line of a step after `start_step`, which a killed process wrote before
+    it could save the same step, and a last line that was cut short. The file is replaced in one
+    move, so a kill during that leaves the old one. `start_step=0` is a new run.
+
+    Args:
+      workdir: where the files are; made if it is missing.
+      start_step: completed steps of the checkpoint that the run goes on from.
+      tensorboard: whether to write event files (by tensorboardX; never TensorFlow), which is
+        imported at the first `write`, after the first training step.
+
+    Raises:
+      CheckpointError: if a file cannot be written, here or in `write`, e.g. a full disk.
+
+    Note:
+      One process writes: on many hosts, the first. A line is handed to the system before
+      `write` returns, so a killed process loses none; events are handed over every 2 seconds,
+      because that waits for the disk.
+
+    Example:
+      >>> import tempfile
+      >>> workdir = tempfile.mkdtemp()
+      >>> with MetricWriter(workdir, tensorboard=False) as writer:
+      ...     writer.write(1, "train", {"loss": 0.5})
+      >>> read_metrics(workdir)
+      [{'step': 1, 'split': 'train', 'loss': 0.5}]
+    """
+
+    def __init__(
+        self, workdir: str | os.PathLike, start_step: int = 0, *, tensorboard: bool = True
+    ):
+        self._folder = Path(workdir)
+        self._path = self._folder / METRICS_FILE
+        self._start_step, self._tensorboard = start_step, tensorboard
+        self._events: dict[str, object] = {}
+        self._flushed = time.monotonic()
+        _drop_after(self._path, start_step)
+        with self._naming_the_file():
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115 (closed in `close`)
+
+    def write(self, step: int, split: str, values: Mapping[str, object]) -> None:
+        """Appends one line, and the same scalars to TensorBoard.
+
+        Args:
+          step: completed steps.
+          split: one of `SPLITS`.
+          values: numbers by name; 0-d arrays are converted, which waits for the device.
+
+        Raises:
+          ValueError: if `split` is not in `SPLITS`, or a name is `step` or `split`.
+        """
+        if split not in SPLITS:
+            raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+        taken = {"step", "split"} & values.keys()
+        if taken:
+            raise ValueError(f"'{taken.pop()}' is set by the writer; name the number otherwise")
+        numbers = {name: _number(x) for name, x in values.items()}
+        line = json.dumps(report.jsonable({"step": int(step), "split": split} | numbers))
+        with self._naming_the_file():
+            self._append((line + "\n").encode())
+            if self._tensorboard:
+                self._write_events(int(step), split, numbers)
+
+    def close(self) -> None:
+        """Hands over everything and closes the files; a second call does nothing."""
+        with self._naming_the_file():
+            for events in self._events.values():
+                events.close()
+            self._events = {}
+            self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _append(self, line: bytes) -> None:
+        """Writes the whole line; the system may take only a part of it when a disk fills up."""
+        while line:
+            line = line[self._file.write(line) :]
+
+    def _write_events(self, step: int, split: str, numbers: Mapping[str, float]) -> None:
+        """Writes one event with a scalar per number."""
+        from tensorboardX.proto import event_pb2, summary_pb2
+
+        if split not in self._events:
+            self._events[split] = self._open_events(split)
+        scalars = [
+            summary_pb2.Summary.Value(tag=name, simple_value=x) for name, x in numbers.items()
+        ]
+        event = event_pb2.Event(
+            wall_time=time.time(), step=step, summary=summary_pb2.Summary(value=scalars)
+        )
+        self._events[split].write(event.SerializeToString())
+        if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+            for events in self._events.values():
+                events.flush()
+            self._flushed = time.monotonic()
+
+    def _open_events(self, split: str):
+        """Returns a new event file that hides what earlier files hold after `start_step`.
+
+        `SummaryWriter` is not used: its queue and thread lose events and errors at a kill or on
+        a full disk, and its `flush` sleeps.
+        """
+        from tensorboardX.proto import event_pb2
+        from tensorboardX.record_writer import RecordWriter
+
+        folder = self._folder / "tensorboard" / split
+        folder.mkdir(parents=True, exist_ok=True)
+        now = time.time()
+        # the names sort by time, which is the order in which TensorBoard reads the files
+        name = f"events.out.tfevents.{now:017.6f}.{socket.gethostname()}.{os.getpid()}"
+        events = RecordWriter(str(folder / name))
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        first = event_pb2.Event(wall_time=now, file_version="brain.Event:2")
+        # TensorBoard drops what it has of this step and later when it meets the mark
+        mark = event_pb2.Event(wall_time=now, step=self._start_step + 1, session_log=start)
+        for event in (first, mark):
+            events.write(event.SerializeToString())
+        return events
+
+    @contextlib.contextmanager
+    def _naming_the_file(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise report.unwritable(self._path, error) from error
+
+
+def read_metrics(workdir: str | os.PathLike) -> list[dict[str, object]]:
+    """Returns what a run wrote to `metrics.jsonl`, in the order of writing.
+
+    Args:
+      workdir: the run's folder.
+
+    Returns:
+      One dict per step and split: `step`, `split` and the numbers, NaN where the file holds
+      `null`. What was written in several lines for the same step and split is one dict, the
+      later number winning. A missing file gives an empty list.
+
+    Note:
+      A last line that was cut short is passed over; any other line that is not such an object
+      is passed over with a warning that names it.
+
+    Example:
+      >>> import tempfile
+      >>> read_metrics(tempfile.mkdtemp())
+      []
+    """
+    merged: dict[tuple, dict[str, object]] = {}
+    for record, _ in _lines(Path(workdir) / METRICS_FILE):
+        numbers = {name: math.nan if x is None else x for name, x in record.items()}
+        merged.setdefault((record["step"], record["split"]), {}).update(numbers)
+    return list(merged.values())
+
+
+def _lines(path: Path) -> list[tuple[dict, bytes]]:
+    """Returns the whole lines of the file, each as an object and as its bytes."""
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    found = []
+    for number, line in enumerate(lines[:-1], 1):  # what follows the last newline was cut short
+        try:
+            record = json.loads(line)
+            if not isinstance(record["step"], int) or not isinstance(record["split"], str):
+                raise TypeError
+        except (ValueError, KeyError, TypeError):
+            warnings.warn(
+                f"{path}, line {number}: expected a JSON object with 'step' and 'split', found "
+                f"{line[:60]!r}; passed over",
+                stacklevel=3,
+            )
+        else:
+            found.append((record, line))
+    return found
+
+
+def _drop_after(path: Path, step: int) -> None:
+    """Rewrites the file without lines of later steps and without damaged ones."""
+    kept = b"".join(line + b"\n" for record, line in _lines(path) if record["step"] <= step)
+    if path.exists() and path.read_bytes() != kept:
+        report.write_bytes(path, kept)
+
+
+def _number(x: object) -> int | float:
+    """Returns a Python number for a scalar of any kind."""
+    return x if isinstance(x, int | float) else float(x)  # type: ignore[arg-type]

@@ -1,0 +1,198 @@
+"""`sensitivity`: what each layer can stand; accuracy against sparsity, or bits, layer by layer.
+
+In: a Model and images with labels, of the validation part. Out: a table, and what `pick` chooses
+each layer's level by. The network is compiled once: which layer is changed, and how far, is data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax import lax
+
+from hcjax import metrics, trees
+from hcjax.accelerate.accelerate import accelerate
+from hcjax.core import registry as tables
+from hcjax.errors import ConfigError
+from hcjax.graph import axes as layers
+from hcjax.graph import constants as values_of
+from hcjax.graph import examples, qtensor
+from hcjax.graph.cost import aligned
+from hcjax.graph.model import LAYERS, Model, layer_of
+from hcjax.search.levels import CHANGES, Change
+
+
+class Row(NamedTuple):
+    """One kernel: what it costs, and how the network does when it alone is changed.
+
+    path: of the parameter. layer: its layer's name. size: its numbers. macs: products it is in, for
+    one image. accuracy, nll: at each level, over all examples.
+    """
+
+    path: str
+    layer: str
+    size: int
+    macs: int
+    accuracy: tuple[float, ...]
+    nll: tuple[float, ...]
+
+
+class Sensitivity(NamedTuple):
+    """What `sensitivity` returns; printed as a table of accuracies in percent.
+
+    against: what the levels are, a key of `CHANGES`. levels: from the mildest on. rows: one for
+    each kernel. accuracy, nll: of the network as it is. measure: one level for each row, or 0 for
+    none -> (accuracy, nll) with all of them changed together.
+    """
+
+    against: str
+    levels: tuple[float, ...]
+    rows: tuple[Row, ...]
+    accuracy: float
+    nll: float
+    measure: Callable[[Sequence[float]], tuple[float, float]]
+
+    def __str__(self) -> str:
+        heads = [f"{self.against} {self.levels[0]:g}", *(f"{level:g}" for level in self.levels[1:])]
+        lines = [("kernel", "weights", "MACs", *heads)]
+        for row in self.rows:
+            numbers = (f"{row.size:,}", f"{row.macs:,}")
+            lines.append((row.path, *numbers, *(f"{100 * a:.2f}" for a in row.accuracy)))
+        return f"accuracy {100 * self.accuracy:.2f} %\n{aligned(lines, left=1)}"
+
+
+def sensitivity(
+    model: Model,
+    images: Any,
+    labels: Any,
+    *,
+    against: str = "sparsity",
+    levels: Sequence[float] | None = None,
+    select: trees.Select | str | Sequence[str] = trees.kernels,
+    batch_size: int = 1000,
+) -> Sensitivity:
+    """Returns how a network does when one kernel at a time is pruned, or rounded.
+
+    Args:
+      model: from `trace`, best through `fold`.
+      images: float array [N, ...], as the network takes them. Validation data: never choose by
+        test data.
+      labels: int[N], each in [0, K).
+      against: "sparsity": the part of the kernel's weights, those of least magnitude, that become
+        zero. "bits": of the kernel in symmetric integers, one step per output channel; activations
+        stay as they are.
+      levels: sparsities in [0, 1), or bits 2 to 8, from the mildest on; None for ten sparsities up
+        to 0.995, or all seven bits.
+      select: which of the layers' kernels, as of `prune.masks`.
+      batch_size: images at a time.
+
+    Returns:
+      Sensitivity; print it, or give it to `pick`. `reports.plots.layer_curves` draws it.
+
+    Raises:
+      ConfigError: if an argument is not legal, or the model is in integers already.
+
+    Note:
+      Costs 1 + kernels · levels passes over the images, and one compilation.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from hcjax import trace
+      >>> images = jnp.array([[3.0, 0.0], [0.0, 1.0]])
+      >>> params = {"w": jnp.array([[1.0, 0.0], [0.0, 0.2]])}
+      >>> model = trace(lambda params, x: x @ params["w"], params, images)
+      >>> print(sensitivity(model, images, jnp.array([0, 1]), levels=(0.5, 0.75)))
+      accuracy 100.00 %
+      kernel  weights  MACs  sparsity 0.5    0.75
+      w             4     4        100.00   50.00
+    """
+    change = tables.choose("change", CHANGES, against)
+    levels = tuple(change.levels if levels is None else levels)
+    images, labels = examples.labelled(model, images, labels, batch_size)
+    kernels = _kernels(model, select)
+    _check(change, against, levels, kernels)
+    measure = _measure(model, images, labels, kernels, change, min(batch_size, len(images)))
+    accuracy, nll = measure([0] * len(kernels))
+    rows = []
+    for i, (path, _, macs) in enumerate(kernels):
+        found = [measure([0] * i + [a] + [0] * (len(kernels) - i - 1)) for a in levels]
+        size = model.leaves(model.params)[path].size
+        rows.append(Row(path, layer_of(path), size, macs, *zip(*found, strict=True)))
+    return Sensitivity(against, levels, tuple(rows), accuracy, nll, measure)
+
+
+def _kernels(model: Model, select: Any) -> list[tuple[str, int | None, int]]:
+    """Returns (path, axis of the output channels, MACs) of each kernel that a layer reads.
+
+    The axis is None where the layer reads something computed from the parameter.
+    """
+    leaves = model.leaves(model.params)
+    if any(isinstance(leaf, qtensor.QTensor) for leaf in leaves.values()):
+        raise ConfigError("the model is in integers already; give the one that they were made of")
+    chosen = (trees.mask if callable(select) else trees.select)(leaves, select)
+    paths = {number: path for path, number in model.graph.params.items()}
+    known = model.graph.constants | {number: leaves[path] for number, path in paths.items()}
+    trained, found = values_of.trained(model), {}
+    for op in model.graph.ops:
+        for number in op.inputs if op.kind in LAYERS else ():
+            path = values_of.source_path(model, number, paths) if number in trained else ""
+            if path and chosen[path]:
+                axis = layers.kernel_axis(op, known) if number in paths else None
+                found[path] = (path, axis, op.macs + found.get(path, (path, axis, 0))[2])
+    return list(found.values())
+
+
+def _check(change, against, levels, kernels) -> None:
+    left = [change.left(level) for level in levels if change.legal(level)]
+    if not levels or len(left) < len(levels) or left != sorted(set(left))[::-1]:
+        raise ConfigError(f"levels of {against} must go from mild to strong, got {levels}")
+    if not kernels:
+        raise ConfigError("no kernel of a layer is selected")
+
+
+def _measure(model, images, labels, kernels, change: Change, batch_size: int) -> Callable:
+    """Returns (level of each kernel, 0 for none) -> (accuracy, nll), compiled once."""
+    apply = accelerate(model.apply)
+    sizes = [model.leaves(model.params)[path].size for path, _, _ in kernels]
+
+    @jax.jit
+    def changed(params, strengths):
+        leaves, treedef = jax.tree.flatten(params)
+        for strength, (path, axis, _) in zip(strengths, kernels, strict=True):
+            i = model.paths.index(path)
+            leaves[i] = lax.cond(
+                strength > 0,
+                lambda w, s=strength, a=axis: change.apply(w, s, a),
+                lambda w: w,
+                leaves[i],
+            )
+        return jax.tree.unflatten(treedef, leaves)
+
+    @jax.jit
+    def sums(params, images, labels, weight):
+        return metrics.sums(apply(params, images), labels, weight)
+
+    short = -len(images) % batch_size
+    weight = np.ones(len(images), np.float32)
+    parts = [
+        np.split(
+            np.pad(x, [(0, short)] + [(0, 0)] * (x.ndim - 1)), range(batch_size, len(x), batch_size)
+        )
+        for x in (images, labels, weight)
+    ]
+    parts = jax.device_put(list(zip(*parts, strict=True)))
+
+    def measure(levels):
+        pairs = zip(levels, sizes, strict=True)
+        strengths = [change.strength(level, size) if level else 0 for level, size in pairs]
+        params = changed(model.params, np.asarray(strengths, np.int32))
+        found = jax.device_get([sums(params, *part) for part in parts])
+        count, correct, nll = (
+            sum(float(each[name]) for each in found) for name in ("count", "correct", "nll")
+        )
+        return correct / count, nll / count
+
+    return measure

@@ -1,0 +1,175 @@
+"""Evaluation: every example counted exactly once, on any number of devices or hosts.
+
+In: a network, its parameters and a split. Out: integer-exact sums over the split, their summary,
+and what the network said of each of this host's examples.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hcjax import metrics
+from hcjax.data import batches, prepare
+from hcjax.data.dataset import Dataset, Split
+from hcjax.train import parallel
+from hcjax.train.step import ONE_DEVICE, Devices
+
+_AHEAD = 2  # steps that compute while the host reads the next batch; bounds memory
+
+
+class Evaluation(NamedTuple):
+    """The result of scoring a split.
+
+    sums: metrics.eval_sums added over all examples. each: dict of arrays [n], one entry for each
+    of this host's examples: index (int64, position in the split), label, prediction (int32),
+    confidence and loss (float32).
+    """
+
+    sums: dict
+    each: dict
+
+    @property
+    def summary(self) -> dict:
+        """accuracy, error, nll, ece, examples and per-class accuracy, see metrics.summarize."""
+        return metrics.summarize(self.sums)
+
+
+def four_arguments(apply: Callable, state: Any) -> tuple[Callable, Any]:
+    """Returns (apply, state) in the training form, whichever form came in.
+
+    Args:
+      apply: `(params, state, images, *, train, key) -> (logits, state)`; or, with `state` None,
+        `(params, images) -> logits`.
+      state: running statistics, {} for none, or None for the two-argument form.
+
+    Example:
+      >>> f, state = four_arguments(lambda params, images: images * params, None)
+      >>> f(2.0, state, 3.0, train=True, key=None)
+      (6.0, {})
+    """
+    if state is not None:
+        return apply, state
+
+    def training_form(params, state, images, *, train, key):
+        del train, key  # a two-argument network behaves alike in training and inference
+        return apply(params, images), state
+
+    return training_form, {}
+
+
+def make_eval_step(apply: Callable, *, prepare: Callable, devices: Devices = ONE_DEVICE):
+    """Returns `eval_step(params, state, batch) -> (sums, each)`, a pure function.
+
+    Args:
+      apply: `(params, state, images, *, train, key) -> (logits, state)`.
+      prepare: `(batch, key) -> batch`, called with key None: no augmentation.
+      devices: how to add up over devices.
+
+    Returns:
+      A function of a batch with image uint8[N, H, W, C], label int32[N], mask bool[N]. sums are
+      metrics.eval_sums over unmasked examples; each holds prediction int32[N], confidence
+      float32[N] (the largest probability) and loss float32[N] (cross-entropy, nats).
+    """
+
+    def eval_step(params, state, batch):
+        batch = prepare(batch, None)
+        outputs, _ = apply(params, state, batch["image"], train=False, key=None)
+        logits = metrics.logits_of(outputs)
+        labels = batch["label"]
+        log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
+        each = {
+            "prediction": jnp.argmax(log_p, -1).astype(jnp.int32),
+            "confidence": jnp.exp(jnp.max(log_p, -1)),
+            "loss": -jnp.take_along_axis(log_p, labels[:, None], -1)[:, 0],
+        }
+        return devices.sum(metrics.eval_sums(logits, labels, batch["mask"])), each
+
+    return eval_step
+
+
+def run_eval(
+    eval_step: Callable,
+    params: Any,
+    state: Any,
+    split: Split,
+    *,
+    batch_size: int,
+    count: int | None = None,
+) -> Evaluation:
+    """Returns the `Evaluation` of a split by a compiled, sharded step.
+
+    Args:
+      eval_step: from `parallel.evaluate(make_eval_step(...))`.
+      params, state: what to score.
+      split: the examples.
+      batch_size: global; a multiple of the number of devices.
+      count: devices of this host that the step runs on; None for all.
+    """
+    total, waiting, each = {}, deque(), []
+    hosts = (jax.process_index(), jax.process_count())
+    pending = []
+    for batch in batches.eval_batches(split, batch_size=batch_size, shard=hosts):
+        index = batch.pop("index")
+        kept = batch["mask"]
+        pending.append((index[kept], batch["label"][kept], kept))
+        sums, outputs = eval_step(params, state, parallel.shard(batch, count))
+        each.append(outputs)
+        waiting.append(sums)
+        if len(waiting) > _AHEAD:
+            total = _added(total, waiting.popleft())
+    for sums in waiting:
+        total = _added(total, sums)
+    rows = []
+    for (index, label, kept), outputs in zip(pending, each, strict=True):
+        flat = {k: parallel.local_rows(v)[kept] for k, v in outputs.items()}
+        rows.append({"index": index, "label": label, **flat})
+    return Evaluation(total, {k: np.concatenate([r[k] for r in rows]) for k in rows[0]})
+
+
+def _added(total: dict, sums: dict) -> dict:
+    """Returns the total with a step's sums, once they are computed, in 64 bits."""
+    wide = {
+        k: v.astype(np.int64 if v.dtype.kind in "iu" else np.float64)
+        for k, v in parallel.to_host(sums).items()
+    }
+    return {k: total.get(k, 0) + v for k, v in wide.items()}
+
+
+def evaluate(
+    apply: Callable,
+    params: Any,
+    data: Dataset,
+    *,
+    state: Any = None,
+    part: str = "test",
+    batch_size: int = 1000,
+    accelerate: bool = True,
+) -> Evaluation:
+    """Returns how a network does on one part of a dataset, each example counted once.
+
+    Args:
+      apply: `(params, state, images, *, train, key) -> (logits, state)`; or, with `state` None,
+        `(params, images) -> logits`.
+      params: pytree of parameters.
+      data: the dataset; images are normalised by its mean and std.
+      state: running statistics, {} for none; None for the two-argument form of `apply`.
+      part: "train", "validation" or "test".
+      batch_size: examples per step over all devices, rounded up to a multiple of their number.
+      accelerate: rewrite what the platform's compiler is slow at, see `hcjax.accelerate`.
+
+    Returns:
+      Evaluation; `.summary["accuracy"]` is the fraction of examples classified correctly.
+    """
+    apply, state = four_arguments(apply, state)
+    ready = prepare.make_prepare(mean=data.mean, std=data.std, num_classes=data.num_classes)
+    step = make_eval_step(apply, prepare=ready, devices=parallel.DEVICES)
+    step = parallel.evaluate(step, accelerate=accelerate)
+    split = getattr(data, part)
+    batch_size = parallel.round_up(min(batch_size, len(split.labels)))
+    return run_eval(step, params, state, split, batch_size=batch_size)

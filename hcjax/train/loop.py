@@ -1,0 +1,251 @@
+"""The loop around the step: `fit`, which the launcher uses and a notebook calls.
+
+In: a network, its parameters, a dataset, a loss and an optimiser. Out: trained parameters. With
+a workdir it also writes metrics and checkpoints, and goes on from them, bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+from hcjax import trees
+from hcjax.data import augment as augmentation
+from hcjax.data import batches, order
+from hcjax.data.dataset import Dataset
+from hcjax.devices import hosts
+from hcjax.errors import ConfigError
+from hcjax.report.progress import Progress
+from hcjax.train import evaluate, parallel, preemption, profiler, stopping, teaching
+from hcjax.train.session import Session
+from hcjax.train.step import TrainState, init_state
+from hcjax.train.steps import make_steps
+
+
+class Fit(NamedTuple):
+    """What `fit` returns.
+
+    params, state: the trained network: the moving averages where they were kept, and those of the
+    best validation where `patience` was given. step: completed steps. stopped: "steps" (all of
+    them done), "patience" (early) or "preempted" (SIGTERM; start again to go on). history: one
+    dict per validation. best_step: of the best of them, 0 for none. train_state: the last
+    TrainState. train_seconds: in all processes that worked on the run. seconds_to_first_step: from
+    `started` to the end of the first step. images_per_second: training only, without the first
+    step. Both are of the last process that took a step, or two; NaN where none did.
+    """
+
+    params: Any
+    state: Any
+    step: int
+    stopped: str
+    history: list[dict]
+    best_step: int
+    train_state: TrainState
+    train_seconds: float
+    seconds_to_first_step: float
+    images_per_second: float
+
+
+def fit(
+    apply: Callable,
+    params: Any,
+    data: Dataset,
+    *,
+    loss: Callable,
+    tx: optax.GradientTransformation,
+    steps: int,
+    key: jax.Array,
+    state: Any = None,
+    workdir: str | Path | None = None,
+    batch_size: int = 128,
+    augment: Sequence[tuple[str, dict]] = (),
+    penalty: Callable | None = None,
+    class_weights: Any = None,
+    ema_decay: float | None = None,
+    teacher: Callable | None = None,
+    teacher_logits: str | Path | None = None,
+    accelerate: bool = True,
+    eval_every: int | None = None,
+    eval_batch_size: int = 1000,
+    patience: int | None = None,
+    monitor: str = "nll",
+    log_every: int = 50,
+    checkpoint_every: int | None = None,
+    keep: int = 3,
+    threads: int = 0,
+    profile_steps: int = 0,
+    quiet: bool = False,
+    started: float | None = None,
+) -> Fit:
+    """Returns trained parameters, after `steps` steps or when validation stops getting better.
+
+    Args:
+      apply: `(params, state, images, *, train, key) -> (logits, state)`; or, with `state` None,
+        `(params, images) -> logits`. Either may return (logits, ...), all of which the loss gets.
+      params: pytree of float arrays to start from; not changed.
+      data: the dataset, see `hcjax.data.load`. Only `train` and `validation` are used.
+      loss: `(logits float32[N, K], target) -> float32[N]`, e.g. `losses.cross_entropy`; target is
+        int32[N] labels, or float32[N, K] probabilities with mixup or cutmix.
+      tx: optax optimiser.
+      steps: optimiser steps in all, >= 0.
+      key: PRNG key that decides batch order, augmentation and dropout.
+      state: running statistics, {} for none, None for the two-argument form of `apply`.
+      workdir: folder for metrics and checkpoints; a run found there is resumed. None keeps
+        everything in memory.
+      batch_size: examples per step over all devices, a multiple of their number.
+      augment: sequence of (name, options), see `hcjax.data.augment`.
+      penalty: `params -> float32[]`, added to the mean loss. class_weights: float32[K], of classes.
+      ema_decay: in [0, 1): evaluate, and return, a moving average of parameters and statistics.
+      teacher: `float32[N, H, W, C] -> logits` of the prepared images, or whatever the loss reads:
+        its target is then (target, what the teacher returns), see `distill.taught` and `guided`.
+      teacher_logits: file that keeps them for other runs with the same key, data, batches,
+        augmentation and teacher, see `teaching.remembered`. None keeps none.
+      accelerate: rewrite what the platform's compiler is slow at, see `hcjax.accelerate`.
+      eval_every: steps between validations; None for one epoch.
+      eval_batch_size: examples per evaluation step over all devices, rounded up to their multiple.
+      patience: stop after this many validations without a better one, and return the best;
+        None never stops early and returns the last.
+      monitor: what is better: "nll", lower, or "accuracy", higher.
+      log_every: steps between lines in the metrics. keep: number of checkpoints kept.
+      checkpoint_every: steps between checkpoints; None for `eval_every`. Needs a workdir.
+      threads: that read ahead; 0 reads in the loop where images are in memory.
+      profile_steps: write a trace of that many steps, from the 11th on, to `workdir/profile`.
+      quiet: show no progress. started: perf_counter() that seconds_to_first_step counts from.
+
+    Returns:
+      Fit.
+
+    Raises:
+      ConfigError: if an argument is out of range.
+      CheckpointError: if the workdir holds a run of other arguments, or cannot be written.
+      DivergedError: if loss, gradient or parameters are not finite, with the steps concerned.
+
+    Note:
+      What a resumed run shares is checked: key, batch_size, augment, ema_decay; of the data mean,
+      std, class names, image shape and training labels; names and shapes of all arrays. Functions
+      (apply, loss, tx, penalty), class_weights and pixels are not: give the same again.
+
+    Example:
+      >>> import jax, optax, hcjax
+      >>> data = hcjax.data.load("mnist", limit=256)
+      >>> init, apply = hcjax.models.create("lenet_300_100")
+      >>> params, state = init(jax.random.key(0))
+      >>> done = fit(apply, params, data, loss=hcjax.losses.cross_entropy, tx=optax.adam(1e-3),
+      ...            steps=4, key=jax.random.key(1), state=state, quiet=True)
+      >>> done.step, done.stopped
+      (4, 'steps')
+    """
+    started = started or time.perf_counter()
+    stopping.check(monitor, patience, validation=data.validation)
+    _check(steps, batch_size, data)
+    apply, state = evaluate.four_arguments(apply, state)
+    eval_every = eval_every or math.ceil(len(data.train.labels) / batch_size)
+    checkpoint_every = checkpoint_every or eval_every
+    train_step, eval_step = make_steps(
+        apply,
+        loss=loss,
+        tx=tx,
+        mean=data.mean,
+        std=data.std,
+        num_classes=data.num_classes,
+        augment=augment,
+        penalty=penalty,
+        class_weights=class_weights,
+        ema_decay=ema_decay,
+        teacher=teacher,
+    )
+    train_step = parallel.train(train_step, accelerate=accelerate)
+    identity = {
+        "key": order.seed_of(key),
+        "batch_size": batch_size,
+        "augment": [[name, dict(options)] for name, options in augment],
+        "ema_decay": ema_decay,
+        "accelerate": accelerate,
+        "examples": len(data.train.labels),
+        "labels_sha256": trees.sha256({"labels": data.train.labels}),
+    }
+    session = Session(
+        init_state(params, state, tx, ema=ema_decay is not None),
+        eval_step=parallel.evaluate(eval_step, accelerate=accelerate),
+        validation=data.validation,
+        eval_batch_size=parallel.round_up(min(eval_batch_size, len(data.validation.labels) or 1)),
+        monitor=monitor,
+        batch_size=batch_size,
+        identity=identity,
+        data={k: getattr(data, k) for k in ("class_names", "image_shape", "mean", "std")},
+        restore_best=patience is not None,
+    )
+    with hosts.explained(), ExitStack() as stack:
+        if workdir is not None:
+            session.open(Path(workdir), keep, stack)
+        terminated = stack.enter_context(preemption.notice())
+        quiet = quiet or jax.process_index() != 0
+        taught = {"data": data, "augment": augment, "key": key, "identity": identity}
+        stop = session.step if session.stopped else steps
+        taught |= {"teacher": teacher if session.step < stop else None, "steps": steps}
+        told = stack.enter_context(teaching.remembered(teacher_logits, **taught, quiet=quiet))
+        progress = Progress(steps, initial=session.step, batch_size=batch_size, quiet=quiet)
+        session.progress = stack.enter_context(progress)
+        window = (session.step + 10, profile_steps, lambda: session.train_state)
+        profile = stack.enter_context(profiler.window(workdir, *window))
+        stream = batches.train_batches(
+            data.train,
+            seed=order.seed_of(key),
+            batch_size=batch_size,
+            start=session.step,
+            stop=stop,
+            shard=(jax.process_index(), jax.process_count()),
+            partners=augmentation.needs_partners(augment),
+            threads=threads,
+        )
+        session.start_clock(started)
+        preempted = False
+        for batch in stream:
+            profile(session.step)
+            batch = told(session.step, parallel.shard(batch))
+            session.add(*train_step(session.train_state, batch, key))
+            done = session.step
+            preempted = terminated(done)
+            session.stopped = "steps" if done == steps else ""
+            validating = session.validates and (done % eval_every == 0 or done == steps)
+            saving = done % checkpoint_every == 0 or done == steps
+            if done % log_every == 0 or validating or saving:
+                session.log(now=validating or saving)
+            if validating:
+                session.validate()
+                if patience and session.best.since >= patience:
+                    session.stopped = "patience"
+            if saving or session.stopped or preempted:
+                session.save()
+            if session.stopped or preempted:
+                break
+        rate = session.images_per_second
+        session.finish()
+    return Fit(
+        *session.trained,
+        step=session.step,
+        stopped=session.stopped or ("preempted" if preempted else "steps"),
+        history=session.history,
+        best_step=session.best.step,
+        train_state=session.train_state,
+        train_seconds=session.train_seconds,
+        seconds_to_first_step=session.seconds_to_first_step,
+        images_per_second=rate,
+    )
+
+
+def _check(steps: int, batch_size: int, data: Dataset) -> None:
+    n = jax.device_count()
+    if steps < 0:
+        raise ConfigError(f"steps must be >= 0, got {steps}")
+    if batch_size < 1 or batch_size % n:
+        raise ConfigError(f"batch_size must be a multiple of the {n} devices, got {batch_size}")
+    if not len(data.train.labels):
+        raise ConfigError("the training split is empty")

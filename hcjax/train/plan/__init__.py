@@ -1,0 +1,1 @@
+"""What a training would do on TPUs that are not here."""

@@ -1,0 +1,243 @@
+"""The arithmetic of a plan: from what the compiler says of a step to bounds on time and batch.
+
+In: facts of compiled programs, a slice of chips. Out: the entries of a plan, and its text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hcjax.errors import ConfigError
+from hcjax.train.plan import chips
+
+MiB, GiB = 2**20, 2**30
+
+
+class TooLarge(ConfigError):
+    """A program does not fit in a chip's memory."""
+
+
+def entry(
+    facts: dict, held_bytes: dict, where: chips.Slice, *, per_chip: int, devices: int
+) -> dict:
+    """Returns one step's part of a plan: per chip, its work, memory, communication and bounds.
+
+    Args:
+      facts: of one compiled program, per device: flops, bytes_accessed, hbm_bytes, arguments,
+        results, temporaries, program (bytes), collectives, compile_seconds.
+      held_bytes: name -> bytes of what stays in memory from step to step.
+      where: the slice.
+      per_chip: examples per chip.
+      devices: the number of devices compiled for: one a chip, or two on v4.
+    """
+    cores = devices // where.chips
+    held = {name: cores * size for name, size in held_bytes.items()}
+    memory = {
+        **held,
+        "batch_and_padding": cores * facts["arguments"] - sum(held.values()),
+        "activations": cores * facts["temporaries"],
+        "results": cores * facts["results"],
+        "program": cores * facts["program"],
+    }
+    memory["peak"] = sum(memory.values())
+    memory["available"] = int(where.chip.hbm_bytes)
+    communicated = facts["collectives"]
+    reduced = [c for c in communicated if c["kind"] == "all-reduce"]
+    whole = all(c["group"] in (0, devices) and c["groups"] == 1 for c in reduced)
+    found = {
+        "compile_seconds": facts["compile_seconds"],
+        "flops": cores * facts["flops"],
+        "bytes_accessed": cores * facts["bytes_accessed"],
+        "hbm_bytes": cores * facts["hbm_bytes"],
+        "memory": memory,
+        "collectives": communicated,
+        "all_reduces": len(reduced),
+        "all_reduce_bytes": sum(c["size_bytes"] for c in reduced),
+        "all_reduced_over_all_chips": whole,
+        "other_collectives": sorted({c["kind"] for c in communicated} - {"all-reduce"}),
+    }
+    return found | _times(found, where, per_chip)
+
+
+def scaling(
+    here: dict, where: chips.Slice, per_chip: int, compile_for: Callable[[chips.Slice, int], dict]
+) -> list[dict]:
+    """Returns rows of weak scaling, the same batch per chip from one host to the whole slice.
+
+    Args:
+      here: the whole slice's entry.
+      where: the whole slice.
+      per_chip: examples per chip.
+      compile_for: (slice, examples per chip) -> entry.
+
+    Returns:
+      One dict a slice: topology, chips, hosts, batch_size, seconds (the bound),
+      images_per_second, efficiency (images per second and chip, over the first row's), and
+      compiled: whether this row's own program was compiled; if not, its work is the whole
+      slice's, with the all-reduce of its own size.
+    """
+    rows = []
+    slices = where.smaller()
+    for place, part in enumerate(slices):
+        if part == where:
+            found = here
+        elif place == 0:
+            found = compile_for(part, per_chip)
+        else:
+            found = here | _times(here, part, per_chip)
+        images = found["images_per_second"]
+        rows.append(
+            {
+                "topology": part.name,
+                "chips": part.chips,
+                "hosts": part.hosts,
+                "batch_size": per_chip * part.chips,
+                "seconds": found["seconds"]["bound"],
+                "images_per_second": images,
+                "efficiency": images / part.chips,
+                "compiled": part == where or place == 0,
+            }
+        )
+    first = rows[0]["efficiency"]
+    return [row | {"efficiency": row["efficiency"] / first} for row in rows]
+
+
+def largest_batch(
+    here: dict, where: chips.Slice, per_chip: int, compile_for: Callable[[chips.Slice, int], dict]
+) -> dict:
+    """Returns the largest batch per chip that fits: a line through two programs, then tried.
+
+    Args:
+      here: the entry at `per_chip` examples, which fits.
+      where: the slice.
+      per_chip: examples per chip.
+      compile_for: (slice, examples per chip) -> entry; raises TooLarge.
+
+    Returns:
+      per_chip, batch_size, peak (bytes; it was compiled and fits), predicted (bytes, by the line;
+      None if it is one of the line's own two), bytes_per_example (the line's slope) and tried, a
+      list of [examples per chip, peak or None where it was refused]. A line that leaves more than
+      2 % unused is drawn again, up to five times.
+
+    Note:
+      A small batch stays in on-chip memory and says nothing of the slope, so the second program
+      is one large enough to move twice the memory's size, counted from the first.
+    """
+    room = where.chip.hbm_bytes
+    fits = [(per_chip, here["memory"]["peak"], None)]  # examples, bytes, bytes that were predicted
+    tried = [[per_chip, fits[0][1]]]
+
+    def attempt(count, predicted=None):
+        try:
+            peak = compile_for(where, count)["memory"]["peak"]
+            fits.append((count, peak, predicted))
+        except TooLarge:
+            peak = None
+        tried.append([count, peak])
+        return peak is not None
+
+    second = max(2 * per_chip, _round(2 * room / here["bytes_accessed"] * per_chip))
+    while not attempt(second) and second > per_chip + 8:
+        second = _round((second + per_chip) / 2)
+    refused, slope = float("inf"), 0.0
+    for _ in range(6):
+        (low, small, _), (high, large, _) = fits[-2:] if len(fits) > 1 else 2 * fits
+        slope = (large - small) / max(1, high - low)
+        if slope <= 0:
+            break
+        # a line that was far off is drawn again from half-way, in proportion
+        most = (high * refused) ** 0.5 if 1.5 * high < refused < float("inf") else 0.95 * refused
+        count = _round(min(high + (room - large) / slope, most))
+        if count <= 1.02 * high:
+            break
+        if not attempt(count, int(large + slope * (count - high))):
+            refused = count
+    count, peak, predicted = fits[-1]
+    return {
+        "per_chip": count,
+        "batch_size": count * where.chips,
+        "peak": peak,
+        "predicted": predicted,
+        "bytes_per_example": int(slope),
+        "tried": tried,
+    }
+
+
+def text(plan: dict) -> str:
+    """Returns a plan for reading.
+
+    Args:
+      plan: what `plan.plan` returned.
+    """
+    chip, hosts, versions = plan["chip"], plan["hosts"], plan["versions"]
+    hbm = f"{chip['hbm_bytes'] / GiB:.2f} GiB"
+    lines = [
+        f"plan for {plan['topology']} ({plan['machine']}), chips: {plan['chips']}, hosts: {hosts}",
+        f"compiled by libtpu {versions['libtpu']} under jax {versions['jax']}, not executed",
+        f"batch size {plan['batch_size']}, {plan['batch_per_chip']} per chip",
+        f"one chip: {chip['peak_flops'] / 1e12:.0f} TFLOP/s in bfloat16, {hbm} of HBM at "
+        + f"{chip['hbm_bandwidth'] / 1e9:.0f} GB/s",
+        "",
+        f"{'per chip and step':34}{'training':>14}{'evaluation':>14}",
+    ]
+    steps = [plan["train"], plan["eval"]]
+
+    def row(name, read):
+        values = "".join(f"{'' if step is None else read(step):>14}" for step in steps)
+        lines.append(f"{name:34}{values}".rstrip())
+
+    def size(name):
+        return lambda step: f"{step['memory'].get(name, 0) / MiB:.1f} MiB"
+
+    def seconds(name):
+        return lambda step: f"{step['seconds'][name] * 1e6:.1f} us"
+
+    row("GFLOP", lambda step: f"{step['flops'] / 1e9:.3f}")
+    row("bytes moved (compiler's count)", lambda step: f"{step['bytes_accessed'] / MiB:.1f} MiB")
+    row("  of these to or from HBM", lambda step: f"{step['hbm_bytes'] / MiB:.1f} MiB")
+    for name in plan["train"]["memory"]:
+        row(f"HBM: {name.replace('_', ' ')}", size(name))
+    row("all-reduces", lambda step: str(step["all_reduces"]))
+    row("bytes all-reduced", lambda step: f"{step['all_reduce_bytes']:,}")
+    row("  over all chips", lambda step: "yes" if step["all_reduced_over_all_chips"] else "NO")
+    row("other communication", lambda step: ", ".join(step["other_collectives"]) or "none")
+    row("time: FLOPs / peak", seconds("compute"))
+    row("time: HBM bytes / bandwidth", seconds("memory"))
+    row("time: all-reduce", seconds("all_reduce"))
+    row("bound on the step time", seconds("bound"))
+    row("bound on images/s, all chips", lambda step: f"{step['images_per_second']:,.0f}")
+    row("compiled in", lambda step: f"{step['compile_seconds']:.1f} s")
+    most = plan["largest_batch"]
+    if most:
+        size = f"{most['peak'] / GiB:.2f} of {hbm}"
+        if (slope := most["bytes_per_example"]) > 0:  # it falls where more is computed again
+            size += f", {slope / 1024:.1f} KiB per example"
+        found = f"{most['per_chip']} per chip, {most['batch_size']} in all"
+        lines += ["", f"largest batch that fits: {found}; compiled: {size}"]
+    if plan["scaling"]:
+        lines += ["", "weak scaling, the same batch per chip (bounds; * its own program compiled)"]
+        lines += [
+            f"  {'topology':12}{'chips':>6}{'hosts':>6}{'step':>14}{'images/s':>14}{'eff.':>8}"
+        ]
+        lines += [
+            f"{'*' if r['compiled'] else ' '} {r['topology']:12}{r['chips']:>6}{r['hosts']:>6}"
+            f"{r['seconds'] * 1e6:>11.1f} us{r['images_per_second']:>14,.0f}{r['efficiency']:>8.1%}"
+            for r in plan["scaling"]
+        ]
+    return "\n".join(lines)
+
+
+def _times(found: dict, where: chips.Slice, per_chip: int) -> dict:
+    """Returns the bounds of a step on a slice: seconds by cause, images per second."""
+    seconds = {
+        "compute": found["flops"] / where.chip.peak_flops,
+        "memory": found["hbm_bytes"] / where.chip.hbm_bandwidth,
+        "all_reduce": where.all_reduce_seconds(found["all_reduce_bytes"]),
+    }
+    seconds["bound"] = max(seconds["compute"], seconds["memory"]) + seconds["all_reduce"]
+    return {"seconds": seconds, "images_per_second": per_chip * where.chips / seconds["bound"]}
+
+
+def _round(count: float) -> int:
+    """Returns a batch per chip rounded down to whole tiles of 8 rows, at least 8."""
+    return max(8, int(count) // 8 * 8)

@@ -1,0 +1,244 @@
+"""What changes while `fit` runs, and what it does with it: log, validate, save, finish."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from hcjax.core.files import jsonable
+from hcjax.data.dataset import Split
+from hcjax.devices import hosts, lock
+from hcjax.errors import CheckpointError
+from hcjax.report.progress import Progress
+from hcjax.report.writers import MetricWriter
+from hcjax.train import evaluate, finite, parallel, stopping
+from hcjax.train.step import TrainState
+
+
+class Session:
+    """A running `fit`: its newest TrainState, its best validation, its clock, its files.
+
+    Args:
+      train_state: before the first step.
+      eval_step: sharded evaluation step.
+      validation: examples that choose the best parameters; empty for none.
+      eval_batch_size: global, a multiple of the number of devices.
+      monitor: key of `stopping.MONITORS`.
+      batch_size: training examples per step over all devices.
+      identity: JSON facts that a resumed run must share.
+      data: JSON facts that whoever loads the run needs: class names, image shape, mean, std.
+      restore_best: whether the run's result is its best validation, not its last parameters.
+    """
+
+    def __init__(
+        self,
+        train_state: TrainState,
+        *,
+        eval_step: Any,
+        validation: Split,
+        eval_batch_size: int,
+        monitor: str,
+        batch_size: int,
+        identity: dict,
+        data: dict,
+        restore_best: bool,
+    ):
+        self.train_state, self.step = train_state, 0
+        # as a checkpoint gives them back, to be compared
+        self.identity, self._data = jsonable(identity), jsonable(data)
+        self.stopped = ""  # "steps" or "patience" once the run is over
+        self.best = stopping.Best()
+        self.history: list[dict] = []
+        self.progress = Progress(0, quiet=True)
+        self._eval_step, self._validation = eval_step, validation
+        self._eval_batch_size, self._monitor = eval_batch_size, monitor
+        self._batch_size, self._restore_best = batch_size, restore_best
+        self._checkpoints = self._writer = None
+        self._pending: list[dict] = []  # sums of the steps since the last line, on the device
+        self._due: list[dict] = []  # those of a line that is written once the next step runs
+        self._logged = 0  # last step of the last line, written or due
+        self.seconds_to_first_step = self._before_rate = float("nan")  # of earlier processes
+        self._before = 0.0  # seconds trained by earlier processes
+        self._launched = self._started = time.perf_counter()
+        self._rated: tuple[float, int] | None = None  # (seconds, step) after the first step
+        self._aside = 0.0  # seconds of validation and saving since then
+
+    @property
+    def validates(self) -> bool:
+        """Whether there are validation examples."""
+        return len(self._validation.labels) > 0
+
+    def open(self, workdir: Path, keep: int, stack: ExitStack) -> None:
+        """Opens the workdir's files and goes on from its newest sound checkpoint, if any.
+
+        Raises:
+          CheckpointError: if the workdir holds a run of another identity or cannot be used, if
+            somebody is training there, or if not every process goes on from the same step.
+        """
+        from hcjax.train.checkpoint import Checkpoints, restructure
+
+        stack.enter_context(lock.held(workdir))
+        self._checkpoints = Checkpoints(workdir, keep=keep)
+        stack.callback(self._checkpoints.close)
+        found = self._checkpoints.restore()
+        hosts.check_same(workdir, found[0] if found else 0, "goes on from step {}".format)
+        if found is not None:
+            self.step, arrays, record = found
+            theirs = record["data"] | record["identity"]
+            _check_identity(self._data | self.identity, theirs, workdir)
+            kept = self.train_state.averaged if record["best"]["kept"] else None
+            saved = restructure(arrays, {"train": self.train_state, "best": kept})
+            self.train_state = saved["train"]
+            self.best = stopping.Best(**{**record["best"], "kept": saved["best"]})
+            self.history = record["history"]
+            self.stopped = record["stopped"] if record["stopped"] == "patience" else ""
+            self._before, self._pending = record["train_seconds"], record["pending"]
+            self.seconds_to_first_step = record["seconds_to_first_step"]
+            self._before_rate = record["images_per_second"]
+            self._logged = self.step - len(self._pending)
+            self._checkpoints.discard_after(self.step)
+        if jax.process_index() == 0:
+            self._writer = stack.enter_context(MetricWriter(workdir, self.step))
+
+    @property
+    def train_seconds(self) -> float:
+        """Seconds in all processes that worked on this run, restarts' set-up not counted."""
+        return self._before + time.perf_counter() - self._started
+
+    @property
+    def images_per_second(self) -> float:
+        """Training speed without the first step, validation and saving.
+
+        Of this process, or, before its second step, of the one before it.
+        """
+        if self._rated is None or self.step == self._rated[1]:
+            return self._before_rate
+        seconds = time.perf_counter() - self._rated[0] - self._aside
+        return (self.step - self._rated[1]) * self._batch_size / seconds
+
+    def start_clock(self, launched: float) -> None:
+        """Starts counting train_seconds; seconds_to_first_step counts from `launched`."""
+        self._launched, self._started = launched, time.perf_counter()
+
+    def add(self, train_state: TrainState, sums: dict) -> None:
+        """Takes over what a step returned; writes the line of earlier steps that is due."""
+        self.train_state, self.step = train_state, self.step + 1
+        self._pending.append(sums)
+        self._write_due()
+        if self._rated is None:
+            jax.block_until_ready(sums)
+            self._rated = (time.perf_counter(), self.step)
+            self.seconds_to_first_step = self._rated[0] - self._launched
+        self.progress.update(self.step)
+
+    def log(self, *, now: bool) -> None:
+        """Ends a line of the metrics here; it is written at once, or one step later."""
+        self._due, self._pending = self._due + self._pending, []
+        if now:
+            self._write_due()
+
+    def validate(self) -> None:
+        """Scores the validation examples and keeps the parameters if they are the best yet."""
+        with self._timed_aside():
+            params, state = self.train_state.averaged
+            scored = evaluate.run_eval(
+                self._eval_step, params, state, self._validation, batch_size=self._eval_batch_size
+            ).summary
+            value = stopping.MONITORS[self._monitor](scored)
+            self.best = stopping.update(
+                self.best, value, self.step, lambda: parallel.to_host((params, state))
+            )
+            line = {"nll": scored["nll"], "accuracy": scored["accuracy"], "ece": scored["ece"]}
+            self.history.append({"step": self.step, **line})
+            if self._writer is not None:
+                self._writer.write(self.step, "validation", line)
+        mark = " (best)" if self.best.since == 0 else ""
+        self.progress.note(
+            f"step {self.step}: validation accuracy {scored['accuracy']:.2%}, "
+            f"nll {scored['nll']:.4f}{mark}"
+        )
+
+    def save(self) -> None:
+        """Starts writing a checkpoint of everything, if there is a workdir."""
+        if self._checkpoints is None:
+            return
+        rate = self.images_per_second
+        with self._timed_aside():
+            self._write_due()  # a resumed run writes only lines of later steps
+            tree = {"train": parallel.to_host(self.train_state), "best": self.best.kept}
+            finite.check(tree["train"].params, self.step)
+            best = self.best._replace(kept=self.best.kept is not None)._asdict()
+            record = {
+                "identity": self.identity,
+                "best": best,
+                "history": self.history,
+                "stopped": self.stopped,
+                "train_seconds": self.train_seconds,
+                "seconds_to_first_step": self.seconds_to_first_step,
+                "images_per_second": rate,
+                "pending": [_numbers(sums) for sums in self._pending],
+                "data": self._data,
+                "trained": self._trained()[0],
+            }
+            self._checkpoints.save(self.step, tree, record)
+
+    @property
+    def trained(self) -> tuple[Any, Any]:
+        """(params, state) that are the run's result, on the host."""
+        return parallel.to_host(self._trained()[1])
+
+    def _trained(self) -> tuple[list[str], tuple[Any, Any]]:
+        """Returns `trained`, and before it where in a checkpoint's arrays that is."""
+        if self._restore_best and self.best.kept is not None:
+            return ["best/0", "best/1"], self.best.kept
+        averaged = self.train_state.averaged
+        if self.train_state.ema is not None:
+            return ["train/ema/0", "train/ema/1"], averaged
+        return ["train/params", "train/state"], averaged
+
+    def finish(self) -> None:
+        """Returns once the last checkpoint is on the disk."""
+        if self._checkpoints is not None:
+            self._checkpoints.wait()
+
+    def _write_due(self) -> None:
+        """Writes the mean of the sums of the steps that are due, and checks them."""
+        if not self._due:
+            return
+        host, self._due = [_numbers(sums) for sums in self._due], []
+        step = self.step - len(self._pending)
+        total = {k: sum(sums[k] for sums in host) for k in host[0]}
+        first, self._logged = self._logged + 1, step
+        if not all(np.isfinite(v) for v in total.values()):
+            bad = [i for i, s in enumerate(host) if not all(np.isfinite(v) for v in s.values())]
+            raise finite.diverged(f"steps {first + bad[0]} to {step}", host[bad[0]])
+        mean = {k: v / total["count"] for k, v in total.items() if k != "count"}
+        mean["accuracy"] = mean.pop("correct")
+        if self._writer is not None:
+            self._writer.write(step, "train", mean)
+        self.progress.update(self.step, loss=mean["loss"], accuracy=mean["accuracy"])
+
+    @contextmanager
+    def _timed_aside(self):
+        start = time.perf_counter()
+        with self.progress.aside():
+            yield
+        self._aside += time.perf_counter() - start
+
+
+def _numbers(sums: dict) -> dict[str, float]:
+    return {k: float(v) for k, v in parallel.to_host(sums).items()}
+
+
+def _check_identity(ours: dict, theirs: dict, workdir: Path) -> None:
+    differ = [k for k in ours if k in theirs and ours[k] != theirs[k]]
+    if differ:
+        listing = "; ".join(f"{k}: there {theirs[k]!s:.80}, here {ours[k]!s:.80}" for k in differ)
+        raise CheckpointError(
+            f"{workdir} holds a run of other arguments ({listing}); give this run another workdir"
+        )

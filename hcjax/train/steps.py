@@ -1,0 +1,50 @@
+"""The two steps of a run, put together once: what `fit` executes is what `--plan` compiles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import optax
+
+from hcjax.data import prepare
+from hcjax.train import evaluate, parallel, step, teaching
+
+
+def make_steps(
+    apply: Callable,
+    *,
+    loss: Callable,
+    tx: optax.GradientTransformation,
+    mean: Any,
+    std: Any,
+    num_classes: int,
+    augment: Sequence[tuple[str, dict]] = (),
+    penalty: Callable | None = None,
+    class_weights: Any = None,
+    ema_decay: float | None = None,
+    teacher: Callable | None = None,
+) -> tuple[Callable, Callable]:
+    """Returns (train step, evaluation step) over all devices, pure and not yet mapped.
+
+    Args:
+      apply: `(params, state, images, *, train, key) -> (logits, state)`.
+      mean, std: float32[C], where a pixel is 0..1. num_classes: K.
+      loss, tx, augment, penalty, class_weights, ema_decay, teacher: see `fit`.
+
+    Returns:
+      What `parallel.train` and `parallel.evaluate` take; see `make_train_step` and
+      `make_eval_step`.
+    """
+    facts = {"mean": mean, "std": std, "num_classes": num_classes}
+    ready = prepare.make_prepare(**facts)
+    prepared = prepare.make_prepare(**facts, augment=augment)
+    train_step = step.make_train_step(
+        step.make_loss_fn(apply, loss, penalty=penalty, class_weights=class_weights),
+        tx,
+        prepare=prepared if teacher is None else teaching.with_teacher(prepared, teacher),
+        ema_decay=ema_decay,
+        devices=parallel.DEVICES,
+    )
+    eval_step = evaluate.make_eval_step(apply, prepare=ready, devices=parallel.DEVICES)
+    return train_step, eval_step

@@ -1,1 +1,0 @@
-"""What a person composes: functions from parameters, or a Model, to another."""

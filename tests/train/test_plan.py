@@ -1,0 +1,124 @@
+"""Plans of real steps, compiled for TPUs that are not there (by tpu_plans.py, once)."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hcjax.errors import ConfigError, PlatformError
+from hcjax.train.plan import plan
+
+ROOT = Path(__file__).resolve().parents[2]
+needs_libtpu = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None,
+    reason="needs the TPU compiler: pip install libtpu",
+)
+
+
+@pytest.fixture(scope="module")
+def compiled(pytestconfig, tmp_path_factory):
+    """(model, topology) -> what tpu_plans.py printed of it; and all it wrote to stderr."""
+    kept = getattr(pytestconfig, "cache", None)  # by the program's hash: a second run is quick
+    cache = kept.mkdir("tpu-plans") if kept else tmp_path_factory.mktemp("tpu-plans")
+    script = Path(__file__).with_name("tpu_plans.py")
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, str(script), str(cache)],
+        check=False,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    return {(x["model"], x["plan"]["topology"]): x for x in lines}, done.stderr
+
+
+BOTH = [(m, t) for m in ("lenet5", "resnet20") for t in ("v5e:2x4", "v5e:16x16", "v6e:4x4")]
+
+
+@needs_libtpu
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "topology"), BOTH)
+def test_all_that_a_step_communicates_is_one_all_reduce_over_all_chips(compiled, model, topology):
+    found = compiled[0][model, topology]
+    train = found["plan"]["train"]
+    # The combiner joins all-reduces of one type that do not wait for each other: here, all.
+    assert [c["kind"] for c in train["collectives"]] == ["all-reduce"]
+    assert train["all_reduces"] == 1
+    assert train["other_collectives"] == []
+    reduced = train["collectives"][0]
+    assert (reduced["group"], reduced["groups"]) == (found["plan"]["chips"], 1)
+    # Gradients and running statistics by their shapes; count, correct, nll and loss are scalars.
+    shapes = sorted([dtype, sizes] for dtype, sizes in reduced["shapes"])
+    assert shapes == sorted(["f32", sizes] for sizes in [*found["leaves"], [], [], [], []])
+    expected = sum(4 * int(np.prod(sizes)) for sizes in found["leaves"]) + 4 * 4
+    assert train["all_reduce_bytes"] == expected
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_synchronised_batchnorm_adds_two_all_reduces_per_layer(compiled):
+    found = compiled[0]["resnet_tiny", "v5e:2x4"]
+    train = found["plan"]["train"]
+    print(f"{found['norms']} synchronised layers: {train['all_reduces']} all-reduces")
+    assert found["norms"] == 7
+    assert train["all_reduces"] == 1 + 2 * 7  # forward: mean and mean square; backward: theirs
+    assert train["all_reduced_over_all_chips"]
+    assert train["other_collectives"] == []
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_the_numbers_of_lenet_are_those_counted_by_hand(compiled):
+    found = compiled[0]["lenet5", "v5e:2x4"]
+    train, score = found["plan"]["train"], found["plan"]["eval"]
+    conv1, rest = 24 * 24 * 25 * 20, 8 * 8 * 25 * 20 * 50 + 800 * 500 + 500 * 10
+    # multiplications and additions; backward twice the forward, less the images' own gradient
+    assert train["flops"] / 8 == pytest.approx(2 * (3 * rest + 2 * conv1), rel=0.06)
+    assert score["flops"] / 8 == pytest.approx(2 * (rest + conv1), rel=0.06)
+    assert train["memory"]["parameters"] == 4 * 431_080 == found["parameters_bytes"]
+    assert train["memory"]["optimizer"] == 4 * 431_080  # momentum
+    # A step reads parameters, momentum and images and writes the first two: no less than that.
+    assert train["hbm_bytes"] > 4 * (4 * 431_080)
+    assert train["memory"]["peak"] < train["memory"]["available"] == int(15.75 * 2**30)
+    # Evaluation adds up integers and floats, each type in one all-reduce.
+    assert score["all_reduces"] == 2
+    assert score["all_reduced_over_all_chips"]
+    assert score["other_collectives"] == []
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_the_compiler_s_noise_is_not_seen(compiled):
+    lines = [x for x in compiled[1].splitlines() if not x.startswith("waiting for another --plan")]
+    assert len(lines) == 8  # one a compilation, ours
+    assert all(line.startswith("compiling the ") for line in lines)
+    assert "plan for v5e:2x4 (v5litepod-8)" in compiled[0]["lenet5", "v5e:2x4"]["text"]
+
+
+def test_without_libtpu_the_error_says_how_to_install_it(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    label = np.zeros(8, np.int32)
+    with pytest.raises(PlatformError, match="pip install libtpu"):
+        plan.plan(None, None, None, {"label": label}, topology="v5e:2x4", say=print)
+
+
+def test_a_batch_that_the_chips_do_not_divide_is_refused_before_compiling():
+    label = np.zeros(100, np.int32)
+    with pytest.raises(ConfigError, match="multiple of 256"):
+        plan.plan(None, None, None, {"label": label}, topology="v5e:16x16")
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_an_int8_network_multiplies_int8_into_int32_on_a_tpu(compiled):
+    found = compiled[0]["integers", "v5e:2x2"]
+    assert found["layers"] == 8
+    assert found["products"] == [["s32", "s8", "s8"]] * found["layers"]
