@@ -38,7 +38,7 @@ from flax import linen as nn  # noqa: E402
 
 import hcjax  # noqa: E402
 from benchmarks import operations as ops  # noqa: E402
-from hcjax.accelerate import compile as compiler  # noqa: E402
+from hcjax.accelerate import compiler  # noqa: E402
 from hcjax.accelerate.accelerate import explanation  # noqa: E402
 from hcjax.accelerate.rules import (  # noqa: E402
     RULES,

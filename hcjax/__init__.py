@@ -24,7 +24,7 @@ in seconds.
 
 from hcjax import data, distill, errors, losses, metrics, models, optim, prune, quantize, trees
 from hcjax.accelerate.accelerate import accelerate, explain
-from hcjax.accelerate.compile import jit, tune
+from hcjax.accelerate.compiler import jit, tune
 from hcjax.export.hcz import pack, unpack
 from hcjax.graph.cost import cost
 from hcjax.graph.fold import fold
@@ -51,7 +51,7 @@ from hcjax.runs.saved import load_any
 from hcjax.runs.workdir import load
 from hcjax.search.pick import pick
 from hcjax.search.sensitivity import sensitivity
-from hcjax.train.evaluate import evaluate
+from hcjax.train.evaluation import evaluate
 from hcjax.train.loop import fit
 from hcjax.train.step import init_state, make_loss_fn, make_train_step
 from hcjax.version import VERSION

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hcjax import trees
-from hcjax.core import registry as options
+from hcjax.core import registry
 from hcjax.errors import ConfigError
 
 
@@ -112,8 +112,8 @@ def create(name: str, **given: Any) -> Callable[[jax.Array, jax.Array], jax.Arra
       >>> create("cross_entropy", smoothing=0.1)(jnp.zeros((3, 4)), jnp.zeros(3, int)).shape
       (3,)
     """
-    function = options.choose("loss", LOSSES, name)
-    options.check(f"loss '{name}'", function, given)
+    function = registry.choose("loss", LOSSES, name)
+    registry.check(f"loss '{name}'", function, given)
     loss = functools.partial(function, **given)
     shapes = jax.ShapeDtypeStruct((1, 2), jnp.float32), jax.ShapeDtypeStruct((1,), jnp.int32)
     jax.eval_shape(loss, *shapes)  # wrong values raise here, not at the first step

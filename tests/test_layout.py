@@ -180,3 +180,15 @@ def test_every_public_function_has_a_docstring(path):
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name[0] != "_":
             text = (ast.get_docstring(node) or "").split("\n")[0]
             assert text, f"{path.name}: {node.name}: {text[:40]!r}"
+
+
+def test_no_import_is_renamed_only_to_dodge_a_clash():
+    renamed = [
+        f"{path.relative_to(ROOT)}: {alias.name} as {alias.asname}"
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "hcjax"
+        for alias in node.names
+        if alias.asname and alias.asname != alias.name
+    ]
+    assert renamed == []

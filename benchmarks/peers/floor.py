@@ -17,7 +17,7 @@ def machine():
     A floor is what nothing gets below, so of all sizes, compilers and repetitions the fastest
     counts, not a typical one.
     """
-    from hcjax.accelerate import compile as compiler
+    from hcjax.accelerate import compiler
 
     ways = [(side, options) for side in SIDES for options in ({}, compiler.options())]
     return {
@@ -108,7 +108,7 @@ def _cost(name):
 
     import hcjax
     from hcjax.accelerate.rules import canonical
-    from hcjax.core import jaxpr as walker
+    from hcjax.core import walker
 
     work = networks.WORKS[name]
     network = hcjax.models.create(work.name, input_shape=work.shape, num_classes=networks.CLASSES)

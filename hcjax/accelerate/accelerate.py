@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from hcjax.accelerate.rules import RULES
-from hcjax.core import jaxpr as walker
+from hcjax.core import walker
 
 Rule = Callable[[walker.Eqn, walker.Place], Callable | walker.Instead | str]
 Table = Mapping[str, Sequence[Rule]]

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from absl import flags
 
-from hcjax.config import files as configfile
-from hcjax.config import reader as configs
+from hcjax.config import configfile
+from hcjax.config.reader import fingerprint
 from hcjax.devices import allocator
 from hcjax.errors import ConfigError, HcjaxError
 
@@ -226,4 +226,4 @@ def _join(values: flags.FlagValues) -> None:
 def _default_workdir(values: flags.FlagValues, config) -> Path:
     """Returns runs/CONFIG-HASH: the same command, the same folder."""
     kind = "-sweep" if values.sweep else "-seeds" if values.seeds is not None else ""
-    return Path("runs") / f"{Path(values.config).stem}-{configs.fingerprint(config)}{kind}"
+    return Path("runs") / f"{Path(values.config).stem}-{fingerprint(config)}{kind}"

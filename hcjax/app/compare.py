@@ -10,10 +10,9 @@ from __future__ import annotations
 from absl import flags
 
 from hcjax.app import cli, verify
-from hcjax.core import files as report
+from hcjax.core import files
 from hcjax.errors import ConfigError, HcjaxError
-from hcjax.prove import cards
-from hcjax.prove.flips import changes as changes_of
+from hcjax.prove import cards, flips
 from hcjax.report.pareto import pareto
 from hcjax.runs import saved
 
@@ -72,7 +71,7 @@ def _act(values, arguments: list[str], changes: list[tuple[str, str]]) -> int:
         rows += [{"file": str(path), **row} for row in cards.as_json([card])]
     print(cards.table(found, what="model"))
     code = verify.told(rows)
-    differences = [changes_of(found[0], card, dataset) for card in found[1:]]
+    differences = [flips.changes(found[0], card, dataset) for card in found[1:]]
     for one in differences:
         print(f"\n{one}")
     if values.plot:
@@ -80,5 +79,5 @@ def _act(values, arguments: list[str], changes: list[tuple[str, str]]) -> int:
         print(f"in {pareto(values.plot, points)}")
     if values.json:
         content = {"stages": rows, "changes": [one.as_json() for one in differences]}
-        print(f"in {report.write_json(values.json, content)}")
+        print(f"in {files.write_json(values.json, content)}")
     return code

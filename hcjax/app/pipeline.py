@@ -20,9 +20,9 @@ import optax
 from hcjax import data, models, prune
 from hcjax.app import recipe, teachers
 from hcjax.app.stages import STAGES, Made, Work
-from hcjax.config import reader as configs
-from hcjax.core import files as report
-from hcjax.core import registry as options
+from hcjax.config.reader import Reader
+from hcjax.core import registry
+from hcjax.core.files import write_bytes
 from hcjax.devices import hosts
 from hcjax.errors import ArtifactError, ConfigError
 from hcjax.export.hcz import pack
@@ -30,8 +30,8 @@ from hcjax.graph.fold import fold
 from hcjax.graph.model import Model, free, is_quantized
 from hcjax.graph.tracing.trace import trace
 from hcjax.models import inference
-from hcjax.runs import workdir as workdirs
 from hcjax.runs.saved import about_of, load_any
+from hcjax.runs.workdir import network_of
 from hcjax.train import loop
 
 
@@ -65,7 +65,7 @@ def compress(
     Returns:
       Compressed; None if a training was preempted and saved: call again to go on.
     """
-    reader = configs.Reader(config)
+    reader = Reader(config)
     made = recipe.build(reader)
     teaching, student = teachers.teaching(reader), _student(reader, made.dataset)
     steps = partial(recipe.steps_of, batch_size=made.fit["batch_size"], dataset=made.dataset)
@@ -92,7 +92,7 @@ def compress(
         if not hosts.gather(path.exists())[0]:
             model = make().replace(about=about)
             if jax.process_index() == 0:
-                report.write_bytes(path, pack(model))
+                write_bytes(path, pack(model))
             hosts.gather(0)  # none reads it before it is there
         say(f"{name}: {path.stat().st_size:,} bytes in {path}")
         try:
@@ -121,7 +121,7 @@ def _work(config, made, dataset, steps, taught, student, workdir, quiet, say) ->
     ):
         key = _key(fit["key"], name)
         count = made.steps if epochs is None else steps(epochs)
-        tx = recipe.optimizer_of(configs.Reader(config), count, learning_rate=learning_rate)
+        tx = recipe.optimizer_of(Reader(config), count, learning_rate=learning_rate)
         done = loop.fit(
             apply,
             params,
@@ -155,7 +155,7 @@ def _work(config, made, dataset, steps, taught, student, workdir, quiet, say) ->
     return Work(dataset, steps, tune, learn, say)
 
 
-def _stages(reader: configs.Reader, steps: Callable[[str, float], int]) -> list[Made]:
+def _stages(reader: Reader, steps: Callable[[str, float], int]) -> list[Made]:
     """Returns what each stage makes, by what of its section was not read before.
 
     Args:
@@ -164,10 +164,10 @@ def _stages(reader: configs.Reader, steps: Callable[[str, float], int]) -> list[
     """
     found, names = [], reader.get("stages")
     for name in names:
-        function = options.choose("stage", STAGES, name)
+        function = registry.choose("stage", STAGES, name)
         recipe.check("stages", names, names.count(name) == 1, "a list of different stages")
         given = reader.section(name).rest() if name in teachers.SECTIONS else {}
-        options.check(f"stage '{name}'", function, given)
+        registry.check(f"stage '{name}'", function, given)
         steps(f"{name}.epochs", given.get("epochs", 0))
         found.append(function(**given))
     return found
@@ -203,13 +203,13 @@ def _check_order(config: dict, whose: str = "") -> None:
         earlier.append(name)
 
 
-def _student(reader: configs.Reader, dataset: data.Dataset) -> models.Network | None:
+def _student(reader: Reader, dataset: data.Dataset) -> models.Network | None:
     """Returns the network that stage `distill` trains; None if the config names none."""
     given = reader.section("student").rest()
     if not given:
         return None
     shared = {k: reader.section("model").get(k) for k in ("dtype", "sync_batchnorm")}
-    return workdirs.network({"model": shared | given}, dataset.image_shape, dataset.num_classes)
+    return network_of({"model": shared | given}, dataset.image_shape, dataset.num_classes)
 
 
 def _key(key: jax.Array, name: str) -> jax.Array:

@@ -14,12 +14,12 @@ import numpy as np
 import optax
 
 from hcjax import data, losses, models, optim
-from hcjax.config import reader as configs
-from hcjax.core import registry as options
+from hcjax.config.reader import Reader
+from hcjax.core import registry
 from hcjax.devices import platform
 from hcjax.errors import ConfigError
-from hcjax.runs import warm_start as start
-from hcjax.runs import workdir as workdirs
+from hcjax.runs import warm_start
+from hcjax.runs.workdir import network_of
 
 # keys of the section `train` that count something, and the least that makes sense
 COUNTS = {"batch_size": 1, "eval_every": 1, "eval_batch_size": 1, "patience": 1, "log_every": 1}
@@ -43,7 +43,7 @@ class Recipe(NamedTuple):
     notes: list[str]
 
 
-def start_platform(reader: configs.Reader):
+def start_platform(reader: Reader):
     """Returns (cache folder or None, counter of its hits) after choosing where to compute."""
     platform.select(reader.get("platform"), deterministic=reader.get("deterministic"))
     base = reader.get("cache_dir")
@@ -51,7 +51,7 @@ def start_platform(reader: configs.Reader):
     return cache, platform.use_cache(cache)
 
 
-def build(reader: configs.Reader, dataset: data.Dataset | None = None) -> Recipe:
+def build(reader: Reader, dataset: data.Dataset | None = None) -> Recipe:
     """Returns everything that a config describes, as plain values; reads every key.
 
     Args:
@@ -74,13 +74,15 @@ def build(reader: configs.Reader, dataset: data.Dataset | None = None) -> Recipe
     else:
         reader.section("data").rest()
         threads = 0
-    network = workdirs.network(reader, dataset.image_shape, dataset.num_classes)
+    network = network_of(reader, dataset.image_shape, dataset.num_classes)
     init_key, fit_key = jax.random.split(jax.random.key(seed))
     params, state = jax.jit(network.init)(init_key)
     notes: list[str] = []
     if init_from:
-        head = start.head_of(reader, dataset)
-        params, state, notes = start.taken_over(init_from, params, state, head, dataset.class_names)
+        head = warm_start.head_of(reader, dataset)
+        params, state, notes = warm_start.taken_over(
+            init_from, params, state, head, dataset.class_names
+        )
 
     train, batch_size, steps = train_of(reader.section("train"), dataset)
     tx = optimizer_of(reader, steps)
@@ -102,7 +104,7 @@ def build(reader: configs.Reader, dataset: data.Dataset | None = None) -> Recipe
 
 
 def optimizer_of(
-    reader: configs.Reader, steps: int, *, learning_rate: float | None = None
+    reader: Reader, steps: int, *, learning_rate: float | None = None
 ) -> optax.GradientTransformation:
     """Returns the optimiser of the sections `optim` and `schedule`.
 
@@ -129,7 +131,7 @@ def optimizer_of(
     )
 
 
-def train_of(section: configs.Reader, dataset: data.Dataset) -> tuple[dict, int, int]:
+def train_of(section: Reader, dataset: data.Dataset) -> tuple[dict, int, int]:
     """Returns (keyword arguments of `fit` in the section `train`, batch size, steps in all)."""
     epochs, batch_size = section.get("epochs"), section.get("batch_size")
     keys = ("eval_every", "eval_batch_size", "patience", "monitor", "ema_decay", "log_every")
@@ -151,7 +153,7 @@ def steps_of(key: str, epochs: float, batch_size: int, dataset: data.Dataset) ->
     return steps
 
 
-def dataset_of(reader: configs.Reader, seed: int) -> tuple[data.Dataset, int]:
+def dataset_of(reader: Reader, seed: int) -> tuple[data.Dataset, int]:
     """Returns (dataset, reading threads) of the section `data`."""
     section = reader.section("data")
     threads, source = section.get("threads"), section.get("source")
@@ -164,7 +166,7 @@ def dataset_of(reader: configs.Reader, seed: int) -> tuple[data.Dataset, int]:
     return data.load(source, seed=seed, **given), threads
 
 
-def loss_of(section: configs.Reader, dataset: data.Dataset):
+def loss_of(section: Reader, dataset: data.Dataset):
     """Returns (per-example loss, penalty of parameters or None, class weights or None)."""
     name, l1, l2, weighing = (section.get(k) for k in ("name", "l1", "l2", "class_weights"))
     loss = losses.create(name, **section.rest())
@@ -181,13 +183,13 @@ def loss_of(section: configs.Reader, dataset: data.Dataset):
     return loss, penalty, losses.class_weights(counts) if weighing else None
 
 
-def augment_of(section: configs.Reader, dataset: data.Dataset) -> list[tuple[str, dict]]:
+def augment_of(section: Reader, dataset: data.Dataset) -> list[tuple[str, dict]]:
     """Returns the (name, options) pairs of the augmentations in use, tried on the images' shape."""
     used = section.get("use")
     if isinstance(used, str):
         raise ConfigError(f"config.augment.use must be a tuple of names, e.g. ('{used}',)")
     for name in used:
-        options.choose("augmentation", data.AUGMENTATIONS, name)
+        registry.choose("augmentation", data.AUGMENTATIONS, name)
     pairs = [(name, section.section(name).rest()) for name in used]
     facts = {"mean": dataset.mean, "std": dataset.std, "num_classes": dataset.num_classes}
     for pair in pairs:

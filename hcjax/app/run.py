@@ -18,17 +18,17 @@ from typing import Any
 import jax
 
 from hcjax import data
-from hcjax.accelerate import compile as compiler
+from hcjax.accelerate import compiler
 from hcjax.app import pipeline, recipe, summary
-from hcjax.config import reader as configs
-from hcjax.core import files as report
-from hcjax.devices import platform
+from hcjax.config.reader import Reader, to_dict
+from hcjax.core import files
+from hcjax.devices import environment, platform
 from hcjax.errors import ConfigError
 from hcjax.graph.model import Model
 from hcjax.prove import cards
 from hcjax.report import pareto
-from hcjax.runs import workdir as workdirs
-from hcjax.train import evaluate, loop, mistakes, step, steps
+from hcjax.runs.workdir import REPORT, claim, finished
+from hcjax.train import evaluation, loop, mistakes, step, steps
 
 REPORTED_BYTES = 2**29  # images that the data report at the start may read: seconds, not minutes
 
@@ -50,21 +50,21 @@ def run(config: Any, workdir: str | Path, *, quiet: bool = False, started: float
     """
     started = time.perf_counter() if started is None else started
     workdir = Path(workdir).expanduser().absolute()
-    plain = configs.to_dict(config)
+    plain = to_dict(config)
     marks = {"imports": time.perf_counter()}
-    cache, counts = recipe.start_platform(configs.Reader(plain))
+    cache, counts = recipe.start_platform(Reader(plain))
     marks["platform"] = time.perf_counter()
     say = (lambda *_: None) if quiet or jax.process_index() else print
     for line in [*platform.describe(cache), f"workdir {workdir}"]:
         say(line)
-    done = workdirs.finished(workdir, plain)
+    done = finished(workdir, plain)
     if done is not None:
         say(f"this run is finished; its report:\n{summary.table(done)}")
         return done
 
     if plain["stages"]:
         return compressed(plain, workdir, say=say, quiet=quiet, started=started)
-    reader = configs.Reader(plain)
+    reader = Reader(plain)
     made = recipe.build(reader)
     reader.check_unread()
     say(compiler.describe(made.fit["accelerate"]))
@@ -74,7 +74,7 @@ def run(config: Any, workdir: str | Path, *, quiet: bool = False, started: float
         raise ConfigError(
             "there are no test examples to score the network by; see config.data.test"
         )
-    workdirs.claim(workdir, plain, command=sys.argv)
+    claim(workdir, plain, command=sys.argv)
     for line in made.notes:
         say(line)
     if math.prod(dataset.train.images.shape) > REPORTED_BYTES:
@@ -102,7 +102,7 @@ def run(config: Any, workdir: str | Path, *, quiet: bool = False, started: float
         f"({', '.join(f'{name} {seconds:.2f}' for name, seconds in parts.items())}); "
         f"compilation cache: {counts['hits']} hits, {counts['misses']} misses"
     )
-    scored = evaluate.evaluate(
+    scored = evaluation.evaluate(
         made.network.apply,
         fitted.params,
         dataset,
@@ -116,7 +116,7 @@ def run(config: Any, workdir: str | Path, *, quiet: bool = False, started: float
     worst = mistakes.worst(scored.each)
     if jax.process_index() == 0:
         summary.draw(workdir, dataset, fitted.params, scored.sums["confusion"], worst)
-        report.write_json(workdir / workdirs.REPORT, result)
+        files.write_json(workdir / REPORT, result)
     say(summary.table(result))
     say(f"report, curves, confusion matrix, worst mistakes and filters are in {workdir}")
     return result
@@ -133,7 +133,7 @@ def compressed(plain: dict, workdir: Path, *, say: Callable, quiet: bool, starte
     Returns:
       dict, also in `workdir/report.json`; None if the run was preempted.
     """
-    workdirs.claim(workdir, plain, command=sys.argv)
+    claim(workdir, plain, command=sys.argv)
     train = partial(run, quiet=quiet, started=started)
     made = pipeline.compress(plain, workdir, train=train, say=say, quiet=quiet)
     if made is None:
@@ -159,14 +159,14 @@ def compressed(plain: dict, workdir: Path, *, say: Callable, quiet: bool, starte
         "test_examples": last.examples,
         "seconds": seconds,
         "peak_memory_bytes": platform.peak_memory_bytes(),
-        "versions": workdirs.versions(),
-        "git_commit": workdirs.git_commit(),
+        "versions": environment.versions(),
+        "git_commit": environment.git_commit(),
         "device": last.device,
     }
     if jax.process_index() == 0:
         points = [(card.name, card.file_bytes, card.error) for card in found]
         pareto.pareto(workdir / "pareto.png", points)
-        report.write_json(workdir / workdirs.REPORT, result)
+        files.write_json(workdir / REPORT, result)
     say(cards.table(rows))
     say(f"{seconds:,.0f} s; the networks, their report and pareto.png are in {workdir}")
     return result
@@ -197,13 +197,13 @@ def plan(
       dataset: of the same shapes and classes as the config's, where that is not at hand.
       quick: leave the largest batch and the weak scaling out.
     """
-    from hcjax.train.plan import plan as planning
+    from hcjax.train.plan import planner
 
     workdir = Path(workdir).expanduser().absolute()
-    plain = configs.to_dict(config)
+    plain = to_dict(config)
     # the compiler needs no TPU, and one that is here must stay free
-    cache, _ = recipe.start_platform(configs.Reader({**plain, "platform": "cpu"}))
-    reader = configs.Reader(plain)
+    cache, _ = recipe.start_platform(Reader({**plain, "platform": "cpu"}))
+    reader = Reader(plain)
     made = recipe.build(reader, dataset)
     reader.check_unread()
     dataset, fit = made.dataset, made.fit
@@ -215,7 +215,7 @@ def plan(
         num_classes=dataset.num_classes,
         **{name: fit[name] for name in options},
     )
-    found = planning.plan(
+    found = planner.plan(
         train_step,
         eval_step,
         step.init_state(made.params, made.state, fit["tx"], ema=fit["ema_decay"] is not None),
@@ -227,6 +227,6 @@ def plan(
         cache=cache,
         say=print,
     )
-    print(planning.text(found))
-    print(f"in {report.write_json(workdir / 'plan.json', found)}")
+    print(planner.text(found))
+    print(f"in {files.write_json(workdir / 'plan.json', found)}")
     return found

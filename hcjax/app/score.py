@@ -15,16 +15,16 @@ from ml_collections import ConfigDict, FieldReference
 
 from hcjax import data
 from hcjax.app import recipe
-from hcjax.config import files as configfile
-from hcjax.config import reader as configs
-from hcjax.core import files as report
+from hcjax.config import configfile
+from hcjax.config.reader import PRACTICAL, Reader, to_dict
+from hcjax.core.files import write_json
 from hcjax.data.images import size_pair
 from hcjax.devices import platform
 from hcjax.errors import CheckpointError, ConfigError, DataError
 from hcjax.report import tables
 from hcjax.runs import saved
-from hcjax.runs import workdir as workdirs
-from hcjax.train import evaluate as evaluation
+from hcjax.runs.workdir import CHECKPOINTS, Trained, load
+from hcjax.train import evaluation
 
 BATCH = 1000  # images at a time
 # types of keys of the section `data` that a run's own config may not show, being None there
@@ -54,7 +54,7 @@ def evaluate(workdir: str, config: Any = None, *, changes: Changes = ()) -> int:
     """
     trained = _trained(workdir)
     values = chosen(trained.config, config, changes, f"--eval={workdir}")
-    reader = configs.Reader(values)
+    reader = Reader(values)
     cache, _ = recipe.start_platform(reader)
     print("\n".join(platform.describe(cache)))
     dataset = normalised(
@@ -78,7 +78,7 @@ def evaluate(workdir: str, config: Any = None, *, changes: Changes = ()) -> int:
         "ece": summary["ece"],
     }
     name = f"eval-{reader.section('data').get('source')}-{dataset.name}.json"
-    path = report.write_json(Path(workdir).expanduser() / name.replace("/", "-"), result)
+    path = write_json(Path(workdir).expanduser() / name.replace("/", "-"), result)
     confusion = scored.sums["confusion"]
     print(tables.end_of_run(result, confusion=confusion, class_names=dataset.class_names))
     print(f"in {path}")
@@ -99,9 +99,9 @@ def chosen(own: dict, config: Any, changes: Changes, what: str) -> ConfigDict:
     """
     values = ConfigDict(own)
     if config is not None:
-        values.data = ConfigDict(configs.to_dict(config)["data"])
+        values.data = ConfigDict(to_dict(config)["data"])
     elif any(key == "data.source" for key, _ in changes):
-        kept = (*configs.PRACTICAL, "data.source", "data.validation")
+        kept = (*PRACTICAL, "data.source", "data.validation")
         values.data.update({k: None for k in values.data if f"data.{k}" not in kept})
     for key, value in values.data.items():
         kind = KINDS.get(key, type(value) if isinstance(value, str) else object)
@@ -134,7 +134,7 @@ def data_for(values: ConfigDict, what: str, image_shape: Sequence[int]) -> data.
         values.data.channels = channels
     size, depth = size_pair(values.data.image_size), values.data.channels or channels
     _check_images(what, image_shape, (*size, depth))
-    reader = configs.Reader(values)
+    reader = Reader(values)
     return recipe.dataset_of(reader, reader.get("seed"))[0]
 
 
@@ -194,7 +194,7 @@ def predict(workdir: str, files: Sequence[str], *, changes: Changes = ()) -> int
     trained = _trained(workdir)
     values = ConfigDict(trained.config)
     _change(values, changes, f"--predict={workdir}", RUN_KEYS)
-    recipe.start_platform(configs.Reader(values))
+    recipe.start_platform(Reader(values))
     for i in range(0, len(files), BATCH):
         names = files[i : i + BATCH]
         images = [data.read_image(name, trained.image_shape) for name in names]
@@ -209,23 +209,23 @@ def predict(workdir: str, files: Sequence[str], *, changes: Changes = ()) -> int
 def report_data(config: Any) -> int:
     """Prints the data report of a config."""
     config.data.memory_limit_bytes = 0  # a streamed image that cannot be read is listed, not fatal
-    reader = configs.Reader(config)
+    reader = Reader(config)
     recipe.start_platform(reader)
     dataset, _ = recipe.dataset_of(reader, reader.get("seed"))
     print(data.text(data.report(dataset)))
     return 0
 
 
-def _trained(workdir: str) -> workdirs.Trained:
+def _trained(workdir: str) -> Trained:
     """Returns the trained network of a workdir; packed ones are another command's."""
     path = Path(workdir).expanduser()
-    run = (path / workdirs.CHECKPOINTS).is_dir()
+    run = (path / CHECKPOINTS).is_dir()
     if path.suffix == saved.SUFFIX or (any(path.glob(f"*{saved.SUFFIX}")) and not run):
         raise CheckpointError(
             f"{workdir} holds no run but packed networks: python -m hcjax.verify {workdir} scores "
             "them, and hcjax.load_any gives one in Python"
         )
-    return workdirs.load(workdir)
+    return load(workdir)
 
 
 def _change(values: ConfigDict, changes: Changes, what: str, readable: Sequence[str]) -> None:

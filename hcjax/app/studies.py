@@ -16,9 +16,9 @@ import jax
 from ml_collections import ConfigDict
 
 from hcjax.app.run import run
-from hcjax.config import files as configfile
-from hcjax.config import reader as configs
-from hcjax.core import files as report
+from hcjax.config import configfile
+from hcjax.config.reader import fingerprint, to_dict
+from hcjax.core import files
 from hcjax.errors import ConfigError, DivergedError
 from hcjax.report import tables
 
@@ -49,7 +49,7 @@ def seeds(config: Any, workdir: Path, count: int, *, quiet: bool = False, starte
     """
     if count < 1:
         raise ConfigError(f"--seeds must be at least 1, got {count}")
-    plain = configs.to_dict(config)
+    plain = to_dict(config)
     shown = SHOWN_LAST if plain["stages"] else SHOWN
     results, stages = [], []
     for seed in range(plain["seed"], plain["seed"] + count):
@@ -107,7 +107,7 @@ def sweep(
         changed = copy.deepcopy(base)
         for key, text in settings.items():
             configfile.override(changed, key, text)
-        runs.append((settings, configs.to_dict(changed)))
+        runs.append((settings, to_dict(changed)))
     shown = CHOOSE_LAST_BY if any(plain["stages"] for _, plain in runs) else CHOOSE_BY
     results = []
     for settings, plain in runs:  # every config is legal before the first run
@@ -138,12 +138,12 @@ def _values(text: str) -> tuple[str, list[str]]:
 def _folder(settings: dict[str, str], plain: dict) -> str:
     """Returns the name of a run's sub-folder."""
     name = ",".join(f"{key}={text}" for key, text in settings.items()).replace("/", "_")
-    return name if len(name) < 200 else f"{name[:150]}-{configs.fingerprint(plain)}"
+    return name if len(name) < 200 else f"{name[:150]}-{fingerprint(plain)}"
 
 
 def _finish(path: Path, results: Any, table: str) -> None:
     if jax.process_index() == 0:
-        report.write_json(path, results)
+        files.write_json(path, results)
         _say(f"{table}\nin {path}")
 
 

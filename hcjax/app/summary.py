@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 
 from hcjax import data, trees
-from hcjax.devices import platform
+from hcjax.devices import environment, platform
 from hcjax.prove import cards
 from hcjax.report import curves, plots, tables, writers
-from hcjax.runs import workdir as workdirs
-from hcjax.train import evaluate, loop
+from hcjax.train import evaluation, loop
 
 
 def start_seconds(started: float, marks: dict[str, float], total: float) -> dict[str, float]:
@@ -36,7 +35,7 @@ def start_seconds(started: float, marks: dict[str, float], total: float) -> dict
 
 
 def summarize(
-    config: dict, fitted: loop.Fit, scored: evaluate.Evaluation, class_names: tuple[str, ...]
+    config: dict, fitted: loop.Fit, scored: evaluation.Evaluation, class_names: tuple[str, ...]
 ) -> dict:
     """Returns the report of a finished run."""
     score = scored.summary
@@ -68,9 +67,9 @@ def summarize(
         "images_per_second": fitted.images_per_second,
         "peak_memory_bytes": platform.peak_memory_bytes(),
         "params_sha256": trees.sha256(fitted.params),
-        "versions": workdirs.versions(),
-        "git_commit": workdirs.git_commit(),
-        "device": f"{workdirs.device()}, {platform.threads()} threads",
+        "versions": environment.versions(),
+        "git_commit": environment.git_commit(),
+        "device": f"{environment.device()}, {platform.threads()} threads",
     }
 
 

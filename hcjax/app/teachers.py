@@ -15,9 +15,9 @@ import jax
 
 from hcjax import distill
 from hcjax.app import recipe
-from hcjax.config import files as configfile
-from hcjax.config import reader as configs
-from hcjax.core import registry as options
+from hcjax.config import configfile
+from hcjax.config.reader import Reader, to_dict
+from hcjax.core import registry
 from hcjax.data import Dataset, order
 from hcjax.errors import ConfigError
 from hcjax.export.hcz import pack
@@ -46,11 +46,11 @@ class Teaching(NamedTuple):
     logits: Path | None
 
 
-def teaching(reader: configs.Reader) -> Teaching:
+def teaching(reader: Reader) -> Teaching:
     """Returns what the section `distill` says of every stage; what is left is its own stage's."""
     section = reader.section("distill")
     loss = section.get("loss")
-    options.choose("distill.loss", distill.TEACH, loss)
+    registry.choose("distill.loss", distill.TEACH, loss)
     weight, temperature, others = (section.get(k) for k in ("weight", "temperature", "beside"))
     recipe.check("distill.weight", weight, 0 <= weight <= 1, "in [0, 1]")
     recipe.check("distill.temperature", temperature, temperature > 0, "> 0")
@@ -171,7 +171,7 @@ def _loaded(key: str, path: str, dataset: Dataset) -> Model:
 
 def _following(teacher: str, config: dict) -> dict:
     """Returns the config of a teacher's file on the machine and data of a pipeline's config."""
-    own = configs.to_dict(configfile.load(teacher))
+    own = to_dict(configfile.load(teacher))
     for key in ("stages", "teacher"):  # its training alone would be that of another network
         if own.get(key):
             raise ConfigError(

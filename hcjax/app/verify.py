@@ -15,10 +15,9 @@ from absl import flags
 
 from hcjax import data
 from hcjax.app import cli, recipe, score
-from hcjax.config import files as configfile
-from hcjax.config import reader as configs
-from hcjax.core import files as report
-from hcjax.core import registry as options
+from hcjax.config import configfile
+from hcjax.config.reader import Reader, to_dict
+from hcjax.core import files, registry
 from hcjax.devices import platform
 from hcjax.errors import ArtifactError, ConfigError, DataError, HcjaxError
 from hcjax.graph.model import Model
@@ -83,7 +82,7 @@ def _act(values, arguments: list[str], changes: list[tuple[str, str]]) -> int:
         print(cards.table(found, what="file"))
     code = told(rows)
     if values.json:
-        print(f"in {report.write_json(values.json, rows)}")
+        print(f"in {files.write_json(values.json, rows)}")
     return code
 
 
@@ -124,10 +123,10 @@ def start(values, arguments: Sequence[str], changes: score.Changes) -> Any:
         raise ConfigError("name a .hcz file or a workdir (see --help)")
     for name in ("json", "plot"):
         if name in values and values[name].value:
-            report.check_writable(values[name].value)
+            files.check_writable(values[name].value)
     config = configfile.load(values.config) if values.config else None
     chosen = score.chosen(_own({}, config), config, changes, "scoring a saved model")
-    cache, _ = recipe.start_platform(configs.Reader(chosen))
+    cache, _ = recipe.start_platform(Reader(chosen))
     print("\n".join(platform.describe(cache)))
     return config
 
@@ -197,10 +196,10 @@ def card_of(path: Path, model: Model, dataset: data.Dataset, **about: Any) -> ca
 
 def _own(about: dict, config: Any) -> dict:
     """Returns what a run's config says of its data, from what a file, or a config, says of it."""
-    plain = {} if config is None else configs.to_dict(config)
+    plain = {} if config is None else to_dict(config)
     where = {"platform": "", "deterministic": False, "cache_dir": "", "seed": 0}
     where |= {key: plain[key] for key in where if key in plain}
-    keys = dict.fromkeys(["source", "threads", *options.legal(data.load)])
+    keys = dict.fromkeys(["source", "threads", *registry.legal(data.load)])
     section = keys | {"source": "mnist", "threads": 0} | about.get("data", {})
     del section["seed"]
     return where | {"seed": about.get("seed", where["seed"]), "data": section}

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hcjax.core import registry as options
+from hcjax.core import registry
 from hcjax.data.augment import AUGMENTATIONS, MIXES, needs_partners
 from hcjax.errors import ConfigError
 
@@ -54,9 +54,9 @@ def make_prepare(
     """
     augment = [(name, dict(arguments)) for name, arguments in augment]
     for name, arguments in augment:
-        options.check(
+        registry.check(
             f"augmentation '{name}'",
-            options.choose("augmentation", AUGMENTATIONS, name),
+            registry.choose("augmentation", AUGMENTATIONS, name),
             arguments,
         )
     mixing = needs_partners(augment)

@@ -14,8 +14,8 @@ from jax import lax
 
 from hcjax.distill.logits import alike
 from hcjax.errors import ConfigError, unknown_name
-from hcjax.graph import axes as layers
-from hcjax.graph import constants as values_of
+from hcjax.graph.axes import channel_axis
+from hcjax.graph.constants import evaluate_constants, layer_name
 from hcjax.graph.model import LAYERS, Model, Op, readers, run
 from hcjax.graph.ops.families import ELEMENTWISE
 
@@ -66,7 +66,7 @@ def features(
 
 def _ends(model: Model) -> dict[str, tuple[int, int]]:
     """Returns each layer's activation and its channel axis; of layers of one name, the last's."""
-    ops, known, stretched = values_of.evaluate(model)
+    ops, known, stretched = evaluate_constants(model)
     paths = {number: path for path, number in model.graph.params.items()}
     read_by = readers(ops)
 
@@ -86,8 +86,8 @@ def _ends(model: Model) -> dict[str, tuple[int, int]]:
             end = op
             while (following := alone(end)) is not None:
                 end = following
-            name = values_of.layer_name(model, op, kernel, paths)
-            axis = layers.axis(op, known)
+            name = layer_name(model, op, kernel, paths)
+            axis = channel_axis(op, known)
             found[name] = (end.output, -1 if axis is None else axis)
     return found
 

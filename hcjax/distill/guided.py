@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from hcjax.core import registry as tables
+from hcjax.core import registry
 from hcjax.distill import activations
 from hcjax.distill.logits import with_teachers
 from hcjax.errors import ConfigError, unknown_name
@@ -52,7 +52,7 @@ def guided(
     """
     if not layers or weight < 0:
         raise ConfigError(f"guided needs layers and weight >= 0, got {layers} and {weight}")
-    far = tables.choose("by", BETWEEN, by) if isinstance(by, str) else by
+    far = registry.choose("by", BETWEEN, by) if isinstance(by, str) else by
 
     def both(outputs, target):
         labels, teacher = with_teachers("guided", target)

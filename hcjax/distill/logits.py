@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from hcjax.core import registry as tables
+from hcjax.core import registry
 from hcjax.errors import ConfigError
 
 
@@ -70,7 +70,7 @@ def taught(
     """
     if not 0 <= weight <= 1:
         raise ConfigError(f"weight must be in [0, 1], got {weight}")
-    far = tables.choose("by", TEACH, by)
+    far = registry.choose("by", TEACH, by)
 
     def mixed(logits, target):
         target, teacher = with_teachers("taught", target)

@@ -10,7 +10,7 @@ import numpy as np
 from hcjax.graph.model import Op
 
 
-def axis(op: Op, values: dict[int, Any]) -> int | None:
+def channel_axis(op: Op, values: dict[int, Any]) -> int | None:
     """Returns the axis of a layer's output that holds its channels; None if none does."""
     if op.kind == "conv_general_dilated":
         if op.params.get("batch_group_count", 1) != 1 or op.inputs[1] not in values:

@@ -12,7 +12,7 @@ import numpy as np
 from hcjax.graph.model import Model, Op, layer_of
 
 
-def evaluate(
+def evaluate_constants(
     model: Model, *, kept: Container[str] = ()
 ) -> tuple[list[Op], dict[int, Any], dict[int, Any]]:
     """Returns the ops that need a batch, and the values of all numbers that do not.
@@ -46,8 +46,8 @@ def evaluate(
     return ops, values, {n: found[n] for n in found if n in stretched}
 
 
-def drawn(model: Model) -> dict[int, Any]:
-    """Returns what `evaluate` says of other parameters, no two numbers of a leaf being equal."""
+def randomised(model: Model) -> dict[int, Any]:
+    """Returns the constants of randomised parameters, no two numbers of a leaf being equal."""
     rng = np.random.default_rng(0)
 
     def draw(leaf):
@@ -56,11 +56,13 @@ def drawn(model: Model) -> dict[int, Any]:
         values = rng.permutation(np.linspace(0.5, 1.5, leaf.size)).reshape(leaf.shape)
         return jnp.asarray(values, leaf.dtype)
 
-    _, values, stretched = evaluate(model.replace(params=jax.tree.map(draw, model.params)))
+    _, values, stretched = evaluate_constants(
+        model.replace(params=jax.tree.map(draw, model.params))
+    )
     return values | stretched
 
 
-def trained(model: Model) -> set[int]:
+def trained_numbers(model: Model) -> set[int]:
     """Returns the numbers that depend on parameters, and not on the images."""
     found = set(model.graph.params.values())
     images = {model.graph.images}

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hcjax.graph import constants as values_of
+from hcjax.graph.constants import evaluate_constants
 from hcjax.graph.model import LAYERS, Model, Op, layer_of
 from hcjax.graph.qtensor import QTensor, dequantize
 
@@ -148,7 +148,7 @@ def kernels(model: Model) -> tuple[int, int, int]:
       >>> kernels(trace(lambda p, x: x @ p["w"] + p["b"], w, np.ones((1, 3), np.float32)))
       (6, 2, 2)
     """
-    ops, values, _ = values_of.evaluate(model)
+    ops, values, _ = evaluate_constants(model)
     found: dict[int, tuple[int, int]] = {}
     macs = 0
     for op in ops:

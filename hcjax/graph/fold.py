@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from hcjax.graph import axes as layers
-from hcjax.graph import constants as values_of
+from hcjax.graph.axes import channel_axis, kernel_axis
+from hcjax.graph.constants import evaluate_constants, source_path, trained_numbers
 from hcjax.graph.model import LAYERS, Graph, Model, Op, free, layer_of, reaching
 from hcjax.graph.ops.table import defined
 
@@ -41,7 +41,7 @@ def fold(model: Model) -> Model:
       >>> folded.apply(folded.params, jnp.ones((1, 4))).tolist()
       [[7.0, 7.0, 7.0]]
     """
-    ops, values, stretched = values_of.evaluate(model)
+    ops, values, stretched = evaluate_constants(model)
     known = values | stretched
     readers: dict[int, int] = {model.graph.logits: 1}
     for op in ops:
@@ -51,7 +51,7 @@ def fold(model: Model) -> Model:
     kept: list[Op | _Layer] = []
     for op in ops:
         inside = [i for i in op.inputs if i not in known]
-        if op.kind in LAYERS and len(inside) == 1 and layers.axis(op, values) is not None:
+        if op.kind in LAYERS and len(inside) == 1 and channel_axis(op, values) is not None:
             kernel = next(i for i in op.inputs if i in values)
             if readers[kernel] == 1:
                 bias = values[op.inputs[2]] if len(op.inputs) == 3 else 0.0  # folded before
@@ -111,7 +111,7 @@ def _folded(layer: _Layer, op: Op, inside: int, values: dict[int, Any]) -> _Laye
     if op.kind == "neg":
         return layer._replace(scale=-scale, shift=-shift, output=op.output, changed=True)
     constant = next(i for i in op.inputs if i != inside)
-    c = _per_channel(values[constant], op, layers.axis(layer.op, values))
+    c = _per_channel(values[constant], op, channel_axis(layer.op, values))
     first = op.inputs[0] == constant
     if c is None or (op.kind == "div" and first):
         return None
@@ -130,7 +130,7 @@ def _folded(layer: _Layer, op: Op, inside: int, values: dict[int, Any]) -> _Laye
 def _rebuilt(model: Model, kept: list[Op | _Layer], values: dict[int, Any]) -> Model:
     """Returns a Model of what is left, its parameters renamed."""
     paths = {number: path for path, number in model.graph.params.items()}
-    trained = values_of.trained(model)
+    trained = trained_numbers(model)
     following = max([*values, *(o.output for o in kept), model.graph.images], default=0) + 1
     ops, params, numbers, constants = [], {}, {}, {}
 
@@ -151,7 +151,7 @@ def _rebuilt(model: Model, kept: list[Op | _Layer], values: dict[int, Any]) -> M
             ops.append(item)
             continue
         layer, op = item, item.op
-        base = layer_of(values_of.source_path(model, layer.kernel, paths)) or f"{op.kind}_{i}"
+        base = layer_of(source_path(model, layer.kernel, paths)) or f"{op.kind}_{i}"
         if not layer.changed:
             keep(layer.kernel, f"{base}/kernel")
             for number in op.inputs[2:]:
@@ -159,7 +159,7 @@ def _rebuilt(model: Model, kept: list[Op | _Layer], values: dict[int, Any]) -> M
             ops.append(op)
             continue
         kernel = np.asarray(values[layer.kernel], np.float64)
-        axis = layers.kernel_axis(op, values)
+        axis = kernel_axis(op, values)
         shape = [-1 if a == axis else 1 for a in range(kernel.ndim)]
         channels = kernel.shape[axis]
         scaled = kernel * np.broadcast_to(layer.scale, channels).reshape(shape)
@@ -173,7 +173,7 @@ def _rebuilt(model: Model, kept: list[Op | _Layer], values: dict[int, Any]) -> M
             params[name], numbers[name] = jnp.asarray(value, dtype), number
         inputs = tuple(kernel_number if n == layer.kernel else n for n in op.inputs[:2])
         about = {"inputs": (*inputs, bias_number), "outputs": (layer.output,)}
-        with_bias = op.params | {"bias_axis": layers.axis(op, values)}
+        with_bias = op.params | {"bias_axis": channel_axis(op, values)}
         ops.append(defined(op, **about, params=with_bias))
     frozen = tuple(held for held in model.graph.frozen if held[1] in constants)
     graph = Graph(tuple(ops), model.graph.images, model.graph.logits, numbers, constants, frozen)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hcjax.core import jaxpr as walker
+from hcjax.core import walker
 from hcjax.graph.qtensor import QTensor
 
 LAYERS = ("conv_general_dilated", "dot_general")  # kinds of op with a kernel

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hcjax.errors import ConfigError
-from hcjax.graph import axes as layers
-from hcjax.graph import constants as values_of
+from hcjax.graph.axes import channel_axis, kernel_axis
+from hcjax.graph.constants import evaluate_constants, source_path
 from hcjax.graph.model import LAYERS, Model, Op, Size, layer_of
 
 
@@ -76,7 +76,7 @@ class Layer(NamedTuple):
 
 def read(model: Model, select: Sequence[str] | None) -> list[Layer]:
     """Returns every layer of a model."""
-    ops, values, stretched = values_of.evaluate(model)
+    ops, values, stretched = evaluate_constants(model)
     paths = {number: path for path, number in model.graph.params.items()}
     shapes = {model.graph.images: (Size(1, 0), *(Size(0, d) for d in model.image_shape))}
     shapes |= {op.output: op.shape for op in ops}
@@ -89,11 +89,11 @@ def read(model: Model, select: Sequence[str] | None) -> list[Layer]:
     found = []
     for op in ops:
         inside = [i for i in op.inputs[:2] if i not in known]
-        if op.kind not in LAYERS or len(inside) != 1 or layers.axis(op, values) is None:
+        if op.kind not in LAYERS or len(inside) != 1 or channel_axis(op, values) is None:
             continue
         side = op.inputs.index(inside[0])
         kernel = op.inputs[1 - side]
-        path = values_of.source_path(model, kernel, paths)
+        path = source_path(model, kernel, paths)
         name = layer_of(path) if path else op.kind
         why = ""
         if not path:
@@ -104,7 +104,7 @@ def read(model: Model, select: Sequence[str] | None) -> list[Layer]:
             why = "its kernel is shared"
         elif select is not None and not any(re.fullmatch(s, name) for s in select):
             why = "it is not selected"
-        axis, value = layers.kernel_axis(op, values), values[kernel]
+        axis, value = kernel_axis(op, values), values[kernel]
         tensor = _tensor(op, value, axis)
         spectra = () if why else _spectra(tensor)
         found.append(Layer(op, name, side, value, axis, tensor, shapes[inside[0]], spectra, why))

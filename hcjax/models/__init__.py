@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from hcjax.core import registry as tables
+from hcjax.core import registry
 from hcjax.errors import ConfigError
 from hcjax.models import alexnet, lenet, mnist_cnn, nin, resnet, vgg
 from hcjax.models.adapters import linen
@@ -81,12 +81,12 @@ def create(
       Traceback (most recent call last):
       hcjax.errors.ConfigError: unknown model 'lenet6'; did you mean 'lenet5'? Legal: ...
     """
-    function = tables.choose("model", MODELS, name)
+    function = registry.choose("model", MODELS, name)
     if num_classes < 2:
         raise ConfigError(f"num_classes must be >= 2, got {num_classes}")
     if len(input_shape) != 3 or any(side < 1 for side in input_shape):
         raise ConfigError(f"input_shape must be three sizes (H, W, C), got {tuple(input_shape)}")
-    tables.check(f"model '{name}'", function, options)
+    registry.check(f"model '{name}'", function, options)
     shape = tuple(input_shape)
     return function(num_classes=num_classes, input_shape=shape, dtype=dtype, **options)
 
@@ -107,5 +107,5 @@ def options(name: str) -> dict[str, Any]:
       >>> options("lenet5_tiny")
       {'activation': 'identity', 'dropout': 0.0}
     """
-    legal = tables.legal(tables.choose("model", MODELS, name))
+    legal = registry.legal(registry.choose("model", MODELS, name))
     return {k: v for k, v in legal.items() if k not in ("num_classes", "input_shape", "dtype")}

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from hcjax import trees
-from hcjax.core import registry as tables
+from hcjax.core import registry
 from hcjax.errors import ConfigError
 from hcjax.optim.optimizers import OPTIMIZERS, Rate
 from hcjax.optim.plateau import Plateau, reduce_on_plateau
@@ -53,11 +53,11 @@ def schedule(name: str, *, learning_rate: float, steps: int, **options: Any) -> 
       >>> round(float(rate(99)), 4)
       0.1
     """
-    function = tables.choose("schedule", SCHEDULES, name)
+    function = registry.choose("schedule", SCHEDULES, name)
     given = {"learning_rate": learning_rate, **options}
-    if "steps" in tables.legal(function):
+    if "steps" in registry.legal(function):
         given["steps"] = steps
-    tables.check(f"schedule '{name}'", function, given)
+    registry.check(f"schedule '{name}'", function, given)
     return function(**given)
 
 
@@ -98,9 +98,9 @@ def create(
       >>> float(updates["conv1"]["kernel"].sum())
       0.0
     """
-    function = tables.choose("optimizer", OPTIMIZERS, name)
+    function = registry.choose("optimizer", OPTIMIZERS, name)
     given = {"learning_rate": learning_rate, **options}
-    tables.check(f"optimizer '{name}'", function, given)
+    registry.check(f"optimizer '{name}'", function, given)
     if not callable(learning_rate):
         check("learning_rate", learning_rate, learning_rate > 0, "> 0")
     weight_decay = options.get("weight_decay", 0.0)

@@ -14,17 +14,15 @@ import jax
 import numpy as np
 
 from hcjax import metrics
-from hcjax.accelerate import compile as compiler
-from hcjax.core import files as report
-from hcjax.core import text
+from hcjax.accelerate import compiler
+from hcjax.core import files, text
 from hcjax.data import Dataset, make_prepare
-from hcjax.devices import platform
+from hcjax.devices import environment, platform
 from hcjax.errors import DataError
 from hcjax.export.hcz import pack
 from hcjax.graph.cost import cost, kernels
 from hcjax.graph.model import Model
-from hcjax.runs import workdir as workdirs
-from hcjax.train import evaluate
+from hcjax.train import evaluation
 
 BATCHES = (1, 128)  # images at a time: for the latency, for the throughput
 
@@ -120,7 +118,7 @@ def scorecard(
         return model.apply(params, images.astype(model.image_dtype))
 
     _check(model, apply, dataset)
-    scored = evaluate.evaluate(apply, model.params, dataset, batch_size=batch_size)
+    scored = evaluation.evaluate(apply, model.params, dataset, batch_size=batch_size)
     order = np.argsort(scored.each["index"], kind="stable")
     predictions, labels = scored.each["prediction"][order], scored.each["label"][order]
     difference = difference_error = None
@@ -152,7 +150,7 @@ def scorecard(
         nonzero_macs=nonzero_macs,
         latency_seconds=latency,
         images_per_second=BATCHES[1] / batch if batch else None,
-        device=f"{workdirs.device()}, {platform.threads()} threads",
+        device=f"{environment.device()}, {platform.threads()} threads",
         predictions=predictions,
         labels=labels,
     )
@@ -168,7 +166,7 @@ def as_json(cards: Sequence[Scorecard | Mapping]) -> list[dict[str, Any]]:
     return [
         dict(card)
         if isinstance(card, Mapping)
-        else {k: report.jsonable(v) for k, v in card._asdict().items() if k not in left_out}
+        else {k: files.jsonable(v) for k, v in card._asdict().items() if k not in left_out}
         for card in cards
     ]
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from hcjax import trees
 from hcjax.errors import ConfigError
-from hcjax.prune import allocation as scopes
+from hcjax.prune import allocation
 from hcjax.prune.patterns import Block, Structure, checked, n_of_m, spread, unit_scores
 from hcjax.prune.scores import magnitude
 
@@ -24,9 +24,9 @@ from hcjax.prune.scores import magnitude
 def masks(
     params: Any,
     *,
-    sparsity: float | jax.Array | scopes.Ramp | None = None,
+    sparsity: float | jax.Array | allocation.Ramp | None = None,
     scores: Any = None,
-    scope: str | Mapping[str, float | scopes.Ramp] = "global",
+    scope: str | Mapping[str, float | allocation.Ramp] = "global",
     structure: Structure | None = None,
     select: trees.Select | str | Sequence[str] = trees.kernels,
 ) -> Any:
@@ -209,15 +209,17 @@ def smallest(scores: jax.Array, count: int | jax.Array) -> jax.Array:
 
 def _gone(paths, shapes, units, sparsity, scope) -> list[jax.Array]:
     """Returns which units of each leaf go."""
-    if scope in scopes.TOGETHER:
-        units = [scopes.lamp(u) for u in units] if scope == "lamp" else units
+    if scope in allocation.TOGETHER:
+        units = [allocation.lamp(u) for u in units] if scope == "lamp" else units
         everything = jnp.concatenate([u.reshape(-1) for u in units])
-        count = scopes.count(sparsity, everything.size)
+        count = allocation.count(sparsity, everything.size)
         ends = np.cumsum([u.size for u in units])[:-1]
         parts = jnp.split(smallest(everything, count), ends)
         return [part.reshape(u.shape) for part, u in zip(parts, units, strict=True)]
-    each = scopes.layerwise(dict(zip(paths, shapes, strict=True)), sparsity=sparsity, scope=scope)
+    each = allocation.layerwise(
+        dict(zip(paths, shapes, strict=True)), sparsity=sparsity, scope=scope
+    )
     return [
-        smallest(u.reshape(-1), scopes.count(each[path], u.size)).reshape(u.shape)
+        smallest(u.reshape(-1), allocation.count(each[path], u.size)).reshape(u.shape)
         for path, u in zip(paths, units, strict=True)
     ]

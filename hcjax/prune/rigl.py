@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from hcjax import trees
-from hcjax.core import registry as tables
+from hcjax.core import registry
 from hcjax.errors import ConfigError
 from hcjax.prune.masked import held
 from hcjax.prune.masks import Block, masks, selected, smallest, spread, unit_scores
@@ -102,7 +102,7 @@ def rigl(
       >>> int(state.masks["w"].sum()), bool(params["w"][~state.masks["w"]].any())
       (8, False)
     """
-    growth = tables.choose("growth", GROWTH, grow)
+    growth = registry.choose("growth", GROWTH, grow)
     for name, value, legal in (
         ("alpha", alpha, 0 < alpha <= 1),
         ("every", every, isinstance(every, Integral) and every >= 1),

@@ -13,7 +13,7 @@ import optax
 
 from hcjax import trees
 from hcjax.errors import ConfigError
-from hcjax.prune import allocation as scopes
+from hcjax.prune import allocation
 from hcjax.prune.masked import held
 from hcjax.prune.masks import masks, selected
 from hcjax.prune.patterns import NofM, Structure, checked
@@ -148,13 +148,13 @@ def gradually(
         if by_group:
             return masks(params, sparsity=sparsity, scope=scope, **options)
         left = _left(step, begin, end)
-        if scope == "uniform" or scope in scopes.TOGETHER:
-            now = scopes.Ramp(initial, sparsity, left)
+        if scope == "uniform" or scope in allocation.TOGETHER:
+            now = allocation.Ramp(initial, sparsity, left)
             return masks(params, sparsity=now, scope=scope, **options)
         chosen = zip(trees.paths(params), selected(params, select), strict=True)
         shapes = {path: leaf.shape for (path, leaf), use in chosen if use}
-        final = scopes.layerwise(shapes, sparsity=sparsity, scope=scope)
-        each = {re.escape(p): scopes.Ramp(initial * s, s, left) for p, s in final.items()}
+        final = allocation.layerwise(shapes, sparsity=sparsity, scope=scope)
+        each = {re.escape(p): allocation.Ramp(initial * s, s, left) for p, s in final.items()}
         return masks(params, scope=each, **options)
 
     def arrays(params, scores, step):

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from hcjax.core import registry as tables
+from hcjax.core import registry
 from hcjax.errors import ConfigError
 
 Loss = Callable[[Any, Any], jax.Array]
@@ -168,8 +168,8 @@ def score(name: str, params: Any, **options: Any) -> Any:
       >>> int(prune.masks(params, sparsity=0.75, scores=scores)["w"].sum())
       1
     """
-    function = tables.choose("score", SCORES, name)
-    tables.check(f"score '{name}'", function, options)
+    function = registry.choose("score", SCORES, name)
+    registry.check(f"score '{name}'", function, options)
     return function(params, **options)
 
 

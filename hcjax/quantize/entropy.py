@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from hcjax.graph.model import Model
-from hcjax.graph.ops import fixed_point as arithmetic
+from hcjax.graph.ops import fixed_point
 
 
 def entropy(model: Model) -> Callable[[Any], jax.Array]:
@@ -54,7 +54,7 @@ def entropy(model: Model) -> Callable[[Any], jax.Array]:
         total = jnp.float32(0)
         for op in ops:
             kernel, step = found[op.inputs[0]], found[steps[op.inputs[1]]]
-            most = arithmetic.limits(op.params["bits"], signed=True)[1]
+            most = fixed_point.limits(op.params["bits"], signed=True)[1]
             axis = op.params["axis"]
             along = [-1 if a == axis else 1 for a in range(kernel.ndim)] if axis is not None else []
             total += _bits(jnp.clip(kernel / step.reshape(along), -most, most), most)

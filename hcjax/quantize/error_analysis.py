@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hcjax.graph import axes as layers
 from hcjax.graph import examples
+from hcjax.graph.axes import channel_axis, kernel_axis
 from hcjax.graph.cost import aligned
 from hcjax.graph.model import LAYERS, Model, Op, run, seen
 from hcjax.quantize import fake
@@ -153,7 +153,7 @@ def _layers(model: Model, b: Builder) -> list[_Layer]:
     made = {op.output: op for op in b.ops}
     found = []
     for op in b.original:
-        if op.kind not in LAYERS or layers.axis(op, b.known) is None:
+        if op.kind not in LAYERS or channel_axis(op, b.known) is None:
             continue
         kernel = next(i for i in op.inputs if i in b.known)
         whole, kernel_step, _, name = b.kernel(op, kernel)
@@ -164,7 +164,7 @@ def _layers(model: Model, b: Builder) -> list[_Layer]:
             rounded, step = b.narrow[last].number, b.narrow[last].step
         else:
             rounded, step = b.floats[last], None
-        axis = layers.kernel_axis(op, b.known)
+        axis = kernel_axis(op, b.known)
         about = (kernel, whole, kernel_step, axis, last, rounded, step)
         found.append(_Layer(name, made[whole].params["bits"], *about))
     return found

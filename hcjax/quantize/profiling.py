@@ -14,13 +14,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from hcjax.accelerate import compile as compiler
-from hcjax.graph import axes as layers
+from hcjax.accelerate import compiler
+from hcjax.graph.axes import kernel_axis
 from hcjax.graph.cost import aligned
 from hcjax.graph.model import LAYERS, Model, Op, reaching, seen
 from hcjax.graph.qtensor import QTensor
-from hcjax.quantize import error_analysis as analysis
-from hcjax.quantize import fake
+from hcjax.quantize import error_analysis, fake
 from hcjax.quantize.int8 import int8
 from hcjax.quantize.lowering.builder import Bits
 from hcjax.quantize.ranges import Ranges
@@ -124,7 +123,7 @@ def profile(
         if "layer" not in op.params:
             continue
         first, name = original[op.params["layer"][0]], op.params["layer"][1]
-        end = analysis.end(builder, first)
+        end = error_analysis.end(builder, first)
         rounded = builder.narrow[end].number if end in builder.narrow else builder.floats[end]
         ways = (
             _alone(builder.original, first, end, plain, len(images)),
@@ -167,7 +166,7 @@ def pair_sums(model: Model) -> dict[str, int]:
     for op in model.graph.ops:
         for number in paths.keys() & op.inputs if op.kind in LAYERS else ():
             values = np.asarray(model.params[paths[number]].values, np.int64)
-            axis = layers.kernel_axis(op, {number: values})
+            axis = kernel_axis(op, {number: values})
             columns = np.moveaxis(values, axis, -1).reshape(-1, values.shape[axis])
             sides = (np.sort(np.maximum(sign * columns, 0), axis=0)[-2:] for sign in (1, -1))
             found[paths[number]] = 255 * max(int(side.sum(0).max()) for side in sides)

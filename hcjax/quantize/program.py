@@ -7,10 +7,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from hcjax.graph import constants as values_of
+from hcjax.graph.constants import evaluate_constants
 from hcjax.graph.model import LAYERS, Model, Op, free
-from hcjax.graph.ops import fixed_point as arithmetic
-from hcjax.graph.ops import table as ops
+from hcjax.graph.ops import fixed_point
+from hcjax.graph.ops.table import defined
 from hcjax.graph.qtensor import QTensor
 
 _MOST = 2**31 - 1  # of int32
@@ -20,7 +20,7 @@ class Program:
     """The integer graph in the making; numbers of what depends on images are the fake graph's."""
 
     def __init__(self, model: Model):
-        self.read, self.values, _ = values_of.evaluate(model)
+        self.read, self.values, _ = evaluate_constants(model)
         self.made = {op.output: op for op in model.graph.ops}
         self.ops: list[Op] = []
         self.params: dict[str, Any] = {}
@@ -43,7 +43,7 @@ class Program:
             return
         inputs, params, dtype = convert(self, op)
         about = {"inputs": inputs, "params": params, "dtype": jnp.dtype(dtype)}
-        self.ops.append(ops.defined(op, **about))
+        self.ops.append(defined(op, **about))
         if dtype != jnp.float32:
             self.whole.add(op.output)
 
@@ -78,7 +78,7 @@ class Program:
                 kernel = (self.kernel(made.inputs[0]),)
                 self._next += 1
                 outputs = (self._next,)
-                self.ops.append(ops.defined(made, inputs=kernel, outputs=outputs))
+                self.ops.append(defined(made, inputs=kernel, outputs=outputs))
                 inputs.append(self._next)
             elif i in self._paths:
                 path = self._paths[i]
@@ -120,13 +120,13 @@ def _requantize(p: Program, op: Op) -> Converted:
     step = jnp.asarray(p.values[op.inputs[-1]])
     scales = [jnp.asarray(p.values[i]) for i in op.inputs[2 * count : 3 * count]]
     offset = jnp.asarray(p.values[op.inputs[-2]]) if about["offset"] else None
-    fixed = arithmetic.multipliers(scales, bounds, offset, step)
+    fixed = fixed_point.multipliers(scales, bounds, offset, step)
     if bool((fixed.room < 0).any()):
         raise ValueError(
             f"{label}: its step {float(step):.3g} is so small that sums of up to {max(bounds):,} "
             "could pass int32 on their way to it; calibrate it with images that reach further"
         )
-    clips = arithmetic.clips(about["low"], about["high"], about["least"], about["most"], step)
+    clips = fixed_point.clips(about["low"], about["high"], about["least"], about["most"], step)
     least, most = map(int, clips)
     numbers = [p.parameter(f"{label}/multiplier", m) for m in fixed.multipliers]
     numbers += [p.parameter(f"{label}/offset", fixed.offset)]
@@ -147,7 +147,7 @@ def _dequantize(p: Program, op: Op) -> Converted:
     flat = scale.reshape(-1 if about["axis"] >= 0 else ())
     numbers = [p.parameter(f"{label}/scale", flat)]
     if about["offset"]:
-        offset = arithmetic.whole(arithmetic.over(jnp.asarray(p.values[op.inputs[3]]), scale))
+        offset = fixed_point.whole(fixed_point.over(jnp.asarray(p.values[op.inputs[3]]), scale))
         most = int(jnp.abs(offset).max())
         if most + about["bound"] > _MOST or most >= 2**29:
             raise ValueError(f"{label}: its bias is {most:,} steps, which int32 cannot hold")

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hcjax.graph import constants as values_of
+from hcjax.graph.constants import evaluate_constants
 from hcjax.graph.model import Graph, Model, run
-from hcjax.graph.ops import fixed_point as arithmetic
-from hcjax.quantize import straight_through as surrogate
+from hcjax.graph.ops import fixed_point
+from hcjax.quantize import straight_through
 
 BINS = 2048
 METHODS = ("mse", "minmax", "percentile", "entropy")
@@ -39,12 +39,12 @@ class Ranges(NamedTuple):
           number: of the value.
           bits: 2 to 8.
         """
-        least, most = arithmetic.limits(bits, signed=self.low[number] < 0)
+        least, most = fixed_point.limits(bits, signed=self.low[number] < 0)
         width = max(-self.low[number], self.high[number])
         if width <= 0:
             return 1.0, least, most
         kept = width * self.choose(self.counts[number], most)
-        return max(kept / most, surrogate.SMALLEST), least, most
+        return max(kept / most, straight_through.SMALLEST), least, most
 
 
 def calibrate(
@@ -124,7 +124,7 @@ def calibrate(
 
 def _seen(model: Model) -> dict[int, str]:
     """Returns what to look at, the images and every float that depends on them: number -> line."""
-    ops, _, stretched = values_of.evaluate(model)
+    ops, _, stretched = evaluate_constants(model)
     found = {model.graph.images: "an image"}
     for op in ops:
         if op.output not in stretched and jnp.issubdtype(op.dtype, jnp.floating):

@@ -11,8 +11,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from hcjax.core import files as report
-from hcjax.core import text
+from hcjax.core import files, text
 
 INK, FAINT = "#222222", "#cccccc"
 _DPI = 130
@@ -60,7 +59,7 @@ def save(figure, path: str | os.PathLike) -> Path:
     """
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", bbox_inches="tight", pad_inches=0.12)
-    return report.write_bytes(path, buffer.getvalue())
+    return files.write_bytes(path, buffer.getvalue())
 
 
 def label(class_names: Sequence[str], k: int) -> str:

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
-from hcjax.core import files as report
+from hcjax.core import files
 
 METRICS_FILE = "metrics.jsonl"
 SPLITS = ("train", "validation", "test")
@@ -89,7 +89,7 @@ class MetricWriter:
         if taken:
             raise ValueError(f"'{taken.pop()}' is set by the writer; name the number otherwise")
         numbers = {name: _number(x) for name, x in values.items()}
-        line = json.dumps(report.jsonable({"step": int(step), "split": split} | numbers))
+        line = json.dumps(files.jsonable({"step": int(step), "split": split} | numbers))
         with self._naming_the_file():
             self._append((line + "\n").encode())
             if self._tensorboard:
@@ -160,7 +160,7 @@ class MetricWriter:
         try:
             yield
         except OSError as error:
-            raise report.unwritable(self._path, error) from error
+            raise files.unwritable(self._path, error) from error
 
 
 def read_metrics(workdir: str | os.PathLike) -> list[dict[str, object]]:
@@ -217,7 +217,7 @@ def _drop_after(path: Path, step: int) -> None:
     """Rewrites the file without lines of later steps and without damaged ones."""
     kept = b"".join(line + b"\n" for record, line in _lines(path) if record["step"] <= step)
     if path.exists() and path.read_bytes() != kept:
-        report.write_bytes(path, kept)
+        files.write_bytes(path, kept)
 
 
 def _number(x: object) -> int | float:

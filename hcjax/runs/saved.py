@@ -13,15 +13,14 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from hcjax.runs import workdir as workdirs
-from hcjax.export.hcz import unpack
 from hcjax.data import Dataset
-from hcjax.errors import ArtifactError
-from hcjax.errors import CheckpointError
-from hcjax.graph.model import Model
+from hcjax.errors import ArtifactError, CheckpointError
+from hcjax.export.hcz import unpack
 from hcjax.graph.fold import fold
+from hcjax.graph.model import Model
 from hcjax.graph.tracing.trace import trace
 from hcjax.models import inference
+from hcjax.runs.workdir import CHECKPOINTS, Trained, load
 
 SUFFIX = ".hcz"
 
@@ -49,7 +48,7 @@ def load_any(path: str | Path) -> tuple[Model, dict[str, Any]]:
             raise CheckpointError(
                 f"{path} holds no run; name one of its files: {', '.join(packed)}"
             )
-        found = workdirs.load(path)
+        found = load(path)
         images = jnp.zeros((1, *found.image_shape))
         model = fold(trace(inference(found.apply, found.state), found.params, images))
         about = about_of(found, found.config)
@@ -65,7 +64,7 @@ def load_any(path: str | Path) -> tuple[Model, dict[str, Any]]:
     return model.replace(about=about), about
 
 
-def about_of(learned: workdirs.Trained | Dataset, config: dict) -> dict[str, Any]:
+def about_of(learned: Trained | Dataset, config: dict) -> dict[str, Any]:
     """Returns what a file says of its network: how images come to it, and on what to score it.
 
     Args:
@@ -123,7 +122,7 @@ def _networks(path: Path) -> list[Path]:
     """Returns a file; of a folder, itself, if it is a run's, and its packed files."""
     if not path.is_dir():
         return [path]
-    run = [path] if (path / workdirs.CHECKPOINTS).is_dir() else []
+    run = [path] if (path / CHECKPOINTS).is_dir() else []
     return run + sorted(path.glob(f"*{SUFFIX}"))
 
 

@@ -10,18 +10,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from hcjax.config import reader as configs
-from hcjax import data
-from hcjax import trees
-from hcjax.runs import workdir as workdirs
+from hcjax import data, trees
+from hcjax.config.reader import Reader
 from hcjax.errors import ConfigError
+from hcjax.runs.workdir import load, network_of
 
 
-def head_of(reader: configs.Reader, dataset: data.Dataset) -> set[str]:
+def head_of(reader: Reader, dataset: data.Dataset) -> set[str]:
     """Returns the paths of the arrays whose shape depends on the number of classes."""
 
     def shapes(num_classes):
-        network = workdirs.network(reader, dataset.image_shape, num_classes)
+        network = network_of(reader, dataset.image_shape, num_classes)
         params, state = jax.eval_shape(network.init, jax.random.key(0))
         tree = {"params": params, "state": state}
         return {path: leaf.shape for path, leaf in trees.paths(tree)}
@@ -44,7 +43,7 @@ def taken_over(
     Raises:
       ConfigError: if fewer than half of the arrays fit.
     """
-    source = workdirs.load(workdir)
+    source = load(workdir)
     theirs = dict(trees.paths({"params": source.params, "state": source.state}))
     ours = trees.paths({"params": params, "state": state})
     fits = [p in theirs and np.shape(theirs[p]) == leaf.shape for p, leaf in ours]

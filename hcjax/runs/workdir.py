@@ -6,32 +6,23 @@ In: a folder that a run wrote. Out: the trained network, ready to call. Nothing 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from hcjax.config import reader as configs
-from hcjax import models
-from hcjax import trees
-from hcjax.errors import CheckpointError
-from hcjax.errors import ConfigError
-from hcjax.errors import DataError
-from hcjax.errors import HcjaxError
-from hcjax.core import files as reports
-from hcjax.devices import hosts
-from hcjax.devices import lock
+from hcjax import models, trees
+from hcjax.config.reader import Reader, differences
+from hcjax.core import files
+from hcjax.devices import environment, hosts, lock
+from hcjax.errors import CheckpointError, ConfigError, DataError, HcjaxError
 
 CONFIG, RUN, REPORT = "config.json", "run.json", "report.json"
 CHECKPOINTS = "checkpoints"
-PACKAGES = ("jax", "jaxlib", "numpy", "optax", "flax", "orbax-checkpoint", "hcjax")
 
 
 @dataclass(frozen=True)
@@ -86,9 +77,7 @@ def load(
     Raises:
       CheckpointError: if the folder holds no run, or no sound checkpoint.
     """
-    from hcjax.train.checkpoint import Checkpoints
-    from hcjax.train.checkpoint import nested
-    from hcjax.train.checkpoint import restructure
+    from hcjax.train.checkpoint import Checkpoints, nested, restructure
 
     workdir = Path(workdir).expanduser()
     config = read_json(workdir / CONFIG) if (workdir / CONFIG).exists() else {}
@@ -112,7 +101,7 @@ def load(
             raise CheckpointError(
                 f"{workdir} has no {CONFIG}, so its network is not known; give load(..., apply=)"
             )
-        apply = network(config, data["image_shape"], len(data["class_names"])).apply
+        apply = network_of(config, data["image_shape"], len(data["class_names"])).apply
     return Trained(
         apply=apply,
         params=params,
@@ -126,11 +115,11 @@ def load(
     )
 
 
-def network(config: dict | configs.Reader, image_shape: Any, num_classes: int) -> models.Network:
+def network_of(config: dict | Reader, image_shape: Any, num_classes: int) -> models.Network:
     """Returns the network that the section `model` of a config describes."""
     from hcjax.train.parallel import AXIS
 
-    reader = config if isinstance(config, configs.Reader) else configs.Reader(config)
+    reader = config if isinstance(config, Reader) else Reader(config)
     section = reader.section("model")
     name, dtype, sync = (section.get(k) for k in ("name", "dtype", "sync_batchnorm"))
     options = section.rest()
@@ -170,7 +159,7 @@ def finished(workdir: Path, config: dict) -> dict | None:
     hosts.check_same(workdir, state, sights.__getitem__)
     if state and not path.exists():
         raise CheckpointError(f"{workdir} holds a run but no {CONFIG}; choose another --workdir")
-    differ = configs.differences(config, read_json(path)) if state else {}
+    differ = differences(config, read_json(path)) if state else {}
     if differ:
         lines = [
             f"config.{k} is {there!r} there, {here!r} here" for k, (here, there) in differ.items()
@@ -197,53 +186,25 @@ def claim(workdir: Path, config: dict, *, command: Sequence[str] = ()) -> None:
       Warns where an earlier launch had other versions: the run goes on, but its bits may differ
       from those of an uninterrupted one.
     """
-    facts = {"seed": config["seed"], "command": list(command), "git_commit": git_commit()}
-    facts |= {"device": device(), "versions": versions()}
+    facts = {
+        "seed": config["seed"],
+        "command": list(command),
+        "git_commit": environment.git_commit(),
+    }
+    facts |= {"device": environment.device(), "versions": environment.versions()}
     with lock.held(workdir):
         path, owner = workdir / RUN, workdir / CONFIG
         begun = path.exists() and owner.exists()
-        if begun and not configs.differences(config, read_json(owner)):
+        if begun and not differences(config, read_json(owner)):
             before, now = read_json(path).get("versions", {}), facts["versions"]
             changed = [f"{k} {before.get(k)} -> {now[k]}" for k in now if before.get(k) != now[k]]
             if changed:
                 text = f"{workdir} was begun with other versions: {', '.join(changed)}"
                 warnings.warn(text, stacklevel=2)
         elif jax.process_index() == 0:
-            reports.write_json(path, facts)
+            files.write_json(path, facts)
         if jax.process_index() == 0:
-            reports.write_json(owner, config)
-
-
-def device() -> str:
-    """Returns what a run computes on, in words."""
-    first = jax.devices()[0]
-    return f"{jax.device_count()} x {first.platform} ({first.device_kind})"
-
-
-def versions() -> dict[str, str]:
-    """Returns the versions of Python and of the packages that decide a result."""
-    found = {"python": sys.version.split()[0]}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def git_commit() -> str | None:
-    """Returns the commit of the code that runs, with '+changes' if it was changed, or None."""
-
-    def git(*words):
-        command = ["git", "-C", str(Path(__file__).parent), *words]
-        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout
-
-    try:
-        git("ls-files", "--error-unmatch", Path(__file__).name)  # not a repository around us
-        commit, status = git("rev-parse", "HEAD"), git("status", "--porcelain", "-uno")
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return commit.strip() + ("+changes" if status.strip() else "")
+            files.write_json(owner, config)
 
 
 def read_json(path: Path) -> dict:

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from hcjax.graph import qtensor
-from hcjax.graph.ops import fixed_point as arithmetic
-from hcjax.prune import allocation as scopes
+from hcjax.graph.ops import fixed_point
+from hcjax.prune import allocation
 from hcjax.prune.masks import smallest
 
 
@@ -39,14 +39,14 @@ def _rounded(kernel: jax.Array, most: jax.Array, axis: int | None) -> jax.Array:
     others = tuple(a for a in range(kernel.ndim) if a != axis)
     width = jnp.abs(kernel).max(others, keepdims=True).astype(jnp.float32)
     step = jnp.where(width > 0, width, 1) / most
-    return (arithmetic.quantize(kernel, step, -most, most) * step).astype(kernel.dtype)
+    return (fixed_point.quantize(kernel, step, -most, most) * step).astype(kernel.dtype)
 
 
 CHANGES = {
     # the weights of least magnitude become zero, as by `prune.masks(scope={path: sparsity})`
     "sparsity": Change(
         _pruned,
-        strength=scopes.count,
+        strength=allocation.count,
         left=lambda sparsity: 1 - sparsity,
         legal=lambda sparsity: 0 <= sparsity < 1,
         levels=(0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995),

@@ -15,11 +15,11 @@ from jax import lax
 
 from hcjax import metrics, trees
 from hcjax.accelerate.accelerate import accelerate
-from hcjax.core import registry as tables
+from hcjax.core import registry
 from hcjax.errors import ConfigError
-from hcjax.graph import axes as layers
-from hcjax.graph import constants as values_of
 from hcjax.graph import examples, qtensor
+from hcjax.graph.axes import kernel_axis
+from hcjax.graph.constants import source_path, trained_numbers
 from hcjax.graph.cost import aligned
 from hcjax.graph.model import LAYERS, Model, layer_of
 from hcjax.search.levels import CHANGES, Change
@@ -109,7 +109,7 @@ def sensitivity(
       kernel  weights  MACs  sparsity 0.5    0.75
       w             4     4        100.00   50.00
     """
-    change = tables.choose("change", CHANGES, against)
+    change = registry.choose("change", CHANGES, against)
     levels = tuple(change.levels if levels is None else levels)
     images, labels = examples.labelled(model, images, labels, batch_size)
     kernels = _kernels(model, select)
@@ -135,12 +135,12 @@ def _kernels(model: Model, select: Any) -> list[tuple[str, int | None, int]]:
     chosen = (trees.mask if callable(select) else trees.select)(leaves, select)
     paths = {number: path for path, number in model.graph.params.items()}
     known = model.graph.constants | {number: leaves[path] for number, path in paths.items()}
-    trained, found = values_of.trained(model), {}
+    trained, found = trained_numbers(model), {}
     for op in model.graph.ops:
         for number in op.inputs if op.kind in LAYERS else ():
-            path = values_of.source_path(model, number, paths) if number in trained else ""
+            path = source_path(model, number, paths) if number in trained else ""
             if path and chosen[path]:
-                axis = layers.kernel_axis(op, known) if number in paths else None
+                axis = kernel_axis(op, known) if number in paths else None
                 found[path] = (path, axis, op.macs + found.get(path, (path, axis, 0))[2])
     return list(found.values())
 

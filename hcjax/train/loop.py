@@ -17,13 +17,13 @@ import jax
 import optax
 
 from hcjax import trees
-from hcjax.data import augment as augmentation
 from hcjax.data import batches, order
+from hcjax.data.augment import needs_partners
 from hcjax.data.dataset import Dataset
 from hcjax.devices import hosts
 from hcjax.errors import ConfigError
 from hcjax.report.progress import Progress
-from hcjax.train import evaluate, parallel, preemption, profiler, stopping, teaching
+from hcjax.train import evaluation, parallel, preemption, profiler, stopping, teaching
 from hcjax.train.session import Session
 from hcjax.train.step import TrainState, init_state
 from hcjax.train.steps import make_steps
@@ -145,7 +145,7 @@ def fit(
     started = started or time.perf_counter()
     stopping.check(monitor, patience, validation=data.validation)
     _check(steps, batch_size, data)
-    apply, state = evaluate.four_arguments(apply, state)
+    apply, state = evaluation.four_arguments(apply, state)
     eval_every = eval_every or math.ceil(len(data.train.labels) / batch_size)
     checkpoint_every = checkpoint_every or eval_every
     train_step, eval_step = make_steps(
@@ -202,7 +202,7 @@ def fit(
             start=session.step,
             stop=stop,
             shard=(jax.process_index(), jax.process_count()),
-            partners=augmentation.needs_partners(augment),
+            partners=needs_partners(augment),
             threads=threads,
         )
         session.start_clock(started)

@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from hcjax.accelerate import compile as compiler
+from hcjax.accelerate import compiler
 from hcjax.errors import ConfigError
 from hcjax.train.step import Devices
 

@@ -16,7 +16,7 @@ from hcjax.devices import hosts, lock
 from hcjax.errors import CheckpointError
 from hcjax.report.progress import Progress
 from hcjax.report.writers import MetricWriter
-from hcjax.train import evaluate, finite, parallel, stopping
+from hcjax.train import evaluation, finite, parallel, stopping
 from hcjax.train.step import TrainState
 
 
@@ -146,7 +146,7 @@ class Session:
         """Scores the validation examples and keeps the parameters if they are the best yet."""
         with self._timed_aside():
             params, state = self.train_state.averaged
-            scored = evaluate.run_eval(
+            scored = evaluation.run_eval(
                 self._eval_step, params, state, self._validation, batch_size=self._eval_batch_size
             ).summary
             value = stopping.MONITORS[self._monitor](scored)

@@ -8,7 +8,7 @@ from typing import Any
 import optax
 
 from hcjax.data import prepare
-from hcjax.train import evaluate, parallel, step, teaching
+from hcjax.train import evaluation, parallel, step, teaching
 
 
 def make_steps(
@@ -46,5 +46,5 @@ def make_steps(
         ema_decay=ema_decay,
         devices=parallel.DEVICES,
     )
-    eval_step = evaluate.make_eval_step(apply, prepare=ready, devices=parallel.DEVICES)
+    eval_step = evaluation.make_eval_step(apply, prepare=ready, devices=parallel.DEVICES)
     return train_step, eval_step

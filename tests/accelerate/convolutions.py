@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import strategies as st
 from jax import lax
 
-from hcjax.accelerate import compile as compiler
+from hcjax.accelerate import compiler
 from hcjax.accelerate.accelerate import accelerate, explanation
 from hcjax.accelerate.rules import RULES
 

@@ -11,7 +11,7 @@ from jax import lax
 
 import hcjax
 from hcjax import accelerate
-from hcjax.core import jaxpr as walker
+from hcjax.core import walker
 
 fast = functools.partial(accelerate, platform="cpu")
 X = jnp.asarray(np.random.default_rng(0).integers(-3, 4, (4, 6, 6, 3)), jnp.float32)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from hcjax.accelerate import compile as compiler
+from hcjax.accelerate import compiler
 from hcjax.train import parallel
 
 

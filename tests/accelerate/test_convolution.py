@@ -14,7 +14,7 @@ from jax import lax
 from hcjax.accelerate.accelerate import accelerate, explanation
 from hcjax.accelerate.rules import RULES, gradients
 from hcjax.accelerate.rules.canonical import columns, conv
-from hcjax.core import jaxpr as walker
+from hcjax.core import walker
 from tests.accelerate.convolutions import TABLES, convolutions, everything, integers
 
 

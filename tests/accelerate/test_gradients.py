@@ -14,7 +14,7 @@ from jax import lax
 
 from hcjax.accelerate.accelerate import accelerate
 from hcjax.accelerate.rules import gradients
-from hcjax.core import jaxpr as walker
+from hcjax.core import walker
 from tests.accelerate.convolutions import (
     LAYOUTS,
     TABLES,

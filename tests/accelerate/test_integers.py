@@ -10,7 +10,7 @@ from jax import lax
 
 from hcjax.accelerate.accelerate import chooser, explanation
 from hcjax.accelerate.rules import integers
-from hcjax.core.jaxpr import rewritten
+from hcjax.core.walker import rewritten
 
 LAYOUTS = {
     1: [("NWC", "WIO", "NWC")],

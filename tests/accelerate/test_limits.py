@@ -9,7 +9,7 @@ from jax import lax
 
 from hcjax import accelerate
 from hcjax.accelerate.rules import RULES, depthwise, gradients
-from hcjax.core import jaxpr
+from hcjax.core import walker
 
 TABLES = [name for name in RULES if name.startswith("cpu")]
 
@@ -29,7 +29,7 @@ def same(fn, *args):
 
 def answers(rule, fn, *args):
     """Returns what a rule says of each convolution of a function."""
-    found = jaxpr.equations(jax.make_jaxpr(fn)(*args))
+    found = walker.equations(jax.make_jaxpr(fn)(*args))
     return [rule(*e) for e in found if e[0].primitive.name == "conv_general_dilated"]
 
 

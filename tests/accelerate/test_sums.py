@@ -11,7 +11,7 @@ from jax import lax
 import hcjax
 from hcjax.accelerate.accelerate import explanation
 from hcjax.accelerate.rules import RULES
-from hcjax.core import jaxpr as walker
+from hcjax.core import walker
 from hcjax.models import norm
 
 

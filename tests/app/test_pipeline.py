@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import hcjax
-from hcjax.accelerate import compile as compiler
+from hcjax.accelerate import compiler
 from hcjax.app import verify
 from hcjax.graph.qtensor import QTensor
 from tests.tiny import TEST_EXAMPLES, flags, folder, launch, npz, trained

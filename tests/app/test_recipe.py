@@ -9,9 +9,9 @@ import pytest
 import hcjax
 from hcjax import trees
 from hcjax.app import recipe
-from hcjax.config import reader as configs
+from hcjax.config.reader import Reader
 from hcjax.errors import ConfigError
-from hcjax.runs import warm_start as start
+from hcjax.runs import warm_start
 from hcjax.train.step import make_loss_fn
 from tests.tiny import flags, images, launch, npz, trained
 
@@ -25,7 +25,7 @@ def built(**changes):
         for parent in parents:
             section = section[parent]
         section[last] = value
-    reader = configs.Reader(values)
+    reader = Reader(values)
     made = recipe.build(reader)
     reader.check_unread()
     return made
@@ -146,5 +146,5 @@ def test_the_head_is_what_depends_on_the_number_of_classes():
     values = json.loads((trained() / "config.json").read_text())
     values["model"]["name"] = "resnet_tiny"
     dataset = built().dataset
-    head = start.head_of(configs.Reader(values), dataset)
+    head = warm_start.head_of(Reader(values), dataset)
     assert head == {"params/dense1/kernel", "params/dense1/bias"}

@@ -12,7 +12,7 @@ import pytest
 
 from configs import default
 from hcjax.app import run
-from hcjax.config import reader as configs
+from hcjax.config.reader import flatten, to_dict
 from hcjax.data import batches
 from hcjax.report import writers
 from hcjax.train import parallel
@@ -121,10 +121,7 @@ def test_the_reports_other_facts_are_right(report):
     assert 2**26 < report["peak_memory_bytes"] < 2**36  # of the process, which runs other tests too
     assert {"python", "jax", "jaxlib", "numpy", "optax"} <= set(report["versions"])
     assert "cpu" in report["device"] and "threads" in report["device"]
-    assert (
-        configs.flatten(report["config"]).keys()
-        == configs.flatten(configs.to_dict(default.get_config())).keys()
-    )
+    assert flatten(report["config"]).keys() == flatten(to_dict(default.get_config())).keys()
 
 
 def test_the_workdir_holds_config_versions_seed_and_commit(launched, report):
@@ -217,8 +214,8 @@ def test_plan_hands_over_the_configs_own_steps_and_shapes(tmp_path, monkeypatch,
         given.update(topology=topology, train=train_batch, eval=eval_batch)
         return {"chips": 8}
 
-    monkeypatch.setattr("hcjax.train.plan.plan.plan", stand_in)
-    monkeypatch.setattr("hcjax.train.plan.plan.text", lambda found: f"{found['chips']} chips")
+    monkeypatch.setattr("hcjax.train.plan.planner.plan", stand_in)
+    monkeypatch.setattr("hcjax.train.plan.planner.text", lambda found: f"{found['chips']} chips")
     changes = ["--config.augment.use=mixup", "--config.train.ema_decay=0.9"]
     arguments = [*flags(npz(tmp_path / "data.npz")), *changes, "--plan=v5e:2x4"]
     assert launch(*arguments, f"--workdir={tmp_path / 'run'}") == 0

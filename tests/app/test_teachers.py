@@ -7,8 +7,8 @@ import pytest
 
 import hcjax
 from hcjax.app import pipeline, run
-from hcjax.config import files as configfile
-from hcjax.config import reader as configs
+from hcjax.config import configfile
+from hcjax.config.reader import flatten, to_dict
 from tests.app.test_pipeline import (
     kernel_of,
     kernels,
@@ -44,7 +44,7 @@ def test_the_teacher_counts_in_the_loss(tmp_path):
         ]:
             key, value = change.removeprefix("--config.").split("=", 1)
             configfile.override(config, key, value)
-        plain, folder = configs.to_dict(config), tmp_path / setting
+        plain, folder = to_dict(config), tmp_path / setting
         found = pipeline.compress(plain, folder, train=run.run, say=lambda *_: None, quiet=True)
         files.append(kernels(found.files["student"].read_bytes()))
     for a, b in itertools.combinations(files, 2):
@@ -96,7 +96,7 @@ def test_a_teacher_that_is_a_config_follows_the_machine_and_the_data(tmp_path):
     base = [*flags(npz(tmp_path / "data.npz")), f"--workdir={tmp_path / 'run'}"]
     assert launch(*base, *(f"--config.{key}={value}" for key, value in given.items())) == 0
     ours, theirs = (
-        configs.flatten(json.loads((tmp_path / "run" / folder / "config.json").read_text()))
+        flatten(json.loads((tmp_path / "run" / folder / "config.json").read_text()))
         for folder in ("", "train")
     )
     differ = {key for key in ours if ours[key] != theirs[key]}

@@ -120,7 +120,7 @@ def test_problems_are_told_even_if_the_json_cannot_be_written_in_the_end(
     def full(path, rows):
         raise verify.report.unwritable(path, OSError(28, "No space left on device"))
 
-    monkeypatch.setattr(verify.report, "write_json", full)
+    monkeypatch.setattr(verify.files, "write_json", full)
     assert run(tmp_path / "missing.hcz", f"--json={tmp_path / 'v.json'}") == 2
     first, second = capsys.readouterr().err.splitlines()
     assert "missing.hcz" in first and "No space left" in second

@@ -3,7 +3,7 @@
 import pytest
 
 from configs import default
-from hcjax.config import files as configfile
+from hcjax.config import configfile
 from hcjax.errors import ConfigError
 from tests.tiny import ROOT
 

@@ -9,8 +9,8 @@ import pytest
 
 from configs import default
 from hcjax import data, losses, models, optim, trees
-from hcjax.config import reader as configs
-from hcjax.core import registry as options
+from hcjax.config.reader import Reader, differences, fingerprint, flatten, to_dict
+from hcjax.core import registry
 from hcjax.errors import ConfigError
 from hcjax.runs import workdir
 from tests.tiny import ROOT
@@ -30,7 +30,7 @@ def keys(table, section):
     return [
         (name, option)
         for name, function in table.items()
-        for option in options.legal(function)
+        for option in registry.legal(function)
         if option not in NOT_KEYS.get(section, ())
     ]
 
@@ -63,16 +63,16 @@ def test_every_augmentation_is_a_section_with_its_options():
     sections = default.get_config().augment
     assert set(sections) - {"use"} == set(data.AUGMENTATIONS)
     for name, function in data.AUGMENTATIONS.items():
-        assert set(sections[name]) == set(options.legal(function)), name
+        assert set(sections[name]) == set(registry.legal(function)), name
 
 
 def test_every_argument_of_load_is_a_key_of_data():
-    expected = set(options.legal(data.load)) - NOT_KEYS["data"]
+    expected = set(registry.legal(data.load)) - NOT_KEYS["data"]
     assert set(default.get_config().data) - {"source", "threads"} == expected
 
 
 def test_the_default_values_of_load_are_those_of_the_config():
-    given, legal = default.get_config().data, options.legal(data.load)
+    given, legal = default.get_config().data, registry.legal(data.load)
     for key in ("validation", "memory_limit_bytes"):
         assert given[key] == legal[key]
 
@@ -87,7 +87,7 @@ TAUGHT = ("lenet_compress", "lenet_distill", "lenet_prune")
 def test_get_config_is_a_plain_function_and_its_network_builds(name):
     config = importlib.import_module(f"configs.{name}").get_config()
     assert config.is_locked
-    plain = configs.to_dict(config)
+    plain = to_dict(config)
     assert json.loads(json.dumps(plain)) == plain
     shape, classes = {
         "alexnet": ((32, 32, 3), 10),
@@ -96,9 +96,9 @@ def test_get_config_is_a_plain_function_and_its_network_builds(name):
     }.get(name, ((28, 28, 1), 10))
     if name in TAUGHT:
         assert plain["teacher"] == "configs/lenet.py"
-        assert plain["model"] == configs.to_dict(default.get_config())["model"]
+        assert plain["model"] == to_dict(default.get_config())["model"]
         return
-    params, _ = jax.eval_shape(workdir.network(plain, shape, classes).init, jax.random.key(0))
+    params, _ = jax.eval_shape(workdir.network_of(plain, shape, classes).init, jax.random.key(0))
     assert trees.num_parameters(params) == {
         "default": 54_410, "mnist_cnn": 54_410, "lenet": 431_080, "lenet_300_100": 266_610,
         "mnist_speedrun": 57_018, "resnet20": 269_434,
@@ -119,14 +119,14 @@ def test_every_key_of_the_default_config_has_a_comment():
     lines = (ROOT / "configs" / "default.py").read_text().splitlines()
     sets = [i for i, line in enumerate(lines) if re.match(r"    \w+\.[\w.]+ = ", line)]
     leaves = [i for i in sets if "ConfigDict()" not in lines[i]]
-    assert len(leaves) == len(configs.flatten(configs.to_dict(default.get_config())))
+    assert len(leaves) == len(flatten(to_dict(default.get_config())))
     assert [
         lines[i] for i in leaves if "  # " not in lines[i] and "    # " not in lines[i - 1]
     ] == []
 
 
 def test_a_key_that_nobody_read_is_named_with_the_nearest_read_one():
-    reader = configs.Reader({"seed": 1, "sed": 2, "model": {"name": "nin", "nam": "x"}})
+    reader = Reader({"seed": 1, "sed": 2, "model": {"name": "nin", "nam": "x"}})
     reader.get("seed")
     reader.section("model").get("name")
     assert reader.unread() == ["sed", "model.nam"]
@@ -135,13 +135,13 @@ def test_a_key_that_nobody_read_is_named_with_the_nearest_read_one():
 
 
 def test_a_key_that_is_none_need_not_be_read():
-    reader = configs.Reader({"seed": 1, "extra": None})
+    reader = Reader({"seed": 1, "extra": None})
     reader.get("seed")
     reader.check_unread()
 
 
 def test_a_missing_key_section_or_value_is_an_error_that_names_it():
-    reader = configs.Reader({"optim": {"name": None}})
+    reader = Reader({"optim": {"name": None}})
     with pytest.raises(ConfigError, match=r"no key config\.seed"):
         reader.get("seed")
     with pytest.raises(ConfigError, match=r"section config\.model"):
@@ -154,28 +154,28 @@ def test_configs_that_differ_in_practical_keys_only_are_the_same_run():
     ours = default.get_config()
     theirs = default.get_config()
     theirs.platform, theirs.data.threads, theirs.cache_dir = "cpu", 3, "off"
-    assert configs.differences(ours, theirs) == {}
-    assert configs.fingerprint(ours) == configs.fingerprint(theirs)
+    assert differences(ours, theirs) == {}
+    assert fingerprint(ours) == fingerprint(theirs)
 
 
 def test_differences_name_both_values_and_change_the_fingerprint():
     ours, theirs = default.get_config(), default.get_config()
     theirs.optim.learning_rate = 0.5
-    assert configs.differences(ours, theirs) == {"optim.learning_rate": (1e-3, 0.5)}
-    assert configs.fingerprint(ours) != configs.fingerprint(theirs)
+    assert differences(ours, theirs) == {"optim.learning_rate": (1e-3, 0.5)}
+    assert fingerprint(ours) != fingerprint(theirs)
 
 
 def test_a_config_equals_its_own_json():
     config = default.get_config()
     config.augment.use = ("flip",)
     config.data.image_size = (32, 32)
-    read_back = json.loads(json.dumps(configs.to_dict(config)))
-    assert configs.differences(config, read_back) == {}
+    read_back = json.loads(json.dumps(to_dict(config)))
+    assert differences(config, read_back) == {}
 
 
 def test_keys_that_change_the_numbers_are_not_practical():
     """The memory limit decides whether mean and std come from all images or from a sample."""
     ours, theirs = {"data": {"memory_limit_bytes": 1}}, {"data": {"memory_limit_bytes": 2}}
-    assert configs.differences(ours, theirs) == {"data.memory_limit_bytes": (1, 2)}
+    assert differences(ours, theirs) == {"data.memory_limit_bytes": (1, 2)}
     ours, theirs = {"platform": "cpu"}, {"platform": "gpu"}
-    assert configs.differences(ours, theirs) == {}
+    assert differences(ours, theirs) == {}

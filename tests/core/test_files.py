@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hcjax import errors
-from hcjax.core import files as report
+from hcjax.core import files
 
 
 def test_every_kind_of_number_becomes_a_plain_one(tmp_path):
@@ -22,7 +22,7 @@ def test_every_kind_of_number_becomes_a_plain_one(tmp_path):
         "tuple": (1, "a", None),
         7: {"float64": np.float64(0.1)},
     }
-    path = report.write_json(tmp_path / "new" / "report.json", obj)
+    path = files.write_json(tmp_path / "new" / "report.json", obj)
     assert json.loads(path.read_text()) == {
         "numpy": 0.5,
         "jax": 3,
@@ -38,24 +38,24 @@ def test_every_kind_of_number_becomes_a_plain_one(tmp_path):
 
 def test_what_is_not_finite_is_null_everywhere(tmp_path):
     bad = [float("nan"), np.float32("inf"), jnp.float32("-inf"), np.float64("nan")]
-    text = report.write_json(tmp_path / "a.json", bad).read_text()
+    text = files.write_json(tmp_path / "a.json", bad).read_text()
     assert json.loads(text, parse_constant=pytest.fail) == [None] * 4
 
 
 def test_a_value_without_a_json_form_is_named_by_its_place(tmp_path):
     with pytest.raises(TypeError, match=r"config\.layers\[1\] cannot be written as JSON: set"):
-        report.write_json(tmp_path / "a.json", {"config": {"layers": [1, {2}]}})
+        files.write_json(tmp_path / "a.json", {"config": {"layers": [1, {2}]}})
     assert os.listdir(tmp_path) == []
 
 
 def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeypatch):
-    path = report.write_bytes(tmp_path / "a.json", b"old")
+    path = files.write_bytes(tmp_path / "a.json", b"old")
 
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(errors.CheckpointError, match=r"a\.json: No space left.*free some space"):
-        report.write_bytes(path, b"new, and longer")
+        files.write_bytes(path, b"new, and longer")
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["a.json"]

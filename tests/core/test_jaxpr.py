@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from hcjax.core import jaxpr as walker
+from hcjax.core import walker
 from tests.tiny import ROOT
 
 # a program of its own, because the number of devices is fixed when jax starts

@@ -4,7 +4,7 @@ import functools
 
 import pytest
 
-from hcjax.core import registry as options
+from hcjax.core import registry
 from hcjax.errors import ConfigError
 
 
@@ -14,20 +14,20 @@ def blur(image, *, radius, passes=1):
 
 def test_an_unknown_name_lists_the_nearest():
     with pytest.raises(ConfigError, match="unknown filter 'blurr'; did you mean 'blur'"):
-        options.choose("filter", {"blur": blur}, "blurr")
+        registry.choose("filter", {"blur": blur}, "blurr")
 
 
 def test_only_keyword_only_arguments_that_nothing_has_bound_are_options():
-    assert set(options.legal(blur)) == {"radius", "passes"}
-    assert set(options.legal(functools.partial(blur, radius=2))) == {"passes"}
+    assert set(registry.legal(blur)) == {"radius", "passes"}
+    assert set(registry.legal(functools.partial(blur, radius=2))) == {"passes"}
 
 
 def test_an_unknown_option_lists_the_nearest():
     with pytest.raises(ConfigError, match="option of filter 'blur' 'pases'; did you mean 'passes'"):
-        options.check("filter 'blur'", blur, {"radius": 1, "pases": 2})
+        registry.check("filter 'blur'", blur, {"radius": 1, "pases": 2})
 
 
 def test_a_missing_required_option_is_named():
     with pytest.raises(ConfigError, match="filter 'blur' needs the option 'radius'"):
-        options.check("filter 'blur'", blur, {"passes": 2})
-    options.check("filter 'blur'", blur, {"radius": 2})
+        registry.check("filter 'blur'", blur, {"passes": 2})
+    registry.check("filter 'blur'", blur, {"radius": 2})

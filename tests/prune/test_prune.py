@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hcjax import prune
 from hcjax.errors import ConfigError
-from hcjax.prune import allocation as scopes
+from hcjax.prune import allocation
 from hcjax.prune.masks import smallest
 
 
@@ -226,8 +226,10 @@ def test_gradual_pruning_ends_at_exactly_what_masks_would_take(how):
 @settings(max_examples=40, deadline=None)
 @given(st.floats(0, 0.999), st.floats(0, 0.999), st.integers(0, 2**31 - 1), st.floats(0, 1))
 def test_a_ramp_of_counts_ends_exactly_at_any_size(initial, final, size, left):
-    count = lambda left: int(scopes.count(scopes.Ramp(initial, final, jnp.float32(left)), size))
-    first, last = scopes.count(initial, size), scopes.count(final, size)
+    count = lambda left: int(
+        allocation.count(allocation.Ramp(initial, final, jnp.float32(left)), size)
+    )
+    first, last = allocation.count(initial, size), allocation.count(final, size)
     assert count(0.0) == last
     assert count(1.0) == pytest.approx(first, rel=1e-7, abs=abs(last - first) * 1e-7)
     assert min(first, last) - 256 <= count(left) <= max(first, last) + 256  # float32's steps there

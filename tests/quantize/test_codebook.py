@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import hcjax
 from hcjax.errors import ConfigError
-from hcjax.graph import constants as values_of
+from hcjax.graph.constants import evaluate_constants
 from tests.graph.networks import folded, logits
 
 
@@ -123,7 +123,7 @@ def test_pruned_zeros_stay_zero_while_centroids_train():
         params, state, value = step(params, state)
         losses.append(float(value))
     assert losses[-1] < 0.5 * losses[0]
-    _, values, _ = values_of.evaluate(small.replace(params=params))
+    _, values, _ = evaluate_constants(small.replace(params=params))
     for path, number in sparse.graph.params.items():
         if sparse.params[path].ndim > 1:
             kernel = np.asarray(values[number])

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 import hcjax
-from hcjax.graph.ops import fixed_point as arithmetic
-from hcjax.graph.ops import upper
+from hcjax.graph.ops import fixed_point, upper
 from hcjax.graph.qtensor import QTensor, check
 from tests.draws import normal
 from tests.graph import reference
@@ -304,12 +303,14 @@ def test_requantization_rounds_to_the_nearest_for_any_scales():
         )
         reach = sum(b * abs(float(s)) for b, s in zip(bounds, scales, strict=True))
         step = np.float32(max(reach, abs(offset or 0.0)) / 2 ** rng.uniform(3, 14))
-        fixed = arithmetic.multipliers(scales, bounds, offset, step)
+        fixed = fixed_point.multipliers(scales, bounds, offset, step)
         assert int(fixed.room) >= 0
         terms = [rng.integers(-b, b + 1, 50).astype(np.int32) for b in bounds]
         for t, b in zip(terms, bounds, strict=True):
             t[:2] = b, -b
-        got = arithmetic.requantize([jnp.asarray(t) for t in terms], bounds, fixed, -(2**20), 2**20)
+        got = fixed_point.requantize(
+            [jnp.asarray(t) for t in terms], bounds, fixed, -(2**20), 2**20
+        )
         real = sum(t.astype(np.float64) * float(s) for t, s in zip(terms, scales, strict=True))
         real = (real + float(offset or 0.0)) / float(step)
         assert np.abs(got - real).max() <= 0.5 + 2.0 ** -int(fixed.shift) * (count + 1) + 1e-2

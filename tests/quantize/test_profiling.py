@@ -7,7 +7,7 @@ import pytest
 
 import hcjax
 from hcjax import quantize
-from hcjax.accelerate import compile as compiler
+from hcjax.accelerate import compiler
 from hcjax.errors import ConfigError
 from hcjax.graph.qtensor import QTensor
 from tests.draws import normal

@@ -7,18 +7,11 @@ import numpy as np
 import pytest
 
 import hcjax
-from hcjax.runs import saved
-from hcjax.runs import workdir
-from hcjax.errors import ArtifactError
-from hcjax.errors import CheckpointError
-from hcjax.errors import HcjaxError
-from tests.digits import about
-from tests.digits import models
-from tests.digits import normalised
+from hcjax.errors import ArtifactError, CheckpointError, HcjaxError
+from hcjax.runs import saved, workdir
+from tests.digits import about, models, normalised
 from tests.graph.networks import randomized
-from tests.tiny import CLASSES
-from tests.tiny import images
-from tests.tiny import trained
+from tests.tiny import CLASSES, images, trained
 
 
 def test_a_workdir_is_its_trained_network_with_all_that_is_known_of_it():
@@ -43,7 +36,7 @@ def test_the_batchnorm_of_a_workdir_is_folded(monkeypatch):
     one = np.ones(1, np.float32)
     names = tuple("0123456789")
     found = workdir.Trained(network.apply, params, state, names, (8, 8, 1), one, one, 4, {})
-    monkeypatch.setattr(saved.workdirs, "load", lambda path: found)
+    monkeypatch.setattr(saved, "load", lambda path: found)
     model, said = saved.load_any(Path(__file__).parent)
     x = np.random.default_rng(0).normal(size=(3, 8, 8, 1)).astype(np.float32)
     expected = network.apply(params, state, x, train=False)[0]

@@ -9,14 +9,10 @@ import pytest
 
 import hcjax
 from hcjax import trees
-from hcjax.runs import workdir
-from hcjax.errors import CheckpointError
-from hcjax.errors import ConfigError
-from hcjax.errors import DataError
 from hcjax.devices import hosts
-from tests.tiny import CLASSES
-from tests.tiny import images
-from tests.tiny import trained
+from hcjax.errors import CheckpointError, ConfigError, DataError
+from hcjax.runs import workdir
+from tests.tiny import CLASSES, images, trained
 
 
 @pytest.fixture
@@ -109,7 +105,7 @@ def test_run_facts_are_rewritten_for_another_config_only(tmp_path, monkeypatch):
 
     assert launched("first", {"seed": 0})["command"] == ["first"]
     assert launched("again", {"seed": 0})["command"] == ["first"]
-    monkeypatch.setattr(workdir, "versions", lambda: {"jax": "0.0"})
+    monkeypatch.setattr(workdir.environment, "versions", lambda: {"jax": "0.0"})
     with pytest.warns(UserWarning, match=r"begun with other versions: jax .* -> 0\.0"):
         launched("again", {"seed": 0, "platform": "cpu"})
     facts = launched("other", {"seed": 1})
@@ -135,10 +131,10 @@ def test_claim_writes_who_started_it(tmp_path):
 def test_sizes_that_fit_no_network_are_named(options):
     config = {"model": {"name": "seed_cnn", "dtype": "float32", "sync_batchnorm": False, **options}}
     with pytest.raises(ConfigError, match=r"seed_cnn cannot be built .* as in {'filters': 32}"):
-        workdir.network(config, (8, 8, 1), 3)
+        workdir.network_of(config, (8, 8, 1), 3)
 
 
 def test_sync_batchnorm_is_refused_by_a_network_without_batchnorm():
     config = {"model": {"name": "seed_cnn", "dtype": "float32", "sync_batchnorm": True}}
     with pytest.raises(ConfigError, match=r"sync_batchnorm: model 'seed_cnn' has no BatchNorm"):
-        workdir.network(config, (8, 8, 1), 3)
+        workdir.network_of(config, (8, 8, 1), 3)

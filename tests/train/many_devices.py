@@ -18,7 +18,7 @@ import optax
 
 from hcjax import data, losses, models, prune, trees
 from hcjax.models.norm import batch_norm
-from hcjax.train import evaluate, parallel, step
+from hcjax.train import evaluation, parallel, step
 
 COUNTS = (1, 2, 8)
 
@@ -137,7 +137,7 @@ def counts():
     rows = []
     for devices in COUNTS:
         eval_step = parallel.evaluate(
-            evaluate.make_eval_step(apply, prepare=prepare, devices=parallel.DEVICES),
+            evaluation.make_eval_step(apply, prepare=prepare, devices=parallel.DEVICES),
             devices=jax.devices()[:devices],
         )
         for size in (1, 7, 33):
@@ -145,7 +145,7 @@ def counts():
             labels = rng.integers(0, 3, size).astype(np.int32)
             right = int((images.reshape(size, -1)[:, :3].argmax(-1) == labels).sum())
             for batch_size in (8, 24):
-                scored = evaluate.run_eval(
+                scored = evaluation.run_eval(
                     eval_step,
                     jnp.float32(1.0),
                     {},

@@ -15,8 +15,8 @@ from jax import lax
 
 import hcjax
 from benchmarks import ours
-from hcjax.accelerate import compile as compiler
-from hcjax.core import jaxpr as walker
+from hcjax.accelerate import compiler
+from hcjax.core import walker
 
 BATCH = 128
 SHAPES = {"lenet5": (28, 28, 1), "resnet20": (32, 32, 3)}

@@ -3,7 +3,7 @@
 import numpy as np
 
 from hcjax.data.dataset import Split
-from hcjax.train import evaluate, parallel
+from hcjax.train import evaluation, parallel
 
 SIZE, BATCH = 40, 8  # 5 steps
 
@@ -28,7 +28,7 @@ def test_a_step_is_not_waited_for_before_two_more_are_started():
         return {"count": Sum(len(started))}, each(params, state, batch)[1]
 
     split = Split(np.zeros((SIZE, 2, 2, 1), np.uint8), np.arange(SIZE, dtype=np.int32))
-    scored = evaluate.run_eval(eval_step, 0.0, {}, split, batch_size=BATCH)
+    scored = evaluation.run_eval(eval_step, 0.0, {}, split, batch_size=BATCH)
     assert read == [(1, 3), (2, 4), (3, 5), (4, 5), (5, 5)]  # (step, steps started by then)
     assert scored.sums["count"] == 5 * (2**31 - 1)
     np.testing.assert_array_equal(scored.each["row"], np.arange(SIZE))

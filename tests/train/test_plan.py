@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from hcjax.errors import ConfigError, PlatformError
-from hcjax.train.plan import plan
+from hcjax.train.plan import planner
 
 ROOT = Path(__file__).resolve().parents[2]
 needs_libtpu = pytest.mark.skipif(
@@ -107,13 +107,13 @@ def test_without_libtpu_the_error_says_how_to_install_it(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     label = np.zeros(8, np.int32)
     with pytest.raises(PlatformError, match="pip install libtpu"):
-        plan.plan(None, None, None, {"label": label}, topology="v5e:2x4", say=print)
+        planner.plan(None, None, None, {"label": label}, topology="v5e:2x4", say=print)
 
 
 def test_a_batch_that_the_chips_do_not_divide_is_refused_before_compiling():
     label = np.zeros(100, np.int32)
     with pytest.raises(ConfigError, match="multiple of 256"):
-        plan.plan(None, None, None, {"label": label}, topology="v5e:16x16")
+        planner.plan(None, None, None, {"label": label}, topology="v5e:16x16")
 
 
 @needs_libtpu

@@ -19,7 +19,7 @@ from hcjax import losses, models
 from hcjax.devices import libtpu
 from hcjax.graph.model import LAYERS
 from hcjax.train import parallel, step, steps
-from hcjax.train.plan import chips, plan
+from hcjax.train.plan import chips, planner
 
 SHAPES = {"lenet5": (28, 28, 1), "resnet20": (32, 32, 3), "resnet_tiny": (32, 32, 3)}
 WANTED = [
@@ -55,7 +55,7 @@ def one(model: str, topology: str, sync: bool, cache: str | None) -> dict:
     size = PER_CHIP * CHIPS[topology]
     label = np.zeros(size, np.int32)
     batch = {"image": np.zeros((size, *shape), np.uint8), "label": label}
-    found = plan.plan(
+    found = planner.plan(
         train,
         score if scored else None,
         whole,
@@ -75,7 +75,7 @@ def one(model: str, topology: str, sync: bool, cache: str | None) -> dict:
         "leaves": [list(x.shape) for x in leaves],
         "norms": len(jax.tree.leaves(state)) // 2,  # each has a running mean and a variance
         "plan": found,
-        "text": plan.text(found),
+        "text": planner.text(found),
     }
 
 
@@ -88,7 +88,7 @@ def integers() -> dict:
     small = hcjax.int8(model, hcjax.calibrate(model, images))
     kinds = [op.kind for op in small.graph.ops]
     with libtpu.alone(print):
-        one = jax.sharding.SingleDeviceSharding(plan.topology_devices(chips.parse("v5e:2x2"))[0])
+        one = jax.sharding.SingleDeviceSharding(planner.topology_devices(chips.parse("v5e:2x2"))[0])
         shapes = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one), (small.params, images)
         )

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 from jax import lax
 
-from hcjax.core.jaxpr import Eqn
+from hcjax.core.walker import Eqn
 
 
 class Conv(NamedTuple):

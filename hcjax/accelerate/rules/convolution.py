@@ -12,7 +12,7 @@ import jax
 from jax import lax
 
 from hcjax.accelerate.rules.canonical import Conv, columns, conv, dot, refused
-from hcjax.core.jaxpr import Eqn, Place, bind
+from hcjax.core.walker import Eqn, Place, bind
 
 _FEW_TAPS = 32  # of a kernel; beyond, im2col moves more bytes than it saves
 _FEW_PIXELS = 4  # of a result; from 3 × 3 on XLA's own kernel is as fast

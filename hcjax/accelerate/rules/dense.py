@@ -8,7 +8,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jax import lax
 
-from hcjax.core.jaxpr import Eqn, Place
+from hcjax.core.walker import Eqn, Place
 
 _FEW_OUTPUTS = 32  # beyond, the matrix kernel is as fast
 _LEAST_LENGTH = 256  # of the sums; below, all of it is overhead

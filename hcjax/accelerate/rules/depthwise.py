@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from hcjax.accelerate.rules.canonical import Conv, conv, kernel_result, layer_behind, shifted
-from hcjax.core.jaxpr import Eqn, Place
+from hcjax.core.walker import Eqn, Place
 
 _MOST_TAPS = 128  # of a kernel; beyond, that many slices take long to compile
 _MOST_SUMS = 64  # of a kernel gradient, one per tap

@@ -22,7 +22,7 @@ from hcjax.accelerate.rules.canonical import (
     rows,
     shifted,
 )
-from hcjax.core.jaxpr import Eqn, Place, bind
+from hcjax.core.walker import Eqn, Place, bind
 
 _PART_BYTES = 2**19  # of dy in a part of the batch, for it to stay in the second-level cache
 _LEAST_PART = 16  # images of a part: the width of a vector

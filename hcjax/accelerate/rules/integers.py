@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from hcjax.accelerate.rules.canonical import Conv, conv, refused
-from hcjax.core.jaxpr import Eqn, Place
+from hcjax.core.walker import Eqn, Place
 
 _NARROW = 16  # output channels; the fast kernel begins at 32
 _EXACT = 2**24  # below it float32 holds every whole number

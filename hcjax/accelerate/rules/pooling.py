@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from hcjax.core.jaxpr import Eqn, Place, bind
+from hcjax.core.walker import Eqn, Place, bind
 
 _MOST = 64  # elements of a window; beyond, that many slices compile and run slower than a loop
 

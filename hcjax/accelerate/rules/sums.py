@@ -7,7 +7,7 @@ from typing import Any
 
 from jax import lax
 
-from hcjax.core.jaxpr import Eqn, Instead, Place, bind
+from hcjax.core.walker import Eqn, Instead, Place, bind
 
 _IMAGES = 3  # axes of images, at least: batch, pixels, channels
 

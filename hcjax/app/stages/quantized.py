@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from hcjax import data
+from hcjax import data, quantize
 from hcjax.app.stages.work import Made, Work, by_layer, check_idle
 from hcjax.errors import ConfigError, unknown_name
 from hcjax.graph.model import Model
-from hcjax.quantize.entropy import entropy as bits_in
 from hcjax.quantize.fake import check_pattern, fake_quantize
 from hcjax.quantize.int8 import int8
 from hcjax.quantize.ranges import METHODS, calibrate
@@ -72,7 +71,7 @@ def quantized(
     def tuned(work, start, before):
         model, options = fake(work, start), {"epochs": epochs, "learning_rate": learning_rate}
         if entropy:
-            bits_of = bits_in(model)
+            bits_of = quantize.entropy.entropy(model)
             options["penalty"] = lambda params: entropy * bits_of(params)
         return int8(work.tune(model, "quantized-trained", **options))
 

@@ -9,7 +9,7 @@ import optax
 
 from hcjax import prune, trees
 from hcjax.app.stages.work import Made, by_layer, check_idle, made, one_of
-from hcjax.core import registry as options
+from hcjax.core import registry
 from hcjax.errors import ConfigError
 from hcjax.prune.allocation import count
 from hcjax.prune.patterns import checked
@@ -31,7 +31,7 @@ def pruned(
 ) -> Made:
     """Returns the network with the smallest weights gone: at once, or more and more in training."""
     check_idle("prune", epochs, method=method, ramp=ramp, learning_rate=learning_rate)
-    around = options.choose("method", METHODS, method or "gradual")
+    around = registry.choose("method", METHODS, method or "gradual")
     ramp = 0.5 if ramp is None else ramp
     one_of("prune", sparsity=sparsity, layers=layers, n_of_m=n_of_m)
     if sparsity is None and scope:

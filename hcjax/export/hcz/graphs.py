@@ -13,8 +13,8 @@ from jax import lax
 
 from hcjax.errors import ArtifactError
 from hcjax.export.hcz.arrays import dtype_of
-from hcjax.graph import constants as values_of
 from hcjax.graph.axes import products
+from hcjax.graph.constants import evaluate_constants, trained_numbers
 from hcjax.graph.model import LAYERS, Graph, Model, Op, Size, at_batch, free
 from hcjax.graph.ops.table import OPS, STORED, defined
 
@@ -43,9 +43,9 @@ def written(model: Model) -> Written:
     """
     if any(op.kind == "step" for op in model.graph.ops):
         raise TypeError("a fake-quantized model is for training: pack int8(model)")
-    ops, values, _ = values_of.evaluate(model, kept=STORED)
+    ops, values, _ = evaluate_constants(model, kept=STORED)
     paths = {number: path for path, number in model.graph.params.items()}
-    trained = values_of.trained(model)
+    trained = trained_numbers(model)
     numbers = {model.graph.images: 0}
     found, params, constants = [], [], []
     taken = set(paths.values())

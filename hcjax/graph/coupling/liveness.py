@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from hcjax.graph.model import Model, Op
-from hcjax.graph.ops import table as ops
 from hcjax.graph.ops.families import ELEMENTWISE
+from hcjax.graph.ops.table import computes
 
 Mask = jax.Array | None  # bool, of a value's shape; None: nothing of it depends on the images
 
@@ -66,7 +66,7 @@ def _product(op: Op, operands: list, masks: list[Mask]) -> jax.Array:
 
 
 def _layer(op: Op, operands: list, masks: list[Mask]) -> jax.Array:
-    run = ops.computes(op.kind, op.params | {"preferred_element_type": jnp.float32})
+    run = computes(op.kind, op.params | {"preferred_element_type": jnp.float32})
     varies = [_filled(v, m) for v, m in zip(operands[:2], masks, strict=False)]
     counts = [(v != 0) | m for v, m in zip(operands[:2], varies, strict=True)]
     pairs = ((varies[0], counts[1]), (counts[0], varies[1]))
@@ -75,7 +75,7 @@ def _layer(op: Op, operands: list, masks: list[Mask]) -> jax.Array:
 
 
 def _windows(op: Op, operands: list, masks: list[Mask]) -> jax.Array:
-    widest = ops.computes("reduce_window_max", op.params)
+    widest = computes("reduce_window_max", op.params)
     return widest(1, masks[0].astype(jnp.float32)) > 0
 
 

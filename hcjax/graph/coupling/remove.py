@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from hcjax.graph import axes as layers
+from hcjax.graph.axes import products
 from hcjax.graph.coupling.channels import Channels
 from hcjax.graph.model import LAYERS, Cut, Model, Op, Size, plain
 from hcjax.graph.ops.table import defined
@@ -69,7 +69,7 @@ def _resized(op: Op, stays: dict[int, Stays]) -> Op:
     op = op._replace(shape=shape)
     if op.kind in LAYERS:
         sizes = [tuple(int(stay.sum()) for stay in axes) for axes in inside[:2]]
-        op = op._replace(macs=math.prod(op.sizes(1)) * layers.products(op, sizes))
+        op = op._replace(macs=math.prod(op.sizes(1)) * products(op, sizes))
     change = RESIZED.get(op.kind)
     if change is None or all(stay.all() for axes in (*inside, *outside) for stay in axes):
         return op

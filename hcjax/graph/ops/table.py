@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 
 from hcjax.graph.model import Op, at_batch
-from hcjax.graph.ops import fixed_point as arithmetic
+from hcjax.graph.ops import fixed_point
 from hcjax.graph.qtensor import QTensor, dequantize
 
 
@@ -105,21 +105,21 @@ def _window(p: dict, x: jax.Array, reduce: Callable, empty: Any) -> jax.Array:
 
 
 def _quantize(p: dict, x: jax.Array, step: jax.Array) -> jax.Array:
-    return arithmetic.quantize(x, step, p["least"], p["most"]).astype(jnp.int8)
+    return fixed_point.quantize(x, step, p["least"], p["most"]).astype(jnp.int8)
 
 
 def _requantize(p: dict, *values: jax.Array) -> jax.Array:
     bounds, count = p["bounds"], len(p["bounds"])
     terms, constants = [t.astype(jnp.int32) for t in values[:count]], values[count:]
-    fixed = arithmetic.Fixed(constants[:count], *constants[count:], None)
-    q = arithmetic.requantize(terms, bounds, fixed, p["least"], p["most"])
+    fixed = fixed_point.Fixed(constants[:count], *constants[count:], None)
+    q = fixed_point.requantize(terms, bounds, fixed, p["least"], p["most"])
     q = q.astype(jnp.int8 if p["least"] >= -128 and p["most"] <= 127 else jnp.int32)
     # or XLA rounds again inside every reader: ResNet-20 takes 44 ms instead of 38 on a CPU
     return lax.optimization_barrier(q)
 
 
 def _look_up(p: dict, q: jax.Array, table: jax.Array) -> jax.Array:
-    return arithmetic.look_up(q.astype(jnp.int32), table, p["axis"])
+    return fixed_point.look_up(q.astype(jnp.int32), table, p["axis"])
 
 
 def _dequantize(p: dict, acc: jax.Array, scale: jax.Array, *offset: jax.Array) -> jax.Array:

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from hcjax.core import jaxpr as walker
+from hcjax.core import walker
 from hcjax.graph.model import LAYERS, Op, Size, bound, plain
 from hcjax.graph.ops.table import defined
 from hcjax.graph.tracing.gathers import as_slice

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import export
 
 from hcjax import trees
-from hcjax.core import jaxpr as walker
+from hcjax.core import walker
 from hcjax.graph.model import Graph, Model, Op, reaching
 from hcjax.graph.tracing.batch_axis import Place, Value, placed
 from hcjax.graph.tracing.reader import Reader, counted

@@ -7,12 +7,12 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from hcjax.graph import axes as layers
+from hcjax.graph.axes import channel_axis
 from hcjax.graph.coupling.channels import Channels, channels
 from hcjax.graph.coupling.liveness import varying
 from hcjax.graph.coupling.remove import without
 from hcjax.graph.model import Model, Op, plain
-from hcjax.graph.ops import table as ops
+from hcjax.graph.ops.table import computes, defined
 
 
 def trim(model: Model) -> Model:
@@ -103,7 +103,7 @@ def _layers(model: Model, found: Channels) -> list[_Layer]:
         along = [(found.axes[other][a], found.axes[kernel][b]) for a, b in axes]
         mask = np.broadcast_to(mask, value.shape)
         weights = values[kernel][0]
-        axis = layers.axis(op, {kernel: weights}) if _inside(op) else None
+        axis = channel_axis(op, {kernel: weights}) if _inside(op) else None
         layers_found.append(_Layer(op, side, axes, along, weights, value, mask, axis))
     return layers_found
 
@@ -143,7 +143,7 @@ def _offset(layer: _Layer, gone: np.ndarray) -> np.ndarray:
         leaves |= gone[along].reshape([-1 if a == axis else 1 for a in range(leaves.ndim)])
     constant = np.where(leaves & ~layer.mask, layer.value, 0)
     operands = (constant, layer.kernel)[:: 1 if layer.side else -1]
-    result = ops.computes(layer.op.kind, layer.op.params)(1, *map(jnp.asarray, operands))
+    result = computes(layer.op.kind, layer.op.params)(1, *map(jnp.asarray, operands))
     return np.moveaxis(np.asarray(result), layer.axis, 0).reshape(result.shape[layer.axis], -1)[
         :, 0
     ]
@@ -167,8 +167,8 @@ def _shifted(model: Model, number: int, axis: int, offset: np.ndarray) -> Model:
     about = {"shape": plain(op.shape), "broadcast_dimensions": (axis,)}
     added = (
         op._replace(outputs=(before,)),
-        ops.defined(Op("broadcast_in_dim", (constant,), (spread,), *op[3:6], None, about)),
-        ops.defined(Op("add", (before, spread), (number,), *op[3:6], None, {})),
+        defined(Op("broadcast_in_dim", (constant,), (spread,), *op[3:6], None, about)),
+        defined(Op("add", (before, spread), (number,), *op[3:6], None, {})),
     )
     constants = graph.constants | {constant: jnp.asarray(offset, op.dtype)}
     changed = (*graph.ops[:at], *added, *graph.ops[at + 1 :])

@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hcjax.graph import axes as layers
-from hcjax.graph import constants as values_of
+from hcjax.graph.axes import channel_axis, kernel_axis
+from hcjax.graph.constants import evaluate_constants, layer_name, randomised, trained_numbers
 from hcjax.graph.model import LAYERS, Model, Op, Size, free, readers
-from hcjax.graph.ops import fixed_point as arithmetic
+from hcjax.graph.ops import fixed_point
 from hcjax.graph.ops.families import ORDERED
-from hcjax.quantize import straight_through as surrogate
+from hcjax.quantize import straight_through
 from hcjax.quantize.lowering.widths import Cone, Narrow, Wide
 from hcjax.quantize.ranges import Ranges
 
@@ -40,7 +40,7 @@ class Builder:
         granularity: str = "channel",
         floats: str = "",
     ):
-        self.original, values, stretched = values_of.evaluate(model)
+        self.original, values, stretched = evaluate_constants(model)
         self.stretched = {o: op for op in self.original for o in op.outputs if o in stretched}
         self.shape = {o.output: o.shape for o in self.original}
         self.original = [op for op in self.original if op.output not in stretched]
@@ -62,7 +62,7 @@ class Builder:
         self.floats: dict[int, int] = {model.graph.images: model.graph.images}
         self.label = {model.graph.images: "images"}
         self.paths = {number: path for path, number in model.graph.params.items()}
-        self.trained = values_of.trained(model)
+        self.trained = trained_numbers(model)
         self._operands: dict[int, int] = {}
         self.copies: dict[tuple, int] = {}
         self._kernels: dict[tuple, tuple[int, int, int]] = {}
@@ -81,7 +81,10 @@ class Builder:
         computed of is hidden from compilers, or they would differ from program to program.
         """
         if kind in ("scale", "offset"):
-            known, run = run, lambda batch, *x: arithmetic.apart(known(batch, *arithmetic.apart(x)))
+            known, run = (
+                run,
+                lambda batch, *x: fixed_point.apart(known(batch, *fixed_point.apart(x))),
+            )
         self._next += 1
         of = about.pop("of", None)
         shape = about.pop("shape", ()) if of is None else self.shape[of]
@@ -139,14 +142,14 @@ class Builder:
     @cached_property
     def drawn(self) -> dict[int, Any]:
         """Returns what `known` is of parameters no two numbers of which are equal."""
-        return values_of.drawn(self.model)
+        return randomised(self.model)
 
     def channels(self, op: Op) -> int | None:
         """Returns the axis of an op's kernel with its channels; None for a weight of another op."""
         layer = op.kind in LAYERS and len(self.read(op)) == 1
-        if not layer or layers.axis(op, self.known) is None:
+        if not layer or channel_axis(op, self.known) is None:
             return None
-        return layers.kernel_axis(op, self.known)
+        return kernel_axis(op, self.known)
 
     def along(self, axis: int | None, ndim: int) -> list[int]:
         """Returns the shape of a kernel's steps beside an array with its channels on an axis."""
@@ -155,7 +158,7 @@ class Builder:
 
     def layer(self, op: Op, number: int) -> str:
         """Returns the name of the layer of a kernel."""
-        return values_of.layer_name(self.model, op, number, self.paths)
+        return layer_name(self.model, op, number, self.paths)
 
     def layer_of(self, op: Op) -> str:
         """Returns the name of the layer that an op is; "" if it is none."""
@@ -168,7 +171,7 @@ class Builder:
         name = self.layer(op, number)
         if (number, axis) not in self._kernels:
             bits = _bits(self.bits, name) if op.kind in LAYERS else 8
-            most = arithmetic.limits(bits, signed=True)[1]
+            most = fixed_point.limits(bits, signed=True)[1]
             value = jnp.asarray(self.known[number], jnp.float32)
             along = self.along(axis, value.ndim)
             others = tuple(a for a in range(value.ndim) if not along or a != axis)
@@ -179,12 +182,14 @@ class Builder:
             kernel = self.operand(number, path)
             steps = self.parameter(f"{name}/kernel_step", width / most)
             count = value.size // max(width.size, 1)
-            steps = self.emit("step", (steps,), lambda batch, s: surrogate.learned(s, count, most))
+            steps = self.emit(
+                "step", (steps,), lambda batch, s: straight_through.learned(s, count, most)
+            )
 
             def rounded(batch, w, s):
                 s = s.reshape(along)
                 smooth = jnp.clip(w.astype(jnp.float32) / s, -most, most)
-                return surrogate.through(arithmetic.quantize(w, s, -most, most), smooth)
+                return straight_through.through(fixed_point.quantize(w, s, -most, most), smooth)
 
             about = {"bits": bits, "axis": axis if along else None, "channels": axis}
             whole = self.emit("quantize_kernel", (kernel, steps), rounded, **about)
@@ -214,7 +219,7 @@ class Builder:
         q: the value's own.
         """
         bits = _bits(self.input_bits, layer)
-        if arithmetic.limits(bits, signed=q.least < 0)[1] >= q.most:
+        if fixed_point.limits(bits, signed=q.least < 0)[1] >= q.most:
             return None
         return self._grid(f"{layer}/input_step", number, *self.ranges.step(number, bits))
 
@@ -222,7 +227,7 @@ class Builder:
         """Returns a grid for a value, whose step is learned."""
         step = self.parameter(path, jnp.float32(value))
         count = int(np.prod([sum(size) for size in self.shape[number]], dtype=np.int64))
-        step = self.emit("step", (step,), lambda batch, s: surrogate.learned(s, count, most))
+        step = self.emit("step", (step,), lambda batch, s: straight_through.learned(s, count, most))
         return Narrow(0, step, least, most)
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hcjax.graph.model import Op, Size
-from hcjax.graph.ops import fixed_point as arithmetic
+from hcjax.graph.ops import fixed_point
 from hcjax.graph.ops.families import FUNCTIONS
 from hcjax.quantize.lowering import forms, operands
 from hcjax.quantize.lowering.builder import Builder
@@ -52,7 +52,7 @@ def affine(b: Builder, op: Op) -> bool:
     elif op.kind == "neg":
         b.wide[op.output] = _scaled(b, wide, lambda s: -s)
     else:
-        by = {"mul": jnp.multiply, "div": arithmetic.over}[op.kind]
+        by = {"mul": jnp.multiply, "div": fixed_point.over}[op.kind]
         shape = tuple(Size(0, n) for n in value.shape)
         b.wide[op.output] = _scaled(b, wide, by, c, shape)._replace(empty=not value.all())
     return True

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from hcjax.graph.model import LAYERS, Op, plain
-from hcjax.graph.ops import fixed_point as arithmetic
+from hcjax.graph.ops import fixed_point
 from hcjax.graph.ops.table import computes
-from hcjax.quantize import straight_through as surrogate
+from hcjax.quantize import straight_through
 from hcjax.quantize.lowering import tables
 from hcjax.quantize.lowering.builder import Builder
 from hcjax.quantize.lowering.widths import Cone, Narrow, Term, Wide
@@ -144,7 +144,7 @@ def requantized(b: Builder, number: int, wide: Wide, grid: Narrow) -> Narrow:
     """Returns a sum of accumulators as int8."""
     count, bounds = len(wide.terms), tuple(t.bound for t in wide.terms)
     try:
-        arithmetic.pre_shift(max(bounds))
+        fixed_point.pre_shift(max(bounds))
     except ValueError as error:
         raise ValueError(f"{b.label_of(number)}: {error}") from None
     least = max(grid.least, 0) if wide.low >= 0 else grid.least
@@ -153,14 +153,14 @@ def requantized(b: Builder, number: int, wide: Wide, grid: Narrow) -> Narrow:
         terms, smooth, scales = values[:count], values[count : 2 * count], values[2 * count :]
         step, offset = values[-1], values[-2] if wide.offset is not None else None
         scales = scales[:count]
-        fixed = arithmetic.multipliers(scales, bounds, offset, step)
-        low, high = arithmetic.clips(wide.low, wide.high, least, grid.most, step)
+        fixed = fixed_point.multipliers(scales, bounds, offset, step)
+        low, high = fixed_point.clips(wide.low, wide.high, least, grid.most, step)
         whole = [t.astype(jnp.int32) for t in terms]
-        q = arithmetic.requantize(whole, bounds, fixed, low, high).astype(jnp.float32)
+        q = fixed_point.requantize(whole, bounds, fixed, low, high).astype(jnp.float32)
         real = sum(t * s for t, s in zip(smooth, scales, strict=True))
         real = real if offset is None else real + offset
         real = jax.nn.relu(real) if wide.low == 0 else real  # whose gradient at 0 is 0
-        return surrogate.through(q, surrogate.clipped(real / step, low, high))
+        return straight_through.through(q, straight_through.clipped(real / step, low, high))
 
     inputs = [t.number for t in wide.terms] + [t.smooth for t in wide.terms]
     inputs += [t.scale for t in wide.terms]
@@ -184,8 +184,10 @@ def _narrowed(b: Builder, number: int, grid: Narrow) -> Narrow:
 
 def _rounded(grid: Narrow) -> Callable:
     def compute(batch, x, step):
-        smooth = surrogate.clipped(x.astype(jnp.float32) / step, grid.least, grid.most)
-        return surrogate.through(arithmetic.quantize(x, step, grid.least, grid.most), smooth)
+        smooth = straight_through.clipped(x.astype(jnp.float32) / step, grid.least, grid.most)
+        return straight_through.through(
+            fixed_point.quantize(x, step, grid.least, grid.most), smooth
+        )
 
     return compute
 
@@ -217,9 +219,9 @@ def _dequantized(b: Builder, number: int, wide: Wide) -> int:
         whole = acc.astype(jnp.int32)
         real = smooth * scale
         if has_offset:
-            whole = whole + arithmetic.whole(arithmetic.over(offset[0], scale))
+            whole = whole + fixed_point.whole(fixed_point.over(offset[0], scale))
             real = real + offset[0]
-        return surrogate.through(whole.astype(jnp.float32) * scale, real)
+        return straight_through.through(whole.astype(jnp.float32) * scale, real)
 
     inputs = (term.number, term.smooth, term.scale)
     inputs += (wide.offset,) if has_offset else ()

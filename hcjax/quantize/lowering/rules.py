@@ -11,10 +11,10 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import numpy as np
 
-from hcjax.graph import axes as layers
+from hcjax.graph.axes import channel_axis, products
 from hcjax.graph.model import Op, Size
-from hcjax.graph.ops import table as ops
 from hcjax.graph.ops.families import ELEMENTWISE, MOVED
+from hcjax.graph.ops.table import computes
 from hcjax.quantize.lowering import elementwise, forms
 from hcjax.quantize.lowering.builder import Builder
 from hcjax.quantize.lowering.widths import Narrow, Term, Wide
@@ -42,7 +42,7 @@ def _rule(b: Builder, op: Op) -> Callable[[Builder, Op], bool] | None:
 
 
 def _layer(b: Builder, op: Op) -> bool:
-    axis = layers.axis(op, b.known)
+    axis = channel_axis(op, b.known)
     inside = b.read(op)
     if axis is None or len(inside) != 1 or (len(op.inputs) == 3 and op.inputs[2] not in b.known):
         return False
@@ -53,7 +53,7 @@ def _layer(b: Builder, op: Op) -> bool:
     q = forms.input_of(b, inside[0], name)
     numbers = (q.number, kernel) if side == 0 else (kernel, q.number)
     shapes = [tuple(s.q + s.r for s in b.shape[inside[0]]), b.known[op.inputs[1 - side]].shape]
-    count = layers.products(op, shapes if side == 0 else shapes[::-1])
+    count = products(op, shapes if side == 0 else shapes[::-1])
     beside = b.along(axis, len(op.shape))
     scale = b.emit(
         "scale",
@@ -76,7 +76,7 @@ def _layer(b: Builder, op: Op) -> bool:
 
 def _product(b: Builder, op: Op, numbers: tuple[int, int], bound: int, about: dict) -> Callable:
     """Emits a product of whole numbers; returns scale -> Term."""
-    smooth = ops.computes(op.kind, op.params | {"preferred_element_type": jnp.float32})
+    smooth = computes(op.kind, op.params | {"preferred_element_type": jnp.float32})
     if bound < _EXACT:
         new = b.emit(op.kind, numbers, smooth, **about)
         return lambda scale: Term(new, new, scale, bound)
@@ -96,9 +96,7 @@ def _dense(b: Builder, op: Op) -> bool:
         return False
     left, right = (forms.narrow_of(b, i) for i in op.inputs)
     shapes = [tuple(s.q + s.r for s in b.shape[i]) for i in op.inputs]
-    bound = (
-        layers.products(op, shapes) * max(-left.least, left.most) * max(-right.least, right.most)
-    )
+    bound = products(op, shapes) * max(-left.least, left.most) * max(-right.least, right.most)
     about = {"of": op.output, "macs": op.macs, "source": op.source, **op.params}
     term = _product(b, op, (left.number, right.number), bound, about)
     scale = b.emit("scale", (left.step, right.step), lambda batch, s, t: s * t)

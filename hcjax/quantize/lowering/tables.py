@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hcjax.graph.ops import fixed_point as arithmetic
-from hcjax.quantize import straight_through as surrogate
+from hcjax.graph.ops import fixed_point
+from hcjax.quantize import straight_through
 from hcjax.quantize.lowering import operands
 from hcjax.quantize.lowering.builder import Builder
 from hcjax.quantize.lowering.widths import Cone, Narrow
@@ -34,7 +34,7 @@ def looked_up(b: Builder, number: int, cone: Cone, origin: Narrow, grid: Narrow)
         env = dict(zip(shared, values, strict=True)) | {cone.origin: x.astype(dtype)}
         for op in cone.ops:
             inputs = [
-                surrogate.finite(jnp.broadcast_to(env[i].astype(b.known[i].dtype), x.shape))
+                straight_through.finite(jnp.broadcast_to(env[i].astype(b.known[i].dtype), x.shape))
                 if i in shared
                 else env[i]
                 for i in op.inputs
@@ -44,21 +44,23 @@ def looked_up(b: Builder, number: int, cone: Cone, origin: Narrow, grid: Narrow)
 
     def tabled(batch, before, after, *values):
         # apart from what surrounds it: exp must not round differently from one program to another
-        before, after, values = arithmetic.apart(before, after, values)
+        before, after, values = fixed_point.apart(before, after, values)
         width = 1 if axis is None else widest.shape[axis]
         shape = [256 if a == 0 else width if a == axis else 1 for a in range(ndim)]
         steps = jnp.arange(-128, 128, dtype=jnp.float32).reshape([-1] + [1] * (ndim - 1))
         y = function(256, jnp.broadcast_to(before * steps, shape), values)
-        q = arithmetic.quantize(y, after, grid.least, grid.most)
+        q = fixed_point.quantize(y, after, grid.least, grid.most)
         q = q.reshape(256) if axis is None else q.reshape(256, width).T
-        return arithmetic.apart(q)
+        return fixed_point.apart(q)
 
     table = b.emit("table", (origin.step, grid.step, *numbers), jax.jit(tabled, static_argnums=0))
 
     def compute(batch, q, table, before, after, *values):
-        found = arithmetic.look_up(q.astype(jnp.int32), table, axis)
-        smooth = function(batch, surrogate.finite(before * q), values) / after
-        return surrogate.through(found, surrogate.clipped(smooth, grid.least, grid.most))
+        found = fixed_point.look_up(q.astype(jnp.int32), table, axis)
+        smooth = function(batch, straight_through.finite(before * q), values) / after
+        return straight_through.through(
+            found, straight_through.clipped(smooth, grid.least, grid.most)
+        )
 
     inputs = (origin.number, table, origin.step, grid.step, *numbers)
     about = {"axis": axis, "label": b.label_of(number)}

@@ -18,10 +18,10 @@ import numpy as np
 import optax
 
 from hcjax.errors import ConfigError
-from hcjax.graph import constants as values_of
+from hcjax.graph.constants import evaluate_constants
 from hcjax.graph.model import Model, Op, reaching, run
-from hcjax.graph.ops import fixed_point as arithmetic
-from hcjax.graph.ops import table as ops
+from hcjax.graph.ops import fixed_point
+from hcjax.graph.ops.table import computes
 from hcjax.quantize.ptq.bias_correction import Placed, matched, real
 
 _STRETCH = (-0.1, 1.1)  # what the sigmoid is stretched to before it is clipped to [0, 1]
@@ -90,7 +90,7 @@ def adaround(
         raise ConfigError("no images to round with")
     made = {op.output: op for op in fake.graph.ops}
     paths = {number: path for path, number in fake.graph.params.items()}
-    _, known, _ = values_of.evaluate(fake)
+    _, known, _ = evaluate_constants(fake)
     leaves = dict(fake.leaves(fake.params))
     done: set[str] = set()
     for layer in found:
@@ -105,7 +105,7 @@ def adaround(
         y = _values(model, model.leaves(model.params), images, layer.original, batch_size)
         gives = _output(op, side, layer, known)
         step = _beside(known[rounding.inputs[1]], rounding.params["axis"], leaves[path].ndim)
-        most = arithmetic.limits(rounding.params["bits"], signed=True)[1]
+        most = fixed_point.limits(rounding.params["bits"], signed=True)[1]
         key, mine = jax.random.split(key)
         scaled = leaves[path].astype(jnp.float32) / step
         schedule = {"steps": steps, "learning_rate": learning_rate, "pull": pull}
@@ -117,7 +117,7 @@ def adaround(
 
 def _output(op: Op, side: int, layer: Placed, known: dict[int, Any]) -> Callable:
     """Returns (integers of the kernel, what the layer reads) -> what it gives, in real numbers."""
-    compute = ops.computes(op.kind, op.params | {"preferred_element_type": jnp.float32})
+    compute = computes(op.kind, op.params | {"preferred_element_type": jnp.float32})
 
     def gives(whole, x):
         operands = (whole, x) if side == 0 else (x, whole)

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from hcjax.errors import ConfigError
-from hcjax.graph import axes as layers
-from hcjax.graph import constants as values_of
+from hcjax.graph.axes import channel_axis, kernel_axis
+from hcjax.graph.constants import evaluate_constants
 from hcjax.graph.model import LAYERS, Model, Op, is_quantized, readers
 from hcjax.graph.ops.families import ORDERED
 
@@ -96,7 +96,7 @@ def equalize(model: Model, *, iterations: int = 50) -> Model:
 
 def pairs(model: Model) -> tuple[Pair, ...]:
     """Returns every two layers whose channels `equalize` scales, in order."""
-    ops, values, _ = values_of.evaluate(model)
+    ops, values, _ = evaluate_constants(model)
     leaves = {*model.graph.constants, *model.graph.params.values()}
     read_by = readers(model.graph.ops)
 
@@ -106,7 +106,7 @@ def pairs(model: Model) -> tuple[Pair, ...]:
     def layer(op):
         """Returns the number of a layer's kernel, if it can be scaled; None otherwise."""
         kernels = [i for i in op.inputs[:2] if i in values]
-        if op.kind not in LAYERS or len(kernels) != 1 or layers.axis(op, values) is None:
+        if op.kind not in LAYERS or len(kernels) != 1 or channel_axis(op, values) is None:
             return None
         return kernels[0] if kernels[0] in leaves and alone(kernels[0]) else None
 
@@ -123,7 +123,7 @@ def pairs(model: Model) -> tuple[Pair, ...]:
                 seen = _channels(op, between, values)
                 channels = None if seen is None else _by_weight(reader, seen, values)
                 if channels is not None:
-                    axis = layers.kernel_axis(op, values)
+                    axis = kernel_axis(op, values)
                     found.append(Pair(first, axis, bias, second, channels))
                 break
             if not _homogeneous(reader, number, values):
@@ -151,7 +151,7 @@ def _channels(op: Op, between: list[Op], values: dict[int, Any]) -> np.ndarray |
     Seen from what the ops between make of three numberings of the channels, each times 1 and times
     -1; None where a number comes from more than one channel.
     """
-    axis = layers.axis(op, values)
+    axis = channel_axis(op, values)
     shape = op.sizes(1)
     if op.shape[0].q != 1:
         return None
@@ -206,9 +206,7 @@ def _by_weight(op: Op, seen: np.ndarray, values: dict[int, Any]) -> np.ndarray |
     features = _alike(moved, len(contracted[0]))
     if features is None:
         return None
-    return np.expand_dims(
-        features.transpose(np.argsort(contracted[1])), layers.kernel_axis(op, values)
-    )
+    return np.expand_dims(features.transpose(np.argsort(contracted[1])), kernel_axis(op, values))
 
 
 def _alike(seen: np.ndarray, kept: int) -> np.ndarray | None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from hcjax.config import reader as configs
+from hcjax.config.reader import did_you_mean, flatten, to_dict
 from hcjax.errors import ConfigError
 
 
@@ -70,7 +70,7 @@ def override(config: ConfigDict, key: str, text: str) -> None:
     for parent in parents:
         section = section[parent] if isinstance(section, ConfigDict) and parent in section else None
     if not isinstance(section, ConfigDict) or last not in section:
-        near = configs.did_you_mean(key, configs.flatten(configs.to_dict(config)))
+        near = did_you_mean(key, flatten(to_dict(config)))
         raise ConfigError(
             f"unknown config key config.{key}{near or '.'} All keys are in configs/default.py"
         )

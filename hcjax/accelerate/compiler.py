@@ -22,7 +22,7 @@ from jax import lax
 
 from hcjax.accelerate.accelerate import accelerate
 from hcjax.accelerate.rules import RULES
-from hcjax.core import jaxpr as walker
+from hcjax.core import walker
 from hcjax.core.files import write_json
 from hcjax.devices import platform
 from hcjax.errors import CheckpointError

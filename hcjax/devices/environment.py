@@ -1,0 +1,44 @@
+"""What a result depends on besides the code: devices, versions, the commit."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import jax
+
+PACKAGES = ("jax", "jaxlib", "numpy", "optax", "flax", "orbax-checkpoint", "hcjax")
+
+
+def device() -> str:
+    """Returns what a run computes on, in words."""
+    first = jax.devices()[0]
+    return f"{jax.device_count()} x {first.platform} ({first.device_kind})"
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of Python and of the packages that decide a result."""
+    found = {"python": sys.version.split()[0]}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git_commit() -> str | None:
+    """Returns the commit of the code that runs, with '+changes' if it was changed, or None."""
+
+    def git(*words):
+        command = ["git", "-C", str(Path(__file__).parent), *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout
+
+    try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # not a repository around us
+        commit, status = git("rev-parse", "HEAD"), git("status", "--porcelain", "-uno")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit.strip() + ("+changes" if status.strip() else "")
