@@ -11,7 +11,7 @@ from hcjax.data.dataset import Dataset, LazyImages, Parts, Split
 from hcjax.data.images import read_image
 from hcjax.data.loading import SOURCES, load
 from hcjax.data.prepare import make_prepare
-from hcjax.data.report import report, text
+from hcjax.data.inspection import report, text
 
 __all__ = [
     "AUGMENTATIONS",

@@ -20,8 +20,9 @@ from tests import processes, tiny
 # launch.py that also says what it trained, since only the first process writes a report
 TELLING = """
 import sys
-from hcjax import cli, trees
-from hcjax.training import loop
+from hcjax import trees
+from hcjax.app import cli
+from hcjax.train import loop
 fit = loop.fit
 def telling(*args, **options):
     done = fit(*args, **options)

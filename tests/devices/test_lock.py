@@ -16,7 +16,7 @@ from tests.tiny import ROOT, flags, folder, launch, npz, trained
 HOLDING = """
 import sys, time
 from pathlib import Path
-from hcjax.training import lock
+from hcjax.devices import lock
 with lock.held(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)

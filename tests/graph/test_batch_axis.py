@@ -105,5 +105,5 @@ MIXED = {
 @pytest.mark.parametrize("name", MIXED)
 def test_what_mixes_images_is_a_type_error_that_names_the_line(name):
     mix, message = MIXED[name]
-    with pytest.raises(TypeError, match=rf"test_batch.py:\d+ .*{message}"):
+    with pytest.raises(TypeError, match=rf"test_batch_axis.py:\d+ .*{message}"):
         trace(lambda p, x: mix(x.mean(1)) @ p, W, X[:1])

@@ -170,7 +170,7 @@ def test_a_full_disk_is_one_clear_error_and_earlier_lines_stay(tmp_path):
 def test_tensorboard_is_imported_at_the_first_write_and_tensorflow_never(tmp_path):
     code = f"""
 import sys
-from hcjax.reports import plots, progress, report, tables, writers
+from hcjax.report import plots, progress, tables, writers
 heavy = {{"matplotlib", "tensorboardX", "tqdm"}}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 writer = writers.MetricWriter({str(tmp_path)!r})

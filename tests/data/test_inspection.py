@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from hcjax.data import report as check
+from hcjax.data import inspection
 from hcjax.data.dataset import Dataset, LazyImages, Split
 from hcjax.errors import DataError
 
@@ -18,7 +18,7 @@ def dataset(train, validation, test, labels=None, lazy=False):
             images = LazyImages(lambda row: source[row], np.arange(len(source)), source.shape[1:])
         return Split(images, np.array(found, np.int32))
 
-    parts = [split(*p) for p in zip(check._SPLITS, (train, validation, test), strict=True)]
+    parts = [split(*p) for p in zip(inspection._SPLITS, (train, validation, test), strict=True)]
     return Dataset("made", NAMES, *parts, np.ones(1), np.ones(1), len(train))
 
 
@@ -32,7 +32,7 @@ def found(images):
     validation[1] = train[0]  # labels 1 and 0: shared, another label
     test[3] = train[0]  # label 0
     test[4] = validation[2]  # labels 1 and 2: shared, another label
-    return check.report(dataset(train, validation, test))
+    return inspection.report(dataset(train, validation, test))
 
 
 def test_classes_are_counted(found):
@@ -62,7 +62,7 @@ def test_constant_images_are_counted(found):
 
 def test_streamed_images_give_the_same_report(images):
     parts = images[:10], images[10:15], images[15:]
-    assert check.report(dataset(*parts, lazy=True)) == check.report(dataset(*parts))
+    assert inspection.report(dataset(*parts, lazy=True)) == inspection.report(dataset(*parts))
 
 
 def test_unreadable_images_are_counted_and_named_and_the_rest_is_reported(images):
@@ -76,11 +76,11 @@ def test_unreadable_images_are_counted_and_named_and_the_rest_is_reported(images
         return Split(LazyImages(read, rows, images.shape[1:]), (rows % 3).astype(np.int32))
 
     parts = split(0, 10), split(10, 15), split(15, 20)
-    found = check.report(Dataset("made", NAMES, *parts, np.ones(1), np.ones(1), 10))
+    found = inspection.report(Dataset("made", NAMES, *parts, np.ones(1), np.ones(1), 10))
     assert found["unreadable"] == {"train": 1, "validation": 1, "test": 0}
     assert found["duplicates"] == {"train": 1, "validation": 0, "test": 0}
     assert found["examples"]["duplicates"] == ["train[5]"]
-    text = check.text(found)
+    text = inspection.text(found)
     assert "unreadable images: train 1, validation 1\n" in text
     assert "  train[2]: 2.png: expected a readable image\n" in text
     assert "  validation[1]: 11.png: expected a readable image\n" in text
@@ -96,7 +96,7 @@ def test_an_unreadable_image_has_no_part_in_its_class_mean():
         return np.full((1, 1, 1), values[row - 36], np.uint8)
 
     split = Split(LazyImages(read, np.arange(41), (1, 1, 1)), labels)
-    report = check.report(Dataset("made", NAMES, split, split, split, np.ones(1), np.ones(1), 5))
+    report = inspection.report(Dataset("made", NAMES, split, split, split, np.ones(1), np.ones(1), 5))
     # class 0's mean is 90: 130 is 40 from it and 70 from class 1. Were the unreadable counted as
     # black, it would be 9, and 130 far from it
     assert report["far_from_class"] == 1
@@ -110,31 +110,31 @@ def test_an_image_labelled_as_another_class_is_found():
     level = np.where(labels == 0, 40, 200)
     level[12] = 200
     images = (level[:, None, None, None] + rng.integers(-20, 20, (40, 4, 4, 1))).astype(np.uint8)
-    report = check.report(dataset(images, images[:0], images[:0], {"train": labels}))
+    report = inspection.report(dataset(images, images[:0], images[:0], {"train": labels}))
     assert report["far_from_class"] == 1
     assert report["examples"]["far_from_class"] == ["train[12]"]
 
 
 def test_class_means_too_large_to_hold_are_left_out(images, monkeypatch):
-    monkeypatch.setattr(check, "_MEANS_LIMIT", 3 * 90 - 1)
-    report = check.report(dataset(images, images[:0], images[:0]))
+    monkeypatch.setattr(inspection, "_MEANS_LIMIT", 3 * 90 - 1)
+    report = inspection.report(dataset(images, images[:0], images[:0]))
     assert report["far_from_class"] is None
-    assert "not computed" in check.text(report)
+    assert "not computed" in inspection.text(report)
 
 
 def test_the_report_is_json_and_fits_a_screen(found):
     assert json.loads(json.dumps(found)) == found
-    lines = check.text(found).splitlines()
+    lines = inspection.text(found).splitlines()
     assert len(lines) <= 30
     assert max(map(len, lines)) <= 120
     assert "equal images across parts: train/validation 1, train/test 1, validation/test 2" in (
-        check.text(found)
+        inspection.text(found)
     )
 
 
 def test_many_classes_still_fit_a_screen(found):
-    counts = {part: list(range(1000)) for part in check._SPLITS}
+    counts = {part: list(range(1000)) for part in inspection._SPLITS}
     names = [f"class-{k}" for k in range(1000)]
-    lines = check.text(found | {"counts": counts, "class_names": names}).splitlines()
+    lines = inspection.text(found | {"counts": counts, "class_names": names}).splitlines()
     assert len(lines) <= 30
     assert any("class-999" in line for line in lines)
