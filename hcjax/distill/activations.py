@@ -17,7 +17,8 @@ from hcjax.errors import ConfigError, unknown_name
 from hcjax.graph.axes import channel_axis
 from hcjax.graph.constants import evaluate_constants, layer_name
 from hcjax.graph.model import LAYERS, Model, Op, readers, run
-from hcjax.graph.ops.families import ELEMENTWISE
+from hcjax.graph.ops.kind import ELEMENTWISE
+from hcjax.graph.ops.table import family
 
 
 def features(
@@ -73,7 +74,7 @@ def _ends(model: Model) -> dict[str, tuple[int, int]]:
     def alone(end: Op) -> Op | None:
         """Returns what follows an op, if it is elementwise and no other value goes into it."""
         following = read_by.get(end.output, ())
-        if len(following) != 1 or following[0].kind not in ELEMENTWISE:
+        if len(following) != 1 or family(following[0]) != ELEMENTWISE:
             return None
         (op,) = following
         others = [i for i in op.inputs if i != end.output]

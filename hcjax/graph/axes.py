@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -34,16 +33,3 @@ def kernel_axis(op: Op, values: dict[int, Any]) -> int:
     side = 1 if op.inputs[1] in values else 0
     ndim = np.ndim(values[op.inputs[side]])
     return next(a for a in range(ndim) if a not in contracted[side])
-
-
-def products(op: Op, shapes: list[tuple[int, ...]]) -> int:
-    """Returns how many products are added up for one number of a layer's output.
-
-    Args:
-      op: a convolution or dense op.
-      shapes: of its two operands; for a batch of one.
-    """
-    if op.kind == "dot_general":
-        (left, _), _ = op.params["dimension_numbers"]
-        return math.prod(shapes[0][a] for a in left)
-    return math.prod(shapes[1]) // shapes[1][op.params["dimension_numbers"].rhs_spec[0]]

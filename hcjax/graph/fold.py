@@ -14,9 +14,7 @@ import numpy as np
 from hcjax.graph.axes import channel_axis, kernel_axis
 from hcjax.graph.constants import evaluate_constants, source_path, trained_numbers
 from hcjax.graph.model import LAYERS, Graph, Model, Op, free, layer_of, reaching
-from hcjax.graph.ops.table import defined
-
-_AFFINE = ("add", "sub", "mul", "div", "neg")
+from hcjax.graph.ops.table import defined, has
 
 
 def fold(model: Model) -> Model:
@@ -59,7 +57,7 @@ def fold(model: Model) -> Model:
                 holding[op.output] = layer
                 kept.append(layer)
                 continue
-        found = holding.get(inside[0]) if op.kind in _AFFINE and len(inside) == 1 else None
+        found = holding.get(inside[0]) if has(op, "affine") and len(inside) == 1 else None
         if found is not None and readers[inside[0]] == 1:
             new = _folded(found, op, inside[0], known)
             if new is not None:

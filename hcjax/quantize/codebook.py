@@ -20,7 +20,8 @@ import numpy as np
 from hcjax import trees
 from hcjax.errors import ConfigError, unknown_name
 from hcjax.graph.model import Model, Op, Size, is_quantized
-from hcjax.graph.ops.table import defined, spread
+from hcjax.graph.ops.integer import spread
+from hcjax.graph.ops.table import defined
 
 _ROUNDS = 100  # of k-means at most; few take more than 50
 _MOST = 2**15 - 1  # clusters: indices are int16 at most

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from hcjax.graph.constants import evaluate_constants
-from hcjax.graph.model import LAYERS, Model, Op, free
+from hcjax.graph.model import Model, Op, free
 from hcjax.graph.ops import fixed_point
-from hcjax.graph.ops.table import defined
+from hcjax.graph.ops.kind import LAYER, SUM
+from hcjax.graph.ops.table import defined, family
 from hcjax.graph.qtensor import QTensor
 
 _MOST = 2**31 - 1  # of int32
@@ -37,7 +38,7 @@ class Program:
         convert = _CONVERTED.get(op.kind)
         inside = [i for i in op.inputs if i not in self.values] or op.inputs
         if convert is None and inside and self.whole.issuperset(inside):
-            convert = _counted if op.kind in _INT32 else _moved
+            convert = _counted if _sums(op) else _moved
         if convert is None:
             self._kept(op)
             return
@@ -95,6 +96,11 @@ class Program:
 Converted = tuple[tuple[int, ...], dict, Any]
 
 
+def _sums(op: Op) -> bool:
+    """Returns whether an op of int8 is int32: it adds up, or multiplies."""
+    return family(op) in (LAYER, SUM) or op.kind == "mul"
+
+
 def _counted(p: Program, op: Op) -> Converted:
     inputs = tuple(p.kernel(i) if i in p.values else i for i in op.inputs)
     return inputs, op.params, jnp.int32
@@ -102,8 +108,10 @@ def _counted(p: Program, op: Op) -> Converted:
 
 def _moved(p: Program, op: Op) -> Converted:
     for i in op.inputs:
-        if i in p.values:  # what padding is made of, or every image has the same of
-            p.constants[i] = np.asarray(p.values[i]).astype(np.int8)
+        if i in p.values:  # what padding is made of, an index, or what every image has the same of
+            value = np.asarray(p.values[i])
+            floating = jnp.issubdtype(value.dtype, jnp.floating)
+            p.constants[i] = value.astype(np.int8) if floating else value
     return op.inputs, op.params, jnp.int8
 
 
@@ -162,5 +170,3 @@ _CONVERTED = {
     "look_up": _look_up,
     "dequantize": _dequantize,
 }
-# kinds whose results are int32 where their operands are int8
-_INT32 = (*LAYERS, "mul", "reduce_sum", "reduce_window_sum")

@@ -125,7 +125,7 @@ def test_what_mixes_channels_is_kept_with_its_line():
     found = channels(hcjax.trace(apply, params, image))
     assert found.groups == ()
     assert "test_channels.py" in found.kept["a", 3] and "mixes it" in found.kept["a", 3]
-    assert "(sort) cannot be followed" in found.kept["c", 0]
+    assert "(sort) mixes it" in found.kept["c", 0]
     assert found.kept["a", 2] == "it is the images'" and found.kept["c", 1] == "it is the logits'"
     assert found.kept["a", 0].endswith("has windows over it")
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import hcjax
-from hcjax import quantize
 from hcjax.accelerate import compiler
 from hcjax.errors import ConfigError
 from hcjax.graph.qtensor import QTensor
+from hcjax.quantize import profiling
 from tests.draws import normal
 from tests.graph.networks import NETWORKS
 
@@ -33,7 +33,7 @@ def one_way(monkeypatch):
 @pytest.mark.parametrize("name", ["lenet5", "resnet_tiny", "dense"])
 def test_every_layer_is_timed_with_what_follows_it(name, one_way):
     model, images = folded(name)
-    found = quantize.profile(model, hcjax.calibrate(model, images), images, seconds=1e-9)
+    found = profiling.profile(model, hcjax.calibrate(model, images), images, seconds=1e-9)
     expected = [row.macs for row in hcjax.cost(model).rows if row.macs]
     assert sorted(row.macs for row in found.rows) == sorted(expected) and found.floats == ()
     assert all(row.float_seconds > 0 and row.int8_seconds > 0 for row in found.rows)
@@ -45,11 +45,11 @@ def test_what_is_timed_computes_what_the_networks_do(input_bits, monkeypatch, on
     """The last layer's two ways give the logits of the two networks."""
     seen = []
     monkeypatch.setattr(
-        quantize, "_seconds", lambda ways, _: [seen.append(fn(*ins)) or 1.0 for fn, ins in ways]
+        profiling, "_seconds", lambda ways, _: [seen.append(fn(*ins)) or 1.0 for fn, ins in ways]
     )
     model, images = folded("resnet_tiny")
     ranges = hcjax.calibrate(model, images)
-    quantize.profile(model, ranges, images, input_bits=input_bits)
+    profiling.profile(model, ranges, images, input_bits=input_bits)
     np.testing.assert_allclose(seen[-2], logits(model, images), rtol=1e-4, atol=1e-5)
     small = hcjax.int8(model, ranges, input_bits=input_bits)
     np.testing.assert_array_equal(seen[-1], logits(small, images))
@@ -57,11 +57,11 @@ def test_what_is_timed_computes_what_the_networks_do(input_bits, monkeypatch, on
 
 def test_the_table_names_what_is_slower_as_int8_takes_it():
     rows = (
-        quantize.Row("a.b", 10, 1e-6, 2e-6),
-        quantize.Row("axb", 20, 3e-6, 2e-6),
-        quantize.Row("c", 30, 1e-6, 4e-6),
+        profiling.Row("a.b", 10, 1e-6, 2e-6),
+        profiling.Row("axb", 20, 3e-6, 2e-6),
+        profiling.Row("c", 30, 1e-6, 4e-6),
     )
-    found = quantize.Profile(rows, ("tanh (4,) at x.py:1",), 8, "cpu")
+    found = profiling.Profile(rows, ("tanh (4,) at x.py:1",), 8, "cpu")
     assert found.slower == r"a\.b|c"
     lines = str(found).splitlines()
     assert [line.split()[-1] for line in lines[1:4]] == ["float", "int8", "float"]
@@ -84,7 +84,7 @@ def test_seven_bits_are_proved_not_to_saturate_pairs(name):
     ranges = hcjax.calibrate(model, images)
     for bits in (7, 8):
         small = hcjax.int8(model, ranges, bits=bits)
-        found = quantize.pair_sums(small)
+        found = profiling.pair_sums(small)
         kernels = {p: q for p, q in small.params.items() if isinstance(q, QTensor)}
         assert set(found) == set(kernels)
         for path, q in kernels.items():  # every pair of weights of every channel, by hand
@@ -98,7 +98,7 @@ def test_seven_bits_are_proved_not_to_saturate_pairs(name):
             assert found[path] == 255 * worst
         assert (max(found.values()) <= 32_767) == (bits == 7)
     with pytest.raises(TypeError, match="int8"):
-        quantize.pair_sums(model)
+        profiling.pair_sums(model)
 
 
 @pytest.mark.parametrize("name", ["resnet_tiny", pytest.param("equinox", marks=pytest.mark.slow)])

@@ -9,14 +9,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from hcjax.errors import ArtifactError
 from hcjax.export.hcz.arrays import dtype_of
-from hcjax.graph.axes import products
 from hcjax.graph.constants import evaluate_constants, trained_numbers
-from hcjax.graph.model import LAYERS, Graph, Model, Op, Size, at_batch, free
-from hcjax.graph.ops.table import OPS, STORED, defined
+from hcjax.graph.model import Graph, Model, Op, Size, at_batch, free
+from hcjax.graph.ops.layers import macs
+from hcjax.graph.ops.table import KINDS, STORED, defined, kind_of, params_of
 
 _MOST_OPS = 10_000
 _MOST_OPERANDS = 50_000  # of all ops together
@@ -63,13 +62,12 @@ def written(model: Model) -> Written:
         return numbers[i]
 
     for op in ops:
-        grouped = op.params.get("batch_group_count", 1) != 1
-        if op.kind not in OPS or len(op.outputs) != 1 or grouped:
+        if kind_of(op) is None or len(op.outputs) != 1:
             where = op.source or "an unknown line"
             raise TypeError(f"{where}: no file holds a {op.kind}; write it with other ops")
         if len(op.shape) > _MOST_AXES:
             raise TypeError(f"a {op.kind} gives {len(op.shape)} axes; a file holds {_MOST_AXES}")
-        fields = {f: _json(op.params[f]) for f in OPS[op.kind].fields if f in op.params}
+        fields = {f: _json(v) for f, v in params_of(op.kind, op.params).items()}
         inputs = [number(i, op.kind) for i in op.inputs]
         numbers[op.output] = len(numbers)
         found.append([op.kind, inputs, numbers[op.output], fields])
@@ -110,23 +108,24 @@ def read(
         given[number] = value
     found = []
     for kind, inputs, output, fields in ops:
-        if kind not in OPS or not set(fields) <= set(OPS[kind].fields):
+        if kind not in KINDS or not set(fields) <= {*KINDS[kind].fields, *KINDS[kind].optional}:
             raise ArtifactError(f"unknown op {kind!r}, or one of its params {sorted(fields)}")
         if not all(i in known for i in inputs):
             raise ArtifactError(f"a {kind} reads a number that comes later, or never")
+        decode = KINDS[kind].decode
         about = {name: _value(value) for name, value in fields.items()}
-        if kind == "conv_general_dilated":
-            about["dimension_numbers"] = lax.ConvDimensionNumbers(*about["dimension_numbers"])
+        about |= {name: decode[name](about[name]) for name in decode.keys() & about.keys()}
         add(output)
         found.append(defined(Op(kind, tuple(inputs), (output,), (), None, "", None, about)))
     images = [jax.ShapeDtypeStruct((n, *image_shape), image_dtype) for n in _BATCHES]
     seen = [_results(found, n, {0: x} | given) for n, x in zip(_BATCHES, images, strict=True)]
+    shapes = {i: _sizes(i, seen) for i in known}
     kept = []
     for op in found:
-        sizes, dtype = _sizes(op.output, seen), seen[0][op.output].dtype
-        kept.append(op._replace(shape=sizes, dtype=dtype, macs=_macs(op, seen)))
+        op = op._replace(shape=shapes[op.output], dtype=seen[0][op.output].dtype)
+        kept.append(op._replace(macs=macs(op, tuple(shapes[i] for i in op.inputs))))
     shape = _sizes(logits, seen) if logits in known else ()
-    if len(shape) != 2 or shape[0] != Size(1, 0) or shape[1].q:
+    if len(shape) != 2 or shape[0] != Size(1, 0) or shape[1].q or not shape[1].r:
         raise ArtifactError("the logits are no array of [N, K]")
     numbers = {path: number for path, number, _ in params}
     if len(numbers) != len(params):
@@ -179,17 +178,6 @@ def _sizes(number: int, seen: list[dict[int, Any]]) -> tuple[Size, ...]:
     if [at_batch(sizes, n) for n in _BATCHES] != shapes:
         raise ArtifactError(f"no shape of any number of images is {shapes}")
     return sizes
-
-
-def _macs(op: Op, seen: list[dict[int, Any]]) -> int:
-    """Returns the products that an op adds up, for one image."""
-    if op.kind not in LAYERS:
-        return 0
-    one, two = (
-        math.prod(known[op.output].shape) * products(op, [known[i].shape for i in op.inputs[:2]])
-        for known in seen[:2]
-    )
-    return two - one
 
 
 def _json(value: Any) -> Any:

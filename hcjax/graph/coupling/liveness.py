@@ -12,9 +12,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from hcjax.graph.model import Model, Op
-from hcjax.graph.ops.families import ELEMENTWISE
-from hcjax.graph.ops.table import computes
+from hcjax.graph.model import Model, Op, Size, at_batch
+from hcjax.graph.ops.kind import (
+    CAST,
+    ELEMENTWISE,
+    JOIN,
+    LAYER,
+    MOVE,
+    ORDER,
+    REDUCE,
+    SUM,
+)
+from hcjax.graph.ops.table import computes, family, has, kind_of
 
 Mask = jax.Array | None  # bool, of a value's shape; None: nothing of it depends on the images
 
@@ -39,7 +48,7 @@ def varying(model: Model, numbers: Iterable[int]) -> dict[int, tuple[Any, Any]]:
             inside = [masks[i] for i in op.inputs]
             found = [None] * len(results)
             if any(m is not None for m in inside):
-                rule = MASKS.get(op.kind)
+                rule = _rule(op) if len(results) == 1 else None
                 whole = [jnp.ones(r.shape, bool) for r in results]
                 found = [rule(op, operands, inside)] if rule else whole
             masks |= zip(op.outputs, found, strict=True)
@@ -79,11 +88,26 @@ def _windows(op: Op, operands: list, masks: list[Mask]) -> jax.Array:
     return widest(1, masks[0].astype(jnp.float32)) > 0
 
 
-def _reduced(op: Op, operands: list, masks: list[Mask]) -> jax.Array:
-    return masks[0].any(op.params["axes"])
+def _combined(op: Op, operands: list, masks: list[Mask]) -> jax.Array:
+    """Returns where any of the numbers that meet in one of the result depends on the images."""
+    shapes = tuple(tuple(Size(0, n) for n in jnp.shape(x)) for x in operands)
+    if any(mask is not None for mask in masks[1:]):  # the order of other numbers decides
+        return jnp.ones(op.sizes(1), bool)
+    kind, mask = kind_of(op), _filled(operands[0], masks[0])
+    one = op._replace(params=at_batch(op.params, 1))
+    mask = mask.any(kind.mixes(one, shapes), keepdims=True)
+    axes = [a for a in kind.origin(one, shapes) if a is not None]
+    gone = tuple(a for a in range(mask.ndim) if a not in axes)
+    return jnp.broadcast_to(mask.squeeze(gone), op.sizes(1))
 
 
 def _moved(op: Op, operands: list, masks: list[Mask]) -> jax.Array:
+    if any(mask is not None for mask in masks[1:]):  # an index decides which numbers are taken
+        return jnp.ones(op.sizes(1), bool)
+    return op.run_one(1, _filled(operands[0], masks[0]), *operands[1:])
+
+
+def _joined(op: Op, operands: list, masks: list[Mask]) -> jax.Array:
     return op.run_one(1, *map(_filled, operands, masks))
 
 
@@ -91,15 +115,26 @@ def _filled(value: Any, mask: Mask) -> jax.Array:
     return jnp.zeros(jnp.shape(value), bool) if mask is None else mask
 
 
-# primitive -> rule: (op, operands, their masks) -> mask of its result; without one it is all True
-MASKS: dict[str, Callable[[Op, list, list[Mask]], jax.Array]] = {
-    **dict.fromkeys((*ELEMENTWISE, "convert_element_type", "copy"), _any),
-    **dict.fromkeys(("mul", "and"), _product),
-    **dict.fromkeys(("conv_general_dilated", "dot_general"), _layer),
-    **dict.fromkeys(("reduce_window_sum", "reduce_window_max", "reduce_window_min"), _windows),
-    **dict.fromkeys(("reduce_sum", "reduce_max", "reduce_min"), _reduced),
-    **dict.fromkeys(
-        ("reshape", "transpose", "squeeze", "broadcast_in_dim", "rev", "slice"), _moved
-    ),
-    **dict.fromkeys(("pad", "concatenate"), _moved),
+def _rule(op: Op) -> Callable[[Op, list, list[Mask]], jax.Array] | None:
+    """Returns the rule of an op; without one all of its result may depend on the images."""
+    if op.kind in RULES and kind_of(op):
+        return RULES[op.kind]
+    if has(op, "product"):
+        return _product
+    return FAMILIES.get(family(op))
+
+
+Rule = Callable[[Op, list, list[Mask]], jax.Array]
+# family -> rule: (op, operands, their masks) -> mask of its result
+FAMILIES: dict[str, Rule] = {
+    ELEMENTWISE: _any,
+    CAST: _any,
+    LAYER: _layer,
+    MOVE: _moved,
+    JOIN: _joined,
+    **dict.fromkeys((ORDER, SUM, REDUCE), _combined),
 }
+# kinds of a rule of their own: a window reaches as far as it is long
+RULES: dict[str, Rule] = dict.fromkeys(
+    ("reduce_window_sum", "reduce_window_max", "reduce_window_min"), _windows
+)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from hcjax.graph.axes import products
 from hcjax.graph.coupling.channels import Channels
-from hcjax.graph.model import LAYERS, Cut, Model, Op, Size, plain
-from hcjax.graph.ops.table import defined
+from hcjax.graph.model import LAYERS, Cut, Model, Op, Size
+from hcjax.graph.ops.layers import macs
+from hcjax.graph.ops.table import defined, kind_of
 
 Stays = tuple[np.ndarray, ...]  # bool[size] of each axis: which indices stay
 
@@ -68,49 +67,11 @@ def _resized(op: Op, stays: dict[int, Stays]) -> Op:
     )
     op = op._replace(shape=shape)
     if op.kind in LAYERS:
-        sizes = [tuple(int(stay.sum()) for stay in axes) for axes in inside[:2]]
-        op = op._replace(macs=math.prod(op.sizes(1)) * products(op, sizes))
-    change = RESIZED.get(op.kind)
+        sizes = (tuple(Size(0, int(stay.sum())) for stay in axes) for axes in inside[:2])
+        op = op._replace(macs=macs(op, tuple(sizes)))
+    kind = kind_of(op)
+    change = kind.resize if kind else None
     if change is None or all(stay.all() for axes in (*inside, *outside) for stay in axes):
         return op
     changed = change(op, inside, outside)
     return defined(op, params=op.params | changed) if changed else op
-
-
-def _conv(op: Op, inside: list[Stays], outside: list[Stays]) -> dict:
-    if op.params["feature_group_count"] == 1:
-        return {}
-    numbers = op.params["dimension_numbers"]
-    inputs, kernel = inside[0][numbers.lhs_spec[1]], inside[1][numbers.rhs_spec[1]]
-    return {"feature_group_count": int(inputs.sum()) // int(kernel.sum())}
-
-
-def _slice(op: Op, inside: list[Stays], outside: list[Stays]) -> dict:
-    starts, limits = list(op.params["start_indices"]), list(op.params["limit_indices"])
-    for a, (before, after) in enumerate(zip(inside[0], outside[0], strict=True)):
-        if not before.all():
-            starts[a] = int(before[: starts[a]].sum())
-            limits[a] = starts[a] + int(after.sum())
-    return {"start_indices": tuple(starts), "limit_indices": tuple(limits)}
-
-
-def _pad(op: Op, inside: list[Stays], outside: list[Stays]) -> dict:
-    config = list(op.params["padding_config"])
-    for a, (before, after) in enumerate(zip(inside[0], outside[0], strict=True)):
-        low, high, between = config[a]
-        if not (before.all() and after.all()):
-            low = int(after[:low].sum()) if low > 0 else -int(before[:-low].sum())
-            end = len(after) - high
-            high = int(after[end:].sum()) if high > 0 else -int(before[len(before) + high :].sum())
-            config[a] = (low, high, between)
-    return {"padding_config": tuple(config)}
-
-
-# primitives that hold sizes of channels -> their new parameters
-RESIZED: dict[str, Callable[[Op, list[Stays], list[Stays]], dict]] = {
-    "conv_general_dilated": _conv,
-    "reshape": lambda op, inside, outside: {"new_sizes": plain(op.shape)},
-    "broadcast_in_dim": lambda op, inside, outside: {"shape": plain(op.shape)},
-    "slice": _slice,
-    "pad": _pad,
-}

@@ -12,8 +12,9 @@ import numpy as np
 
 from hcjax.graph.coupling.reshape import reshaped
 from hcjax.graph.coupling.union_find import Axes, Classes, where
-from hcjax.graph.model import Model, Op, at_batch, is_quantized
-from hcjax.graph.ops.families import ELEMENTWISE, MOVED
+from hcjax.graph.model import Model, Op, Size, at_batch, is_quantized
+from hcjax.graph.ops.kind import CAST, ELEMENTWISE, MOVE, ORDER, REDUCE, SUM
+from hcjax.graph.ops.table import carries_zeros, family, kind_of
 from hcjax.graph.qtensor import QTensor
 
 
@@ -40,7 +41,7 @@ def couple(model: Model) -> Classes:
         _follow(c, op)
         if varying.intersection(op.inputs):
             varying.update(op.outputs)
-        elif op.kind in _CARRYING:
+        elif carries_zeros(op):
             _carry(c, op)
     for nodes in c.axes[model.graph.logits] or ():
         c.keep(nodes, "it is the logits'")
@@ -49,7 +50,7 @@ def couple(model: Model) -> Classes:
 
 def _follow(c: Classes, op: Op) -> None:
     operands = [c.axes[i] for i in op.inputs]
-    rule = None if any(axes is None for axes in operands) else RULES.get(op.kind)
+    rule = None if any(axes is None for axes in operands) else _rule(op)
     found = rule(c, op, *operands) if rule else None
     if found is None:
         found = [tuple(map(c.fresh, op.sizes(1))), *[None] * (len(op.outputs) - 1)]
@@ -136,42 +137,28 @@ def _layer_axes(c: Classes, op: Op, found: dict[int, np.ndarray], bias: Sequence
     return tuple(found.get(a, np.zeros(n, np.int64)) for a, n in enumerate(op.sizes(1)))
 
 
-def _reduced(c: Classes, op: Op, x: Axes) -> Axes:
-    for a in op.params["axes"]:
-        c.keep(x[a], f"{where(op)} mixes it")
-    return tuple(nodes for a, nodes in enumerate(x) if a not in op.params["axes"])
-
-
-def _windows(c: Classes, op: Op, x: Axes) -> Axes:
-    names = ("window_dimensions", "window_strides", "base_dilation", "window_dilation")
-    alone = [set(along) == {1} for along in zip(*(op.params[n] for n in names), strict=True)]
-    found = []
-    for nodes, one, padding, n in zip(x, alone, op.params["padding"], op.sizes(1), strict=True):
-        passes = one and tuple(padding) == (0, 0)
-        found.append(nodes if passes else np.zeros(n, np.int64))
-        if not passes:
+def _followed(c: Classes, op: Op, x: Axes, *others: Axes | None) -> Axes:
+    """Follows axes by the facts of a kind: what it mixes is kept, what it moves goes along."""
+    kind, one = kind_of(op), op._replace(params=at_batch(op.params, 1))
+    shapes = tuple(tuple(Size(0, len(n)) for n in axes or ()) for axes in (x, *others))
+    origin, mixed = kind.origin(one, shapes), kind.mixes(one, shapes)
+    for a, nodes in enumerate(x):
+        if a in mixed:
             c.keep(nodes, f"{where(op)} mixes it")
-    return tuple(found)
-
-
-def _broadcast(c: Classes, op: Op, x: Axes) -> Axes:
-    sizes, found = op.sizes(1), {}
-    for a, nodes in zip(op.params["broadcast_dimensions"], x, strict=True):
-        if len(nodes) == sizes[a]:
-            found[a] = nodes
+        elif a not in origin:
+            c.keep(nodes, f"{where(op)} takes it away")
+    for nodes in (n for axes in others for n in axes or ()):
+        c.keep(nodes, f"{where(op)} takes places from it")
+    result = []
+    for a, n in zip(origin, op.sizes(1), strict=True):
+        if a is not None and a not in mixed and len(x[a]) != n:
+            c.keep(x[a], f"{where(op)} repeats it")
+            a = None
+        if a is None:
+            result.append(c.fresh(n))
         else:
-            c.keep(nodes, f"{where(op)} repeats it")
-    return tuple(found[a] if a in found else c.fresh(n) for a, n in enumerate(sizes))
-
-
-def _transposed(c: Classes, op: Op, x: Axes) -> Axes:
-    return tuple(x[a] for a in op.params["permutation"])
-
-
-def _squeezed(c: Classes, op: Op, x: Axes) -> Axes:
-    for a in op.params["dimensions"]:
-        c.keep(x[a], f"{where(op)} takes it away")
-    return tuple(nodes for a, nodes in enumerate(x) if a not in op.params["dimensions"])
+            result.append(c.keep(c.fresh(n), f"{where(op)} mixes it") if a in mixed else x[a])
+    return tuple(result)
 
 
 def _reversed(c: Classes, op: Op, x: Axes) -> Axes:
@@ -221,27 +208,25 @@ def _each(c: Classes, op: Op, *operands: Axes) -> list[Axes]:
     return list(operands)
 
 
-# ops whose result is zero where their first operand's slice is; a product's, where any factor's is
-_CARRYING = (*MOVED, "convert_element_type", "neg", "mul", "div")
-_POINTWISE = (
-    "convert_element_type", "copy", "reduce_precision", "stop_gradient", "atan2", "rem", "xor",
-    "nextafter", "sinh", "cosh", "asin", "acos", "atan", "asinh", "acosh", "atanh",
-)  # fmt: skip
-# primitive -> rule: (classes, op, axes of each operand) -> axes of the result, None: unknown
-RULES: dict[str, Callable[..., Axes | list[Axes] | None]] = {
-    **dict.fromkeys((*ELEMENTWISE, *_POINTWISE), _elementwise),
+Rule = Callable[..., Axes | list[Axes] | None]
+# family -> rule: (classes, op, axes of each operand) -> axes of the result, None: unknown
+FAMILIES: dict[str, Rule] = {
+    **dict.fromkeys((ELEMENTWISE, CAST), _elementwise),
+    **dict.fromkeys((MOVE, ORDER, SUM, REDUCE), _followed),
+}
+# kinds of a rule of their own
+RULES: dict[str, Rule] = {
     "conv_general_dilated": _convolution,
     "dot_general": _dense,
-    **dict.fromkeys(("reduce_sum", "reduce_max", "reduce_min", "reduce_prod"), _reduced),
-    **dict.fromkeys(("reduce_and", "reduce_or", "argmax", "argmin"), _reduced),
-    **dict.fromkeys(("reduce_window_sum", "reduce_window_max", "reduce_window_min"), _windows),
-    "broadcast_in_dim": _broadcast,
     "reshape": _reshaped,
-    "transpose": _transposed,
-    "squeeze": _squeezed,
     "rev": _reversed,
     "slice": _sliced,
     "pad": _padded,
     "concatenate": _joined,
-    "optimization_barrier": _each,
 }
+
+
+def _rule(op: Op) -> Rule | None:
+    if op.kind == "optimization_barrier":
+        return _each
+    return (RULES.get(op.kind) or FAMILIES.get(family(op))) if kind_of(op) else None

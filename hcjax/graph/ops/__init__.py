@@ -1,1 +1,6 @@
-"""Ops: what each kind computes, and the arithmetic of integers."""
+"""Ops: what each kind is and computes, one literal dict for each group, and integer arithmetic."""
+
+from hcjax.graph.ops.kind import Kind
+from hcjax.graph.ops.table import KINDS, computes, defined, family, kind_of
+
+__all__ = ["KINDS", "Kind", "computes", "defined", "family", "kind_of"]

@@ -10,9 +10,9 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from hcjax.graph.model import Op, Size
+from hcjax.graph.ops.kind import MOVE, ORDER, REDUCE, SUM
+from hcjax.graph.ops.table import family, kind_of
 
 Shape = tuple[Size, ...]
 
@@ -56,8 +56,7 @@ def placed(op: Op, operands: Sequence[Value], shapes: Sequence[Shape]) -> list[P
         return [_fresh(op, shape) for shape in shapes]
     if op.kind == "optimization_barrier":
         return [v.place for v in operands]
-    prefix = op.kind.replace("-", "_").partition("_")[0]
-    place = RULES.get(op.kind, RULES.get(prefix, _same))(op, operands)
+    place = _rule(op)(op, operands)
     for shape in shapes:
         if [a for a, size in enumerate(shape) if size.q] != [place.axis] or shape[place.axis].r:
             raise ValueError(_MIXES)
@@ -131,7 +130,7 @@ def _dot(op: Op, operands: Sequence[Value]) -> Place:
 def _conv(op: Op, operands: Sequence[Value]) -> Place:
     numbers, (x, kernel) = op.params["dimension_numbers"], (v.place for v in operands)
     if kernel is None:
-        _check(x.axis == numbers.lhs_spec[0] and op.params["batch_group_count"] == 1)
+        _check(x.axis == numbers.lhs_spec[0] and op.params.get("batch_group_count", 1) == 1)
         return x._replace(axis=numbers.out_spec[0])
     # a kernel for each image: `vmap` makes a group of each
     axis, groups = numbers.out_spec[1], op.params["feature_group_count"]
@@ -160,10 +159,16 @@ def _count(shape: Sequence[Size]) -> int:
     return math.prod(max(size.r, 1) for size in shape)
 
 
-def _moved(op: Op, operands: Sequence[Value]) -> Place:
-    place, order = operands[0].place, op.params.get("permutation")
-    to = op.params["broadcast_dimensions"] if order is None else np.argsort(order)
-    return place._replace(axis=int(to[place.axis]))
+def _followed(op: Op, operands: Sequence[Value]) -> Place:
+    """Follows the batch axis by the facts of a kind."""
+    place, kind = _one(v.place for v in operands), kind_of(op)
+    shapes = tuple(v.shape for v in operands)
+    reduces = len(op.shape) < len(shapes[0])
+    mixed = kind.mixes(op, shapes)
+    _check(place.axis not in mixed, "reduces over the batch" if reduces else _MIXES)
+    origin = kind.origin(op, shapes)
+    _check(place.axis in origin)
+    return place._replace(axis=origin.index(place.axis))
 
 
 def _joined(op: Op, operands: Sequence[Value]) -> Place:
@@ -231,8 +236,9 @@ def _written(op: Op, operands: Sequence[Value]) -> Place:
 _ALONE = {"window_dimensions": 1, "window_strides": 1, "padding": (0, 0), "base_dilation": 1}
 # kinds that mix so many last axes, and have no parameter that says so
 _TRAILING = {"svd": 2, "qr": 2, "geqrf": 2, "householder_product": 2, "lu": 2}
-# primitive, or its name up to the first _ -> rule; any other must leave the axis as it is
-RULES: dict[str, Callable[[Op, Sequence[Value]], Place]] = {
+Rule = Callable[[Op, Sequence[Value]], Place]
+# kinds of a rule of their own
+RULES: dict[str, Rule] = {
     "dot_general": _dot,
     "conv_general_dilated": _conv,
     "reshape": _reshaped,
@@ -241,7 +247,16 @@ RULES: dict[str, Callable[[Op, Sequence[Value]], Place]] = {
     "pad": _padded,
     "gather": _gathered,
     "dynamic_update_slice": _written,
-    **dict.fromkeys(("transpose", "broadcast_in_dim"), _moved),
-    **dict.fromkeys(("reduce", "squeeze", "argmax", "argmin"), _reduced),
-    "scatter": _scattered,
+    "rev": _same,  # turns what lies along an axis
 }
+# of kinds that no facts are known of, by their name up to the first _
+_UNKNOWN = {"reduce": _reduced, "argmax": _reduced, "argmin": _reduced, "scatter": _scattered}
+
+
+def _rule(op: Op) -> Rule:
+    """Returns the rule of an op; one of an unknown kind must leave the axis as it is."""
+    if op.kind in RULES:
+        return RULES[op.kind]
+    if family(op) in (MOVE, ORDER, SUM, REDUCE):
+        return _followed
+    return _UNKNOWN.get(op.kind.replace("-", "_").partition("_")[0], _same)

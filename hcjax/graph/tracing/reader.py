@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,14 +10,18 @@ import jax
 import numpy as np
 
 from hcjax.core import walker
-from hcjax.graph.model import LAYERS, Op, Size, bound, plain
-from hcjax.graph.ops.table import defined
+from hcjax.graph.model import Op, Size, bound, plain
+from hcjax.graph.ops.kind import LAYER, SUM
+from hcjax.graph.ops.layers import macs
+from hcjax.graph.ops.table import EQUATION, KINDS, defined, params_of
 from hcjax.graph.tracing.gathers import as_slice
 
 _INLINED = ("jit", "pjit", "closed_call", "remat2", "checkpoint")
 _CUSTOM = ("custom_jvp_call", "custom_vjp_call")
 # functions with a derivative rule of their own that are ops; their jit has this name
 _KEPT = {"relu": jax.nn.relu, "relu6": jax.nn.relu6}
+# params of equations that do not change a result
+_NEUTRAL = ("sharding", "out_sharding", "weak_type", "indices_are_sorted", "unique_indices")
 
 
 def counted(where: str, why: object) -> TypeError:
@@ -38,6 +41,7 @@ class Reader:
         self.plain: list[str] = []  # custom derivative rules that were lost
         self.constants: dict[int, Any] = {}
         self.shapes: dict[int, tuple[Size, ...]] = {}
+        self.dtypes: list[Any] = []  # of the results of the equation that is read
         self._batch, self._next, self._source = batch, 0, ""
 
     def number(self, constant: Any = None) -> int:
@@ -99,20 +103,36 @@ class Reader:
         for v, n in zip((*eqn.invars, *eqn.outvars), (*inputs, *outputs), strict=True):
             self.shapes[n] = tuple(map(self.size, v.aval.shape))
         numbers = (tuple(inputs), tuple(outputs))
-        op = Op(kind, *numbers, shape, aval.dtype, source, compute, params, self._macs(eqn))
+        op = Op(kind, *numbers, shape, aval.dtype, source, compute, params)
         if name in _REWRITTEN:
+            self.dtypes = [v.aval.dtype for v in eqn.outvars]
             return _REWRITTEN[name](self, op)
         if name == "gather" and (
             found := self._slice(op, tuple(map(self.size, eqn.invars[0].aval.shape)))
         ):
             return found
-        self.ops.append(op)
+        self.ops.append(self._standard(op, [v.aval.dtype for v in eqn.invars]))
         return outputs
+
+    def _standard(self, op: Op, dtypes: list) -> Op:
+        """Returns an op that runs by its kind, if its equation says no more than that."""
+        op = op._replace(macs=macs(op, tuple(self.shapes[i] for i in op.inputs)))
+        kind = KINDS.get(op.kind)
+        if kind is None:
+            return op
+        further = {k: v for k, v in op.params.items() if k not in (*kind.fields, *kind.optional)}
+        neutral = all(v is None or k in _NEUTRAL for k, v in kind.further(further).items())
+        # of int8, sums and products of the integer program are int32: an equation's are int8
+        widens = kind.family in (SUM, LAYER) or op.kind == "mul"
+        if not neutral or (widens and any(dtype == np.int8 for dtype in dtypes)):
+            return op._replace(params=op.params | {EQUATION: True})
+        return defined(op, params=params_of(op.kind, op.params))
 
     def _emit(self, kind: str, inputs: Any, shape: tuple[Size, ...], of: Op, params: dict) -> int:
         """Adds an op in place of a part of another."""
         output = self.number()
         self.shapes[output] = shape
+        params = params_of(kind, params)
         new = Op(kind, tuple(inputs), (output,), shape, of.dtype, of.source, None, params)
         self.ops.append(defined(new))
         return output
@@ -151,7 +171,7 @@ class Reader:
         """Returns the number of what a reshape gives, without an order of its own."""
         number, order = op.inputs[0], op.params["dimensions"]
         if order is None:
-            self.ops.append(op)
+            self.ops.append(self._standard(op, []))
             return list(op.outputs)
         shape = tuple(self.shapes[number][a] for a in order)
         turned = self._emit("transpose", op.inputs, shape, op, {"permutation": tuple(order)})
@@ -159,6 +179,15 @@ class Reader:
 
     def _reshape(self, number: int, shape: tuple[Size, ...], of: Op) -> int:
         return self._emit("reshape", (number,), shape, of, {"new_sizes": plain(shape)})
+
+    def _each_result(self, op: Op) -> list[int]:
+        """Returns the numbers of an op's results, each of an op of its own."""
+        shapes, params = [self.shapes[o] for o in op.outputs], {"axis": -1, **op.params}
+        dtypes = [op.dtype, *self.dtypes[1:]]
+        return [
+            self._emit(op.kind, op.inputs, shape, op._replace(dtype=dtype), params | {"result": i})
+            for i, (shape, dtype) in enumerate(zip(shapes, dtypes, strict=True))
+        ]
 
     def _slice(self, op: Op, sizes: tuple[Size, ...]) -> list[int] | None:
         """Returns the number of what a gather takes, as a slice; None if it is none."""
@@ -185,17 +214,6 @@ class Reader:
         if any(value is None for value in inputs):
             return None
         return np.asarray(made.run(1, *inputs)[made.outputs.index(number)])
-
-    def _macs(self, eqn: walker.Eqn) -> int:
-        """Returns the products that an equation adds up, for one image."""
-        if eqn.primitive.name not in LAYERS:
-            return 0
-        sizes = [[sum(self.size(d)) for d in v.aval.shape] for v in (*eqn.invars, *eqn.outvars)]
-        left, right, outputs = sizes
-        numbers = eqn.params["dimension_numbers"]
-        if eqn.primitive.name == "conv_general_dilated":
-            return math.prod(outputs) * math.prod(right) // right[numbers.rhs_spec[0]]
-        return math.prod(outputs) * math.prod(left[a] for a in numbers[0][0])
 
     def _scaled(self, value: Any) -> Any:
         """Returns an equation's parameters with every symbolic size as `Size`."""
@@ -240,4 +258,6 @@ _REWRITTEN = {
     "stack": Reader._stacked,
     "unstack": Reader._unstacked,
     "reshape": Reader._reshaped,
+    "sort": Reader._each_result,
+    "top_k": Reader._each_result,
 }

@@ -18,8 +18,10 @@ from hcjax.errors import ConfigError
 from hcjax.graph.coupling.channels import Group, channels
 from hcjax.graph.coupling.remove import without
 from hcjax.graph.model import Model
-from hcjax.graph.ops.families import MOVED
+from hcjax.graph.ops.table import preserves_values
 from hcjax.prune.structured import ranking
+
+_SHIFTS = ("convert_element_type", "add")  # a variance + epsilon is a variance still
 
 
 def shrink(
@@ -148,7 +150,7 @@ def _statistics(model: Model) -> set[str]:
             found.update(read)
         if images.intersection(op.inputs):
             images.update(op.outputs)
-        elif op.kind in (*MOVED, "convert_element_type", "add") and len(read) == 1:
+        elif (preserves_values(op) or op.kind in _SHIFTS) and len(read) == 1:
             source[op.output] = read[0]  # a variance + epsilon too
     return found
 

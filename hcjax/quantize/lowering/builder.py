@@ -19,7 +19,7 @@ from hcjax.graph.axes import channel_axis, kernel_axis
 from hcjax.graph.constants import evaluate_constants, layer_name, randomised, trained_numbers
 from hcjax.graph.model import LAYERS, Model, Op, Size, free, readers
 from hcjax.graph.ops import fixed_point
-from hcjax.graph.ops.families import ORDERED
+from hcjax.graph.ops.table import preserves_values
 from hcjax.quantize import straight_through
 from hcjax.quantize.lowering.widths import Cone, Narrow, Wide
 from hcjax.quantize.ranges import Ranges
@@ -202,7 +202,7 @@ class Builder:
         wide: 16 bits, for logits that are a sum.
         """
         end = number
-        while len(found := self.readers.get(end, ())) == 1 and found[0].kind in ORDERED:
+        while len(found := self.readers.get(end, ())) == 1 and _keeps_order(found[0]):
             end = found[0].output
         if end not in self._steps:
             label = "logits" if wide else self.label_of(number)
@@ -229,6 +229,12 @@ class Builder:
         count = int(np.prod([sum(size) for size in self.shape[number]], dtype=np.int64))
         step = self.emit("step", (step,), lambda batch, s: straight_through.learned(s, count, most))
         return Narrow(0, step, least, most)
+
+
+def _keeps_order(op: Op) -> bool:
+    """Returns whether what an op gives may share the scale of what it reads."""
+    floating = jnp.issubdtype(op.dtype, jnp.floating)
+    return floating and (preserves_values(op) or op.kind == "relu")
 
 
 def _as_list(run: Callable[..., Any]) -> Callable[..., list]:

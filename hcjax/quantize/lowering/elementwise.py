@@ -10,7 +10,6 @@ import numpy as np
 
 from hcjax.graph.model import Op, Size
 from hcjax.graph.ops import fixed_point
-from hcjax.graph.ops.families import FUNCTIONS
 from hcjax.quantize.lowering import forms, operands
 from hcjax.quantize.lowering.builder import Builder
 from hcjax.quantize.lowering.widths import Cone, Narrow, Term, Wide
@@ -185,10 +184,9 @@ def _is_sum(b: Builder, number: int) -> bool:
     return alone and number in b.wide and number not in b.cone and number not in b.narrow
 
 
-# primitive -> rule
+# kinds of a rule of their own; every other function becomes a table
 RULES: dict[str, Callable[[Builder, Op], bool]] = {
     **dict.fromkeys(("add", "sub", "mul", "div", "neg"), affine),
     **dict.fromkeys(("relu", "relu6", "clamp"), clip),
     **dict.fromkeys(("max", "min"), extremum),
-    **dict.fromkeys(FUNCTIONS, function),
 }

@@ -5,16 +5,17 @@ A rule returns False where it does not hold; the op then stays in float, and is 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hcjax.graph.axes import channel_axis, products
+from hcjax.graph.axes import channel_axis
 from hcjax.graph.model import Op, Size
-from hcjax.graph.ops.families import ELEMENTWISE, MOVED
-from hcjax.graph.ops.table import computes
+from hcjax.graph.ops.kind import CAST, ELEMENTWISE, MOVE, ORDER, SUM
+from hcjax.graph.ops.layers import products
+from hcjax.graph.ops.table import computes, family, kind_of
 from hcjax.quantize.lowering import elementwise, forms
 from hcjax.quantize.lowering.builder import Builder
 from hcjax.quantize.lowering.widths import Narrow, Term, Wide
@@ -36,8 +37,8 @@ def _rule(b: Builder, op: Op) -> Callable[[Builder, Op], bool] | None:
     """Returns the rule for an op; truth values and indices are part of a table, or have none."""
     whole = [i for i in b.read(op) if not _is_float(b, i)]
     if not whole:
-        return RULES.get(op.kind)
-    elementwise_op = op.kind in ELEMENTWISE or op.kind == "convert_element_type"
+        return (RULES.get(op.kind) or FAMILIES.get(family(op))) if kind_of(op) else None
+    elementwise_op = family(op) in (ELEMENTWISE, CAST)
     return elementwise.function if elementwise_op and b.cone.keys() >= {*whole} else None
 
 
@@ -106,17 +107,22 @@ def _dense(b: Builder, op: Op) -> bool:
 
 def _moved(b: Builder, op: Op) -> bool:
     inside = b.read(op)
-    if len(inside) != 1 or op.inputs[0] != inside[0]:
+    floating = jnp.issubdtype(op.dtype, jnp.floating) and len(op.outputs) == 1
+    if len(inside) != 1 or op.inputs[0] != inside[0] or not floating:
         return False
     q = forms.narrow_of(b, inside[0])
     about = {**op.params, "source": op.source}
 
     def compute(batch, x, *rest):  # bfloat16 is padded with bfloat16
-        return op.run_one(batch, x, *(r.astype(x.dtype) for r in rest))
+        return op.run_one(batch, x, *(r.astype(x.dtype) if _floating(r) else r for r in rest))
 
     new = b.emit(op.kind, (q.number, *_rest(b, op)), compute, of=op.output, **about)
     b.narrow[op.output] = q._replace(number=new)
     return True
+
+
+def _floating(x: jax.Array) -> bool:
+    return jnp.issubdtype(x.dtype, jnp.floating)
 
 
 def _rest(b: Builder, op: Op) -> tuple[int, ...]:
@@ -149,13 +155,9 @@ def _padded(b: Builder, op: Op) -> bool:
 def _summed(b: Builder, op: Op) -> bool:
     (number,) = b.read(op)
     q = forms.narrow_of(b, number)
-    if op.kind == "reduce_sum":
-        sizes = [b.shape[number][a] for a in op.params["axes"]]
-        if any(s.q for s in sizes):
-            return False
-        count = math.prod(s.r for s in sizes)
-    else:
-        count = math.prod(op.params["window_dimensions"])
+    count = kind_of(op).terms(op, (b.shape[number],))
+    if not count:  # as many as there are images
+        return False
     about = {**op.params, "source": op.source}
     new = b.emit(op.kind, (q.number,), op.run_one, of=op.output, **about)
     b.wide[op.output] = Wide((Term(new, new, q.step, count * max(-q.least, q.most)),))
@@ -182,10 +184,14 @@ def _joined(b: Builder, op: Op) -> bool:
 RULES: dict[str, Callable[[Builder, Op], bool]] = {
     "conv_general_dilated": _layer,
     "dot_general": _dense,
-    **dict.fromkeys(MOVED, _moved),
-    **dict.fromkeys(("reduce_sum", "reduce_window_sum"), _summed),
     "pad": _padded,
     "concatenate": _joined,
     "convert_element_type": _converted,
     **elementwise.RULES,
+}
+# family -> rule of the kinds that have none of their own
+FAMILIES: dict[str, Callable[[Builder, Op], bool]] = {
+    **dict.fromkeys((MOVE, ORDER), _moved),
+    SUM: _summed,
+    ELEMENTWISE: elementwise.function,
 }

@@ -16,10 +16,8 @@ from hcjax.errors import ConfigError
 from hcjax.graph.axes import channel_axis, kernel_axis
 from hcjax.graph.constants import evaluate_constants
 from hcjax.graph.model import LAYERS, Model, Op, is_quantized, readers
-from hcjax.graph.ops.families import ORDERED
+from hcjax.graph.ops.table import has
 
-# of one value, channel by channel, f(s x) = s f(x) for s > 0
-_HOMOGENEOUS = (*ORDERED, "reduce_sum", "reduce_window_sum", "neg", "mul")
 _CLOSE = 1e-3  # of a scale to 1, where iterating ends
 _EXACT = 1e-4  # of the number of channels: how well one is known again
 
@@ -142,7 +140,8 @@ def _homogeneous(op: Op, number: int, values: dict[int, Any]) -> bool:
         return all(not np.any(np.asarray(values[i], np.float64)) for i in others)
     if op.kind == "convert_element_type":
         return bool(jnp.issubdtype(op.dtype, jnp.floating))
-    return op.kind in _HOMOGENEOUS or (op.kind == "div" and op.inputs[0] == number)
+    floating = jnp.issubdtype(op.dtype, jnp.floating)
+    return floating and (has(op, "homogeneous") or (op.kind == "div" and op.inputs[0] == number))
 
 
 def _channels(op: Op, between: list[Op], values: dict[int, Any]) -> np.ndarray | None:

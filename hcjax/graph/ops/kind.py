@@ -1,0 +1,99 @@
+"""`Kind`: the facts about one kind of op, from which every reading derives its default rule.
+
+The tables of kinds are literal dicts, one file for each group of ops; `hcjax.graph.ops.KINDS` is
+all of them. A reading holds rules by hand for the few kinds whose rule no fact gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from hcjax.graph.model import Op, Size
+
+# Families. Each number of a result is ...
+MOVE = "move"  # a number of the one array that is read: reshape, slice, nearest-neighbour resize
+JOIN = "join"  # a number of one of several arrays: concatenate, pad
+ORDER = "order"  # chosen by the order of numbers: max-pooling, sort
+SUM = "sum"  # a sum of numbers: average pooling, cumsum
+REDUCE = "reduce"  # computed from several numbers in another way: product, argmax
+ELEMENTWISE = "elementwise"  # a function of the numbers at the same place
+CAST = "cast"  # the same number in another dtype
+LAYER = "layer"  # a sum of products with a kernel: convolution, dense
+INTEGER = "integer"  # made by the integer program: quantize, look_up
+CONSTANT = "constant"  # read from nothing: iota
+
+Shapes = tuple[tuple[Size, ...], ...]
+
+
+def same(op: Op, shapes: Shapes) -> tuple[int | None, ...]:
+    """Returns the identity: each axis of the result is the same axis of the operand."""
+    return tuple(range(len(op.shape)))
+
+
+def nothing(op: Op, shapes: Shapes) -> tuple[int, ...]:
+    """Returns no axis."""
+    return ()
+
+
+class Kind(NamedTuple):
+    """What every reading may ask about one kind of op; only `family` and `run` are required.
+
+    Attributes:
+      family: one of the families above; it chooses each reading's default rule.
+      run: `(params, *arrays) -> array`, the meaning of the op: traced, made and unpacked ops run
+        it. Integers stay integers: sums and products of int8 are int32.
+      fields: names of the params that `run` reads and that files and exporters keep.
+      optional: further such params with their defaults; a file keeps them only where they differ.
+      origin: `(op, shapes of its operands) -> axes`; for each axis of the result the axis of the
+        first operand that it follows, index by index; None for a new one.
+      mixes: `(op, shapes) -> axes` of the first operand along which several indices meet in one
+        number of the result.
+      terms: `(op, shapes) -> int`, how many numbers, or products, are added up for one number of
+        the result: bounds of int32 sums and MACs. Sizes that depend on the batch give 0: unknown.
+      traits: any of "affine" (y = a x + b with constants), "clip", "homogeneous" (f(s x) = s f(x)
+        for s > 0), "keeps zero" (zero where its operand is), "product" (zero where any operand is).
+      decode: name of a field -> its value of jax, from what JSON holds.
+      resize: `(op, stays, remains) -> params` that change when indices are cut: `stays` holds, for
+        each operand, bool[size] of each axis; `remains` the same of the result.
+      further: `params -> params`, of an equation's params beyond `fields` those that could change
+        what `run` gives. Where one is not None the equation is kept, and no file holds it.
+    """
+
+    family: str
+    run: Callable[..., Any]
+    fields: tuple[str, ...] = ()
+    optional: dict[str, Any] = {}  # noqa: RUF012  # never written to
+    origin: Callable[[Op, Shapes], tuple[int | None, ...]] = same
+    mixes: Callable[[Op, Shapes], tuple[int, ...]] = nothing
+    terms: Callable[[Op, Shapes], int] | None = None
+    traits: frozenset[str] = frozenset()
+    decode: dict[str, Callable[[Any], Any]] = {}  # noqa: RUF012  # never written to
+    resize: Callable[[Op, list, list], dict] | None = None
+    further: Callable[[dict], dict] = lambda params: params
+
+
+def widen(x: jax.Array) -> jax.Array:
+    """Returns int8 as int32, so that sums and products of it do not overflow; others as they are.
+
+    Example:
+      >>> widen(jnp.int8(100)).dtype.name, widen(jnp.float32(1)).dtype.name
+      ('int32', 'float32')
+    """
+    return x.astype(jnp.int32) if x.dtype == jnp.int8 else x
+
+
+def count(sizes: list[Size]) -> int:
+    """Returns the product of sizes; 0 if one of them depends on the batch.
+
+    Example:
+      >>> count([Size(0, 3), Size(0, 4)]), count([Size(1, 0)])
+      (12, 0)
+    """
+    total = 1
+    for size in sizes:
+        total *= 0 if size.q else size.r
+    return total

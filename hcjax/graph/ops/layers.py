@@ -1,0 +1,136 @@
+"""Layers: convolutions and dense products, the ops with a kernel, and where their channels lie."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from hcjax.graph.model import Op, Size, at_batch
+from hcjax.graph.ops.kind import LAYER, Kind, Shapes, count
+from hcjax.graph.qtensor import QTensor
+
+_CONVOLUTION = (
+    "window_strides",
+    "padding",
+    "lhs_dilation",
+    "rhs_dilation",
+    "feature_group_count",
+    "dimension_numbers",
+    "preferred_element_type",
+    "bias_axis",
+)
+
+
+def _convolution(p: dict, x: Any, kernel: Any, *bias: jax.Array) -> jax.Array:
+    x, kernel = _integers(x), _integers(kernel)
+    names = ("window_strides", "padding", "lhs_dilation", "rhs_dilation", "feature_group_count")
+    numbers = lax.ConvDimensionNumbers(*p["dimension_numbers"])
+    about = {name: p[name] for name in names} | {"dimension_numbers": numbers}
+    about |= {"precision": p.get("precision"), "preferred_element_type": _accumulator(p, x)}
+    return _biased(p, lax.conv_general_dilated(x, kernel, **about), *bias)
+
+
+def _dense(p: dict, x: Any, y: Any, *bias: jax.Array) -> jax.Array:
+    x, y = _integers(x), _integers(y)
+    about = {"precision": p.get("precision"), "preferred_element_type": _accumulator(p, x)}
+    return _biased(p, lax.dot_general(x, y, p["dimension_numbers"], **about), *bias)
+
+
+def _accumulator(p: dict, x: jax.Array) -> Any:
+    return jnp.int32 if x.dtype == jnp.int8 else p.get("preferred_element_type")
+
+
+def _integers(x: Any) -> jax.Array:
+    return x.values if isinstance(x, QTensor) else x
+
+
+def _biased(p: dict, y: jax.Array, *bias: jax.Array) -> jax.Array:
+    """Returns a layer's product with its folded bias, if it has one."""
+    if not bias:
+        return y
+    along = [-1 if a == p["bias_axis"] else 1 for a in range(y.ndim)]
+    return y + bias[0].reshape(along).astype(y.dtype)
+
+
+def _convolution_terms(op: Op, shapes: Shapes) -> int:
+    kernel = shapes[1]
+    out = op.params["dimension_numbers"].rhs_spec[0]
+    return count([size for a, size in enumerate(kernel) if a != out])
+
+
+def _dense_terms(op: Op, shapes: Shapes) -> int:
+    (left, _), _ = op.params["dimension_numbers"]
+    return count([shapes[0][a] for a in left])
+
+
+def _resize_groups(op: Op, stays: list, remains: list) -> dict:
+    if op.params["feature_group_count"] == 1:
+        return {}
+    numbers = op.params["dimension_numbers"]
+    inputs, kernel = stays[0][numbers.lhs_spec[1]], stays[1][numbers.rhs_spec[1]]
+    return {"feature_group_count": int(inputs.sum()) // int(kernel.sum())}
+
+
+def _precision(value: Any) -> Any:
+    """Returns a precision as jax has it, from what JSON holds."""
+    if isinstance(value, tuple | list):
+        return tuple(map(_precision, value))
+    return value if value is None or isinstance(value, str) else lax.Precision(value)
+
+
+def _one_batch_group(params: dict) -> dict:
+    groups = params.get("batch_group_count", 1)
+    return params | {"batch_group_count": None if groups == 1 else groups}
+
+
+_OPTIONAL = {"precision": None}
+_DECODE = {"precision": _precision}
+
+LAYER_KINDS = {
+    "conv_general_dilated": Kind(
+        LAYER,
+        _convolution,
+        _CONVOLUTION,
+        optional=_OPTIONAL,
+        terms=_convolution_terms,
+        decode=_DECODE | {"dimension_numbers": lambda numbers: lax.ConvDimensionNumbers(*numbers)},
+        resize=_resize_groups,
+        further=_one_batch_group,
+    ),
+    "dot_general": Kind(
+        LAYER,
+        _dense,
+        ("dimension_numbers", "preferred_element_type", "bias_axis"),
+        optional=_OPTIONAL,
+        terms=_dense_terms,
+        decode=_DECODE,
+    ),
+}
+
+
+def macs(op: Op, shapes: Shapes) -> int:
+    """Returns the products that a layer adds up for one image; 0 for an op that is no layer.
+
+    Args:
+      op: of known kind and shape.
+      shapes: of its operands, sizes as (q, r).
+    """
+    if op.kind not in LAYER_KINDS:
+        return 0
+    return math.prod(op.sizes(1)) * products(op, [at_batch(shape, 1) for shape in shapes])
+
+
+def products(op: Op, shapes: Sequence[Sequence[int]]) -> int:
+    """Returns how many products are added up for one number of a layer's result.
+
+    Args:
+      op: a convolution or dense op.
+      shapes: of its operands, for a batch of one.
+    """
+    sizes = tuple(tuple(Size(0, n) for n in shape) for shape in shapes)
+    return LAYER_KINDS[op.kind].terms(op, sizes)

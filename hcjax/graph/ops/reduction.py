@@ -1,0 +1,156 @@
+"""Ops that make one number of several: pooling, reductions, cumulative sums, sorting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from hcjax.graph.model import Op
+from hcjax.graph.ops.kind import ORDER, REDUCE, SUM, Kind, Shapes, count, widen
+
+_WINDOW = ("window_dimensions", "window_strides", "padding", "base_dilation", "window_dilation")
+_KEEPS_ZERO = frozenset({"homogeneous", "keeps zero"})
+_HOMOGENEOUS = frozenset({"homogeneous"})
+
+
+def _window(p: dict, x: jax.Array, reduce: Callable, empty: Any) -> jax.Array:
+    sizes = (p["window_dimensions"], p["window_strides"], p["padding"])
+    dilations = (p["base_dilation"], p["window_dilation"])
+    # a NumPy value: jax knows the derivative only where it can see which reduction this is
+    return lax.reduce_window(x, np.asarray(empty, x.dtype), reduce, *sizes, *dilations)
+
+
+def _window_sum(p: dict, x: jax.Array) -> jax.Array:
+    return _window(p, widen(x), lax.add, 0)
+
+
+def _window_max(p: dict, x: jax.Array) -> jax.Array:
+    integers = jnp.issubdtype(x.dtype, jnp.integer)
+    return _window(p, x, lax.max, jnp.iinfo(x.dtype).min if integers else -jnp.inf)
+
+
+def _window_min(p: dict, x: jax.Array) -> jax.Array:
+    integers = jnp.issubdtype(x.dtype, jnp.integer)
+    return _window(p, x, lax.min, jnp.iinfo(x.dtype).max if integers else jnp.inf)
+
+
+def _windowed(op: Op, shapes: Shapes) -> tuple[int, ...]:
+    """Returns the axes over which windows are longer than 1, or move otherwise than by 1."""
+    names = ("window_dimensions", "window_strides", "base_dilation", "padding")
+    rows = zip(*(op.params[name] for name in names), strict=True)
+    return tuple(a for a, row in enumerate(rows) if (*row[:3], tuple(row[3])) != (1, 1, 1, (0, 0)))
+
+
+def _window_terms(op: Op, shapes: Shapes) -> int:
+    return int(np.prod(op.params["window_dimensions"]))
+
+
+def _axes(op: Op, shapes: Shapes) -> tuple[int, ...]:
+    return tuple(op.params["axes"])
+
+
+def _remaining(op: Op, shapes: Shapes) -> tuple[int, ...]:
+    return tuple(a for a in range(len(shapes[0])) if a not in op.params["axes"])
+
+
+def _terms(op: Op, shapes: Shapes) -> int:
+    return count([shapes[0][a] for a in op.params["axes"]])
+
+
+def _along(field: str) -> Callable:
+    return lambda op, shapes: (op.params[field] % len(shapes[0]),)
+
+
+def _reduction(family: str, name: str, **facts: Any) -> Kind:
+    """Returns the kind of a function of lax that takes axes away."""
+    return Kind(
+        family,
+        lambda p, x: getattr(lax, name)(x, tuple(p["axes"])),
+        ("axes",),
+        origin=_remaining,
+        mixes=_axes,
+        **facts,
+    )
+
+
+def _index(name: str) -> Kind:
+    """Returns the kind of a function of lax that says where the greatest or the least number is."""
+    return Kind(
+        REDUCE,
+        lambda p, x: getattr(lax, name)(x, p["axes"][0], p["index_dtype"]),
+        ("axes", "index_dtype"),
+        origin=_remaining,
+        mixes=_axes,
+        decode={"index_dtype": jnp.dtype},
+    )
+
+
+def _cumulative(family: str, name: str, **facts: Any) -> Kind:
+    return Kind(
+        family,
+        lambda p, x: getattr(lax, name)(x, p["axis"], p["reverse"]),
+        ("axis", "reverse"),
+        mixes=_along("axis"),
+        **facts,
+    )
+
+
+def _sort(p: dict, *xs: jax.Array) -> jax.Array:
+    about = {"dimension": p["dimension"], "is_stable": p["is_stable"], "num_keys": p["num_keys"]}
+    return lax.sort(xs, **about)[p["result"]]
+
+
+def _top_k(p: dict, x: jax.Array) -> jax.Array:
+    last = x.ndim - 1
+    values = lax.top_k(jnp.moveaxis(x, p["axis"], last), p["k"])
+    return jnp.moveaxis(values[p["result"]], last, p["axis"])
+
+
+REDUCTION_KINDS = {
+    "reduce_sum": Kind(
+        SUM,
+        lambda p, x: lax.reduce_sum(widen(x), tuple(p["axes"])),
+        ("axes",),
+        origin=_remaining,
+        mixes=_axes,
+        terms=_terms,
+        traits=_HOMOGENEOUS,
+    ),
+    "reduce_max": _reduction(ORDER, "reduce_max", traits=_KEEPS_ZERO),
+    "reduce_min": _reduction(ORDER, "reduce_min", traits=_KEEPS_ZERO),
+    "reduce_prod": _reduction(REDUCE, "reduce_prod"),
+    "reduce_and": _reduction(REDUCE, "reduce_and"),
+    "reduce_or": _reduction(REDUCE, "reduce_or"),
+    "argmax": _index("argmax"),
+    "argmin": _index("argmin"),
+    "reduce_window_sum": Kind(
+        SUM, _window_sum, _WINDOW, mixes=_windowed, terms=_window_terms, traits=_HOMOGENEOUS
+    ),
+    "reduce_window_max": Kind(ORDER, _window_max, _WINDOW, mixes=_windowed, traits=_KEEPS_ZERO),
+    "reduce_window_min": Kind(ORDER, _window_min, _WINDOW, mixes=_windowed, traits=_KEEPS_ZERO),
+    "cumsum": Kind(
+        SUM,
+        lambda p, x: lax.cumsum(widen(x), p["axis"], p["reverse"]),
+        ("axis", "reverse"),
+        mixes=_along("axis"),
+        terms=lambda op, shapes: count([shapes[0][op.params["axis"]]]),
+        traits=_HOMOGENEOUS,
+    ),
+    "cummax": _cumulative(ORDER, "cummax", traits=_KEEPS_ZERO),
+    "cummin": _cumulative(ORDER, "cummin", traits=_KEEPS_ZERO),
+    "cumprod": _cumulative(REDUCE, "cumprod"),
+    "cumlogsumexp": _cumulative(REDUCE, "cumlogsumexp"),
+    "sort": Kind(
+        ORDER,
+        _sort,
+        ("dimension", "is_stable", "num_keys", "result"),
+        mixes=_along("dimension"),
+        traits=_HOMOGENEOUS,
+    ),
+    "top_k": Kind(ORDER, _top_k, ("k", "axis", "result"), mixes=_along("axis")),
+}
