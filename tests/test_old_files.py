@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import hcjax
-from hcjax import verify
+from hcjax.app import verify
 from tests.old_files import write
 from tests.tiny import ROOT, launch
 

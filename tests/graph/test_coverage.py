@@ -130,7 +130,7 @@ def network(kind):
 
 
 def row(kind):
-    """Returns reading -> "yes", "float" (computed, not in integers), "-" (nothing to do) or "no"."""
+    """Returns reading -> "yes", "float" (not in integers), "-" (nothing to do) or "no"."""
     apply, params, images = network(kind)
     model = hcjax.trace(apply, params, images)
     (op, *_) = [op for op in model.graph.ops if op.kind == kind] or [None]
