@@ -47,6 +47,7 @@ from hcjax.quantize.ptq.adaround import adaround
 from hcjax.quantize.ptq.bias_correction import correct_bias, mean_errors
 from hcjax.quantize.ptq.equalize import equalize
 from hcjax.quantize.ranges import calibrate
+from hcjax.quantize.spec import QuantSpec
 from hcjax.runs.saved import load_any
 from hcjax.runs.workdir import load
 from hcjax.search.pick import pick
@@ -60,6 +61,7 @@ __version__ = VERSION
 
 __all__ = [
     "Model",
+    "QuantSpec",
     "Shared",
     "accelerate",
     "adaround",

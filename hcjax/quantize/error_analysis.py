@@ -18,8 +18,9 @@ from hcjax.graph.axes import channel_axis, kernel_axis
 from hcjax.graph.cost import aligned
 from hcjax.graph.model import LAYERS, Model, Op, run, seen
 from hcjax.quantize import fake
-from hcjax.quantize.lowering.builder import Bits, Builder
+from hcjax.quantize.lowering.builder import Builder
 from hcjax.quantize.ranges import Ranges
+from hcjax.quantize.spec import QuantSpec, every_layer, with_fields
 
 
 class Row(NamedTuple):
@@ -77,12 +78,10 @@ def error_analysis(
     ranges: Ranges,
     images: Any,
     labels: Any,
+    spec: QuantSpec | None = None,
     *,
-    bits: Bits = 8,
-    activation_bits: Bits | None = None,
-    input_bits: Bits = 8,
-    granularity: str = "channel",
     batch_size: int = 250,
+    **fields: Any,
 ) -> ErrorAnalysis:
     """Returns how much each layer loses by quantization, in its output and in accuracy.
 
@@ -92,7 +91,7 @@ def error_analysis(
       images: float array [N, ...], N >= 1, normalised as the model takes them; not the test part,
         if anything is chosen by what comes out.
       labels: int[N], each in [0, K).
-      bits, activation_bits, input_bits, granularity: as in `fake_quantize`.
+      spec, **fields: as of `fake_quantize`; no layer is left in float.
       batch_size: images at a time.
 
     Returns:
@@ -101,7 +100,9 @@ def error_analysis(
 
     Raises:
       ValueError: if the ranges are another model's.
-      ConfigError: if there are not as many labels as images, or one is no class.
+      ConfigError: if there are not as many labels as images, or one is no class, or the spec leaves
+        layers in float.
+      TypeError: if a field is unknown.
 
     Note:
       Compiles twice, however many layers there are, and runs the network once for each of them.
@@ -119,8 +120,7 @@ def error_analysis(
       all                            0.00 %
     """
     images, labels = examples.labelled(model, images, labels, batch_size)
-    widths = {"bits": bits, "activation_bits": activation_bits, "input_bits": input_bits}
-    quantized, builder = fake.build(model, ranges, **widths, granularity=granularity)
+    quantized, builder = fake.build(model, ranges, every_layer(with_fields(spec, fields)))
     found = _layers(model, builder)
     parts = [slice(i, i + batch_size) for i in range(0, len(images), batch_size)]
 

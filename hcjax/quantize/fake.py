@@ -6,28 +6,23 @@ rounded by the functions that the int8 network rounds by; gradients pass straigh
 
 from __future__ import annotations
 
-import operator
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from hcjax.errors import ConfigError
 from hcjax.graph.model import Graph, Model, is_quantized, reaching
 from hcjax.quantize.lowering import forms
-from hcjax.quantize.lowering.builder import Bits, Builder
+from hcjax.quantize.lowering.builder import Builder
 from hcjax.quantize.lowering.rules import place
 from hcjax.quantize.ranges import Ranges
+from hcjax.quantize.spec import QuantSpec, checked, with_fields
 
 
 def fake_quantize(
     model: Model,
     ranges: Ranges,
-    *,
-    bits: Bits = 8,
-    activation_bits: Bits | None = None,
-    input_bits: Bits = 8,
-    granularity: str = "channel",
-    floats: str = "",
+    spec: QuantSpec | None = None,
+    **fields: Any,
 ) -> Model:
     """Returns the network rounded where and as its int8 form rounds; trainable like any other.
 
@@ -38,16 +33,9 @@ def fake_quantize(
     Args:
       model: from `trace`, best through `fold`.
       ranges: from `calibrate` of this very model.
-      bits: of kernels, 2 to 8; or regular expression of a layer's whole name -> bits, 8 elsewhere.
-      activation_bits: of activations likewise, by the layer that they come from; "images" is the
-        input. None: as `bits`.
-      input_bits: of what a layer reads, by that layer: where the activation has more, it is rounded
-        again for this layer alone. So a residual sum may keep 8 bits that every convolution reads
-        as 4.
-      granularity: "channel": a kernel has a step for each of its output channels; "tensor": one for
-        all, fewer numbers to store, and fewer levels for channels that are small (`equalize`).
-      floats: regular expression of the whole names of layers that compute in float all the same,
-        e.g. those that `quantize.profile` finds no faster; "" for none.
+      spec: bits of kernels, activations and layers' inputs, granularity, layers left in float; None
+        for 8 bits everywhere.
+      **fields: fields of the spec, in its place: `bits=4, activation_bits=8`.
 
     Returns:
       Model with the params it had, `LAYER/kernel_step` float32[C] or float32[] of each kernel,
@@ -58,6 +46,7 @@ def fake_quantize(
       ValueError: if the model is in integers already, the ranges are another model's, the
         granularity is unknown, or an accumulator could pass 30 bits.
       ConfigError: if bits are no int, or a regular expression is none or matches no layer.
+      TypeError: if a field is unknown.
 
     Reference:
       Esser et al., "Learned Step Size Quantization", 2020, arXiv:1902.08153; the scale of step
@@ -75,21 +64,11 @@ def fake_quantize(
       >>> fake.apply(fake.params, images).round(1).tolist()
       [[-1.5]]
     """
-    widths = {"bits": bits, "activation_bits": activation_bits, "input_bits": input_bits}
-    return build(model, ranges, **widths, granularity=granularity, floats=floats)[0]
+    return build(model, ranges, with_fields(spec, fields))[0]
 
 
-def build(
-    model: Model,
-    ranges: Ranges,
-    *,
-    bits: Bits = 8,
-    activation_bits: Bits | None = None,
-    input_bits: Bits = 8,
-    granularity: str = "channel",
-    floats: str = "",
-) -> tuple[Model, Builder]:
-    """Returns what `fake_quantize` does, and what it was built by: where each value is found."""
+def build(model: Model, ranges: Ranges, spec: QuantSpec) -> tuple[Model, Builder]:
+    """Returns the fake-quantized model, and the Builder that knows where each value is."""
     check_float(model)
     if not isinstance(ranges, Ranges):
         raise ConfigError(
@@ -97,14 +76,9 @@ def build(
         )
     if ranges.graph is not model.graph:
         raise ValueError("the ranges are those of another model: calibrate the one to be quantized")
-    if granularity not in ("channel", "tensor"):
-        raise ValueError(f"granularity must be channel or tensor, got {granularity!r}")
-    activation_bits = bits if activation_bits is None else activation_bits
-    widths = {"bits": bits, "activation_bits": activation_bits, "input_bits": input_bits}
-    widths = {key: _ints(key, bits) for key, bits in widths.items()}
-    check_pattern("floats", floats or "")
-    builder = Builder(model, ranges, **widths, granularity=granularity, floats=floats)
-    _check_patterns(builder, floats=floats, **widths)
+    spec = checked(spec)
+    builder = Builder(model, ranges, **spec._asdict())
+    _check_patterns(builder, spec)
     for op in builder.original:
         place(builder, op)
     logits = forms.logits(builder)
@@ -129,35 +103,11 @@ def check_float(model: Model) -> None:
         raise ValueError("the model is in integers already: quantize the one that it was made of")
 
 
-def _ints(key: str, bits: Any) -> Bits:
-    """Returns bits as ints, NumPy's too; raises ConfigError if they are none."""
-    if isinstance(bits, Mapping):
-        for pattern in bits:
-            check_pattern(key, pattern)
-        return {pattern: _int(f"{key}[{pattern!r}]", each) for pattern, each in bits.items()}
-    return _int(key, bits)
-
-
-def _int(key: str, bits: Any) -> int:
-    try:
-        return operator.index(bits)
-    except TypeError:
-        raise ConfigError(f"{key} must be an int, or pattern -> int, got {bits!r}") from None
-
-
-def check_pattern(key: str, pattern: str) -> None:
-    """Raises ConfigError unless a pattern, of what `key` names, is a regular expression."""
-    try:
-        re.compile(pattern)
-    except (re.error, TypeError) as error:
-        raise ConfigError(f"{key}: {pattern!r} is no regular expression: {error}") from None
-
-
-def _check_patterns(builder: Builder, *, floats: str, **widths: Bits) -> None:
+def _check_patterns(builder: Builder, spec: QuantSpec) -> None:
     """Raises ConfigError if a pattern matches nothing; activations may be of images, or a sum."""
     names = dict.fromkeys(layer for op in builder.original if (layer := builder.layer_of(op)))
-    patterns = [("floats", floats, names)] if floats else []
-    for key, bits in widths.items():
+    patterns = [("floats", spec.floats, names)] if spec.floats else []
+    for key, bits in spec.widths.items():
         every = [*names, "images", "value"] if key == "activation_bits" else names
         patterns += [(key, p, every) for p in (() if isinstance(bits, int) else bits)]
     for key, pattern, every in patterns:

@@ -6,33 +6,30 @@ int32 arrays: the layers' products, and `arithmetic` between them. Scales become
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 
 from hcjax.errors import ConfigError
 from hcjax.graph.model import Graph, Model, reaching
 from hcjax.quantize.fake import check_float, fake_quantize
-from hcjax.quantize.lowering.builder import Bits
 from hcjax.quantize.program import Program
 from hcjax.quantize.ranges import Ranges
+from hcjax.quantize.spec import QuantSpec, with_fields
 
 
 def int8(
     model: Model,
     ranges: Ranges | None = None,
-    *,
-    bits: Bits = 8,
-    activation_bits: Bits | None = None,
-    input_bits: Bits = 8,
-    granularity: str = "channel",
-    floats: str = "",
+    spec: QuantSpec | None = None,
+    **fields: Any,
 ) -> Model:
     """Returns the network in integers; its logits are those of the fake-quantized one, bit for bit.
 
     Args:
       model: from `fake_quantize`; or, with ranges, any other, which is quantized as it is.
       ranges: from `calibrate` of the model; None: it is fake-quantized already.
-      bits, activation_bits, input_bits, granularity, floats: as in `fake_quantize`; only with
-        ranges.
+      spec, **fields: as of `fake_quantize`; only with ranges.
 
     Returns:
       Model whose kernels are QTensors; its other params are `NAME/multiplier`, `NAME/offset` and
@@ -41,7 +38,7 @@ def int8(
       float are listed in `floats`, their kernels are QTensors.
 
     Raises:
-      TypeError: if the model is not quantized and there are no ranges.
+      TypeError: if the model is not quantized and there are no ranges, or a field is unknown.
       ConfigError: if bits or the like are given without ranges: the model has its own.
       ValueError: if the model is in integers already, a parameter is not finite, or a sum could
         pass 32 bits; the message names the parameter or the layer.
@@ -59,17 +56,16 @@ def int8(
       [[-1.5]]
     """
     check_float(model)
-    options = {"bits": bits, "activation_bits": activation_bits, "input_bits": input_bits}
-    options |= {"granularity": granularity, "floats": floats}
+    spec = with_fields(spec, fields)
     if ranges is not None:
-        model = fake_quantize(model, ranges, **options)
+        model = fake_quantize(model, ranges, spec)
     if not any(op.kind == "step" for op in model.graph.ops):
         raise TypeError(
             "the model is not quantized: give int8(model, ranges) with ranges = calibrate(model, "
             "images), or a model from fake_quantize"
         )
-    defaults = fake_quantize.__kwdefaults__
-    given = [key for key, value in options.items() if value != defaults[key]]
+    defaults = QuantSpec()._asdict()
+    given = [key for key, value in spec._asdict().items() if value != defaults[key]]
     if ranges is None and given:
         raise ConfigError(f"{given[0]}: the model is quantized already; give it to fake_quantize")
     for path, leaf in model.leaves(model.params).items():

@@ -21,8 +21,8 @@ from hcjax.graph.model import LAYERS, Model, Op, reaching, seen
 from hcjax.graph.qtensor import QTensor
 from hcjax.quantize import error_analysis, fake
 from hcjax.quantize.int8 import int8
-from hcjax.quantize.lowering.builder import Bits
 from hcjax.quantize.ranges import Ranges
+from hcjax.quantize.spec import QuantSpec, every_layer, with_fields
 
 
 class Row(NamedTuple):
@@ -72,12 +72,10 @@ def profile(
     model: Model,
     ranges: Ranges,
     images: Any,
+    spec: QuantSpec | None = None,
     *,
-    bits: Bits = 8,
-    activation_bits: Bits | None = None,
-    input_bits: Bits = 8,
-    granularity: str = "channel",
     seconds: float = 0.2,
+    **fields: Any,
 ) -> Profile:
     """Returns how long each layer takes on this machine, in float and in integers.
 
@@ -89,7 +87,7 @@ def profile(
       model: from `trace`, best through `fold`.
       ranges: from `calibrate` of it.
       images: float array [N, ...], N >= 1, as the model takes them; the batch that is timed.
-      bits, activation_bits, input_bits, granularity: as in `fake_quantize`.
+      spec, **fields: as of `fake_quantize`; no layer is left in float.
       seconds: that each layer is run for in float, > 0; in integers it is run as often.
 
     Returns:
@@ -97,7 +95,8 @@ def profile(
 
     Raises:
       ValueError: if the ranges are another model's, the images of another shape, or an argument is
-        out of range.
+        out of range, or the spec leaves layers in float.
+      TypeError: if a field is unknown.
 
     Example:
       >>> import jax.numpy as jnp
@@ -108,8 +107,7 @@ def profile(
       >>> [(row.name, row.macs) for row in found.rows], found.batch, found.slower in ("", "fc")
       ([('fc', 4)], 1, True)
     """
-    widths = {"bits": bits, "activation_bits": activation_bits, "input_bits": input_bits}
-    quantized, builder = fake.build(model, ranges, **widths, granularity=granularity)
+    quantized, builder = fake.build(model, ranges, every_layer(with_fields(spec, fields)))
     small = int8(quantized)
     model.check(images)
     if not len(images) or not seconds > 0:

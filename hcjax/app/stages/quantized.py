@@ -12,9 +12,10 @@ from hcjax import data, quantize
 from hcjax.app.stages.work import Made, Work, by_layer, check_idle
 from hcjax.errors import ConfigError, unknown_name
 from hcjax.graph.model import Model
-from hcjax.quantize.fake import check_pattern, fake_quantize
+from hcjax.quantize.fake import fake_quantize
 from hcjax.quantize.int8 import int8
 from hcjax.quantize.ranges import METHODS, calibrate
+from hcjax.quantize.spec import QuantSpec, check_pattern
 from hcjax.search.pick import pick
 from hcjax.search.sensitivity import sensitivity
 
@@ -53,10 +54,13 @@ def quantized(
             raise ConfigError(unknown_name(f"config.quantize.{key}", name, legal))
     check_pattern("config.quantize.floats", floats)
     given = _bits("bits", 8 if bits is None else bits)
-    others = {
-        "activation_bits": _bits("activation_bits", activation_bits),
-        "input_bits": _bits("input_bits", input_bits),
-    }
+    spec = QuantSpec(
+        given,
+        _bits("activation_bits", activation_bits),
+        _bits("input_bits", input_bits),
+        granularity,
+        floats,
+    )
     made: list[Model] = []  # once, for both networks
 
     def fake(work, start):
@@ -64,8 +68,7 @@ def quantized(
             ranges = calibrate(start, _prepared(work.dataset, images), method=method)
             picks = size is not None or drop is not None
             chosen = _picked(start, work, size, drop) if picks else given
-            options = {"bits": chosen, "granularity": granularity, "floats": floats, **others}
-            made.append(fake_quantize(start, ranges, **options))
+            made.append(fake_quantize(start, ranges, spec._replace(bits=chosen)))
         return made[0]
 
     def tuned(work, start, before):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from hcjax import data
 from hcjax.errors import ConfigError
 from hcjax.graph.model import Model
-from hcjax.quantize.fake import check_pattern
+from hcjax.quantize.spec import check_pattern
 
 
 class Work(NamedTuple):

@@ -7,7 +7,7 @@ another where a reader asks for one.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -23,8 +23,7 @@ from hcjax.graph.ops.table import preserves_values
 from hcjax.quantize import straight_through
 from hcjax.quantize.lowering.widths import Cone, Narrow, Wide
 from hcjax.quantize.ranges import Ranges
-
-Bits = int | Mapping[str, int]
+from hcjax.quantize.spec import Bits
 
 
 class Builder:

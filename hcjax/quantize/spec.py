@@ -1,0 +1,130 @@
+"""`QuantSpec`: into how many bits a network is quantized, and what stays in float.
+
+In: keywords, as `fake_quantize` and the like take them. Out: one checked value.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from hcjax.errors import ConfigError, unknown_name
+
+Bits = int | Mapping[str, int]
+
+
+class QuantSpec(NamedTuple):
+    """Into how many bits a network is quantized.
+
+    bits: of kernels, 2 to 8; or regular expression of a layer's whole name -> bits, 8 elsewhere.
+    activation_bits: of activations likewise, by the layer that they come from; "images" is the
+    input. None: as `bits`.
+    input_bits: of the activations that a layer reads, by that layer: where they have more, they are
+    rounded again for this layer alone. So a residual sum may keep 8 bits that every convolution
+    reads as 4.
+    granularity: "channel": a kernel has a scale for each of its output channels; "tensor": one for
+    all, fewer numbers to store, and fewer levels for channels that are small (`equalize`).
+    floats: regular expression of the whole names of layers that compute in float all the same,
+    e.g. those that `quantize.profile` finds no faster; "" for none.
+    """
+
+    bits: Bits = 8
+    activation_bits: Bits | None = None
+    input_bits: Bits = 8
+    granularity: str = "channel"
+    floats: str = ""
+
+    @property
+    def widths(self) -> dict[str, Bits]:
+        """The three numbers of bits by name, `activation_bits` filled in."""
+        activations = self.bits if self.activation_bits is None else self.activation_bits
+        return {"bits": self.bits, "activation_bits": activations, "input_bits": self.input_bits}
+
+
+def with_fields(spec: QuantSpec | None, fields: Mapping[str, Any]) -> QuantSpec:
+    """Replaces fields of a spec.
+
+    Args:
+      spec: None for the default.
+      fields: field of QuantSpec -> value.
+
+    Returns:
+      QuantSpec, not checked yet.
+
+    Raises:
+      TypeError: if QuantSpec has no such field, naming the nearest.
+      ConfigError: if the spec is no QuantSpec.
+
+    Example:
+      >>> with_fields(QuantSpec(bits=4), {"granularity": "tensor"})
+      QuantSpec(bits=4, activation_bits=None, input_bits=8, granularity='tensor', floats='')
+    """
+    spec = QuantSpec() if spec is None else spec
+    if not isinstance(spec, QuantSpec):
+        raise ConfigError(f"spec must be a QuantSpec, got {type(spec).__name__}")
+    for name in fields:
+        if name not in QuantSpec._fields:
+            raise TypeError(unknown_name("field of QuantSpec", name, QuantSpec._fields))
+    return spec._replace(**fields)
+
+
+def checked(spec: QuantSpec) -> QuantSpec:
+    """Fills in `activation_bits`, turns NumPy's integers into Python's, and checks every field.
+
+    The range of the bits, and whether a pattern matches a layer, are checked where the layers are
+    known.
+
+    Raises:
+      ConfigError: if bits are no int, or a pattern is no regular expression.
+      ValueError: if the granularity is unknown.
+
+    Example:
+      >>> checked(QuantSpec(bits=4)).activation_bits
+      4
+    """
+    if spec.granularity not in ("channel", "tensor"):
+        raise ValueError(f"granularity must be channel or tensor, got {spec.granularity!r}")
+    widths = {key: _ints(key, bits) for key, bits in spec.widths.items()}
+    check_pattern("floats", spec.floats or "")
+    return spec._replace(**widths)
+
+
+def every_layer(spec: QuantSpec) -> QuantSpec:
+    """Returns a spec that leaves no layer in float.
+
+    Raises:
+      ConfigError: if it leaves some: each layer is measured in integers.
+    """
+    if spec.floats:
+        raise ConfigError(f"floats: every layer is measured in integers, got {spec.floats!r}")
+    return spec
+
+
+def check_pattern(key: str, pattern: str) -> None:
+    """Raises ConfigError unless a pattern is a regular expression.
+
+    Args:
+      key: names the pattern, for the message.
+    """
+    try:
+        re.compile(pattern)
+    except (re.error, TypeError) as error:
+        raise ConfigError(f"{key}: {pattern!r} is no regular expression: {error}") from None
+
+
+def _ints(key: str, bits: Any) -> Bits:
+    """Returns bits as Python's ints; raises ConfigError if they are none."""
+    if isinstance(bits, Mapping):
+        for pattern in bits:
+            check_pattern(key, pattern)
+        return {pattern: _int(f"{key}[{pattern!r}]", each) for pattern, each in bits.items()}
+    return _int(key, bits)
+
+
+def _int(key: str, bits: Any) -> int:
+    try:
+        return operator.index(bits)
+    except TypeError:
+        raise ConfigError(f"{key} must be an int, or pattern -> int, got {bits!r}") from None
