@@ -1,4 +1,7 @@
-"""Text in columns: one table, or two blocks side by side, in a terminal's fixed pitch."""
+"""Text in columns: tables, and blocks side by side, in a terminal's fixed pitch.
+
+`formats` says how one number is written, this file how cells are laid out.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,28 @@ import numpy as np
 from hcjax.core import formats
 
 MAX_CELL = 32
+
+
+def aligned(lines: Sequence[Sequence[str | int]], right: Sequence[bool] | None = None) -> str:
+    """Lays out rows of cells in columns, two blanks apart.
+
+    Args:
+      lines: one sequence of cells per line, all of one length. A whole number is written with
+        commas between its thousands.
+      right: of each column, whether it is flush right; None for every column but the first.
+
+    Returns:
+      Lines joined by newlines, without one at the end.
+
+    Example:
+      >>> print(aligned([("layer", "MACs"), ("fc", 1200)]))
+      layer   MACs
+      fc     1,200
+    """
+    cells = [[x if isinstance(x, str) else f"{x:,}" for x in line] for line in lines]
+    widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
+    right = [i > 0 for i in range(len(widths))] if right is None else right
+    return "\n".join("  ".join(map(_pad, line, widths, right)).rstrip() for line in cells)
 
 
 def table(rows: Sequence[Sequence[object]], columns: Sequence[str], *, title: str = "") -> str:
@@ -46,10 +71,9 @@ def table(rows: Sequence[Sequence[object]], columns: Sequence[str], *, title: st
         )
         for i in range(len(columns))
     ]
-    widths = [max(map(_width, column)) for column in zip(heads, *cells, strict=True)]
-    lines = [heads, ["-" * w for w in widths], *cells]
-    text = ["  ".join(map(_pad, line, widths, right)).rstrip() for line in lines]
-    return "\n".join([title, *text] if title else text)
+    rule = ["-" * max(map(_width, column)) for column in zip(heads, *cells, strict=True)]
+    text = aligned([heads, rule, *cells], right)
+    return f"{title}\n{text}" if title else text
 
 
 def beside(left: str, right: str, *, gap: int = 4) -> str:

@@ -10,6 +10,7 @@ from hcjax import quantize
 from hcjax.accelerate import compiler
 from hcjax.errors import ConfigError
 from hcjax.graph.qtensor import QTensor
+from hcjax.quantize import profiling
 from tests.draws import normal
 from tests.graph.networks import NETWORKS
 
@@ -45,7 +46,7 @@ def test_what_is_timed_computes_what_the_networks_do(input_bits, monkeypatch, on
     """The last layer's two ways give the logits of the two networks."""
     seen = []
     monkeypatch.setattr(
-        quantize, "_seconds", lambda ways, _: [seen.append(fn(*ins)) or 1.0 for fn, ins in ways]
+        profiling, "_seconds", lambda ways, _: [seen.append(fn(*ins)) or 1.0 for fn, ins in ways]
     )
     model, images = folded("resnet_tiny")
     ranges = hcjax.calibrate(model, images)
@@ -57,11 +58,11 @@ def test_what_is_timed_computes_what_the_networks_do(input_bits, monkeypatch, on
 
 def test_the_table_names_what_is_slower_as_int8_takes_it():
     rows = (
-        quantize.Row("a.b", 10, 1e-6, 2e-6),
-        quantize.Row("axb", 20, 3e-6, 2e-6),
-        quantize.Row("c", 30, 1e-6, 4e-6),
+        profiling.LayerSeconds("a.b", 10, 1e-6, 2e-6),
+        profiling.LayerSeconds("axb", 20, 3e-6, 2e-6),
+        profiling.LayerSeconds("c", 30, 1e-6, 4e-6),
     )
-    found = quantize.Profile(rows, ("tanh (4,) at x.py:1",), 8, "cpu")
+    found = profiling.Profile(rows, ("tanh (4,) at x.py:1",), 8, "cpu")
     assert found.slower == r"a\.b|c"
     lines = str(found).splitlines()
     assert [line.split()[-1] for line in lines[1:4]] == ["float", "int8", "float"]
