@@ -9,9 +9,9 @@ from hcjax.data.augment import AUGMENTATIONS, needs_partners
 from hcjax.data.batches import eval_batches, indices, train_batches
 from hcjax.data.dataset import Dataset, LazyImages, Parts, Split
 from hcjax.data.images import read_image
-from hcjax.data.loading import SOURCES, load
-from hcjax.data.prepare import make_prepare
 from hcjax.data.inspection import report, text
+from hcjax.data.loading import SOURCES, load
+from hcjax.data.prepare import make_prepare, normalise
 
 __all__ = [
     "AUGMENTATIONS",
@@ -25,6 +25,7 @@ __all__ = [
     "load",
     "make_prepare",
     "needs_partners",
+    "normalise",
     "read_image",
     "report",
     "text",

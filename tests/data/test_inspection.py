@@ -96,7 +96,9 @@ def test_an_unreadable_image_has_no_part_in_its_class_mean():
         return np.full((1, 1, 1), values[row - 36], np.uint8)
 
     split = Split(LazyImages(read, np.arange(41), (1, 1, 1)), labels)
-    report = inspection.report(Dataset("made", NAMES, split, split, split, np.ones(1), np.ones(1), 5))
+    report = inspection.report(
+        Dataset("made", NAMES, split, split, split, np.ones(1), np.ones(1), 5)
+    )
     # class 0's mean is 90: 130 is 40 from it and 70 from class 1. Were the unreadable counted as
     # black, it would be 9, and 130 far from it
     assert report["far_from_class"] == 1
