@@ -39,11 +39,11 @@ def aligned(lines: Sequence[Sequence[str | int]], right: Sequence[bool] | None =
 
 
 def table(rows: Sequence[Sequence[object]], columns: Sequence[str], *, title: str = "") -> str:
-    """Returns an aligned table; the name of a column decides how its numbers are written.
+    """Lays out a table with a head and a rule; a column's name decides how its numbers look.
 
     Args:
       rows: one sequence of cells per row, as long as `columns`. None is written as `-`.
-      columns: names, e.g. `"test_accuracy"`; `formats.value` says what they mean.
+      columns: names, e.g. `"test_accuracy"`, each with the unit that `formats.value` gives it.
       title: a line above.
 
     Returns:
@@ -77,7 +77,7 @@ def table(rows: Sequence[Sequence[object]], columns: Sequence[str], *, title: st
 
 
 def beside(left: str, right: str, *, gap: int = 4) -> str:
-    """Returns two blocks of text side by side.
+    """Puts two blocks of text side by side.
 
     Args:
       left: lines joined by newlines.
@@ -99,7 +99,7 @@ def beside(left: str, right: str, *, gap: int = 4) -> str:
 
 
 def cut(text: str, size: int = MAX_CELL) -> str:
-    """Returns the text on one line, shortened if it is long.
+    """Puts a text on one line and shortens it if it is long.
 
     Args:
       text: any text, e.g. the name of a class.
@@ -117,7 +117,7 @@ def cut(text: str, size: int = MAX_CELL) -> str:
 
 
 def is_number(x: object) -> bool:
-    """Says whether `x` is a Python or NumPy number; a bool is not.
+    """Tells whether `x` is a Python or NumPy number; a bool is not.
 
     Args:
       x: anything.
@@ -133,7 +133,7 @@ def is_number(x: object) -> bool:
 
 
 def _width(text: str) -> int:
-    """Returns how many columns of a terminal the text takes; Chinese and Japanese take two."""
+    """Returns the width of a text in a terminal; Chinese and Japanese letters take two columns."""
     wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
     return len(text) + wide - sum(unicodedata.combining(c) > 0 for c in text)
 
