@@ -24,8 +24,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 import hcjax
+from hcjax.core import text
 from hcjax.core.formats import clock
-from hcjax.graph.cost import aligned
 from tests.export import damage
 
 CHUNK = 250  # inputs that hypothesis keeps in mind at a time
@@ -85,8 +85,8 @@ def main():
     lines = [("damage", "inputs", "errors", "valid models", "slowest ms")]
     for kind, row in sorted(found.items()):
         counts = (row["inputs"], row["inputs"] - row["valid"], row["valid"])
-        lines.append((kind, *(f"{n:,}" for n in counts), f"{1000 * row['slowest']:.0f}"))
-    print(aligned(lines, left=1))
+        lines.append((kind, *counts, f"{1000 * row['slowest']:.0f}"))
+    print(text.aligned(lines))
     print(f"{added:.0f} MiB added at the peak")
     sys.exit(added > args.mebibytes)
 

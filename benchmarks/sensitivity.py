@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 
 import jax
-import numpy as np
 import optax
 
 import hcjax
@@ -33,8 +32,7 @@ def trained() -> tuple:
         apply, params, data, state=state, loss=hcjax.losses.cross_entropy, tx=optax.adam(1e-3),
         steps=steps, key=jax.random.key(1),
     )  # fmt: skip
-    images = np.asarray(data.validation.images[:EXAMPLES], np.float32) / 255
-    images = (images - data.mean) / data.std
+    images = hcjax.data.normalise(data.validation.images[:EXAMPLES], data.mean, data.std)
     model = hcjax.trace(hcjax.inference(apply, done.state), done.params, images[:1])
     return hcjax.fold(model), images, data.validation.labels[:EXAMPLES]
 

@@ -1,7 +1,7 @@
-"""Errors a user can mend: the launcher prints them as one message and exits with code 2.
+"""Errors that a user can mend; the launcher prints their message and exits with code 2.
 
-Every message says what was expected, what was found, and what to do. Anything else that
-escapes is a bug of ours and keeps its traceback.
+Every message gives the expected value, the actual one and a remedy. Any other exception is a bug
+of hcjax and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class CheckpointError(HcjaxError, RuntimeError):
 
 
 class ArtifactError(HcjaxError, ValueError):
-    """A packed model is damaged, of another format, or holds what no file can."""
+    """A packed model is damaged or of another format, or a model cannot be packed."""
 
 
 class PlatformError(HcjaxError, RuntimeError):
-    """The platform, device or process that was asked for is not there."""
+    """A requested platform, device or process is not there."""
 
 
 class DivergedError(HcjaxError, FloatingPointError):
@@ -39,12 +39,12 @@ class DivergedError(HcjaxError, FloatingPointError):
 
 
 def unknown_name(what: str, name: str, legal: Iterable[str]) -> str:
-    """Returns an error text that lists the legal names, the nearest one first.
+    """Writes the error text for an unknown name: the nearest legal one first, then all of them.
 
     Args:
-      what: what is being named, e.g. `"model"`.
-      name: the name that was given.
-      legal: every name that would have been accepted.
+      what: the kind of thing that is named, e.g. `"model"`.
+      name: the unknown name.
+      legal: all legal names.
 
     Returns:
       One line of text.

@@ -19,7 +19,7 @@ import numpy as np
 from hcjax.accelerate.rules import RULES
 from hcjax.core import walker
 
-Rule = Callable[[walker.Eqn, walker.Place], Callable | walker.Instead | str]
+Rule = Callable[[walker.Eqn, walker.Place], Callable | walker.Replacement | str]
 Table = Mapping[str, Sequence[Rule]]
 
 _MOST_CALLS = 64  # values of static arguments that are remembered
@@ -134,7 +134,7 @@ def explanation(
     return rows
 
 
-def chooser(table: Table) -> walker.Choose:
+def chooser(table: Table) -> walker.Chooser:
     """Returns the choice that takes, for each equation, the first rule that applies."""
 
     def choose(eqn, place):
@@ -187,10 +187,10 @@ class _Traced:
         jaxpr, structure = trace.jaxpr, jax.tree.structure(trace.out_info)
         if len(jaxpr.in_avals) != len(dynamic):  # it closes over values of an enclosing trace
             jaxpr = jax.make_jaxpr(self.flat)(*dynamic)
-            return walker.rewritten(jaxpr, chooser(table)), structure
+            return walker.rewrite(jaxpr, chooser(table)), structure
         if id(jaxpr) not in self._rewrites:
             # the jaxpr is kept, for its id to stay its own
-            self._rewrites[id(jaxpr)] = (walker.rewritten(jaxpr, chooser(table)), jaxpr)
+            self._rewrites[id(jaxpr)] = (walker.rewrite(jaxpr, chooser(table)), jaxpr)
         return self._rewrites[id(jaxpr)][0], structure
 
 

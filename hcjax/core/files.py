@@ -1,7 +1,7 @@
-"""JSON and other small files, written whole or not at all.
+"""JSON and other small files, written atomically.
 
-In come Python, NumPy and JAX values; out goes a file that is always valid and complete: it is
-written beside its place and then moved there, so that a reader, or a kill, never meets half.
+In come Python, NumPy and JAX values; out goes a file that is always valid and complete. It is
+written beside its final path and then moved there, so that no reader and no kill sees half a file.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from hcjax import errors
 
 
 def jsonable(obj: object, *, at: str = "") -> object:
-    """Returns `obj` made of dicts, lists, strings, numbers, bools and None only.
+    """Converts `obj` to dicts, lists, strings, numbers, bools and None.
 
-    NaN and infinities become None, because JSON has no word for them.
+    NaN and infinities become None, because JSON has no literal for them.
 
     Args:
       obj: nested mappings, sequences, paths, scalars and arrays (NumPy, JAX, anything with
         `__array__`); an array becomes nested lists. Keys become strings.
-      at: the place of `obj` in what is being written, for the error message.
+      at: the path of `obj` in the whole value, for the error message.
 
     Returns:
       A new object; `obj` is unchanged.
 
     Raises:
-      TypeError: if some value has no JSON form; the message names its place.
+      TypeError: if some value has no JSON form; the message names its path.
 
     Example:
       >>> jsonable({"loss": np.float32(0.5), "bad": float("nan"), "sizes": np.arange(3)})
@@ -63,18 +63,18 @@ def jsonable(obj: object, *, at: str = "") -> object:
 
 
 def write_json(path: str | os.PathLike, obj: object) -> Path:
-    """Returns `path` after replacing it, in one move, with `obj` as indented JSON.
+    """Writes `obj` as indented JSON, atomically, and returns the path.
 
     Args:
-      path: the file; its folder is made if it is missing.
+      path: the file; a missing folder is created.
       obj: anything that `jsonable` takes. NaN and infinities are written as `null`.
 
     Returns:
-      The path that was written.
+      The path as a `Path`.
 
     Raises:
-      CheckpointError: if the file cannot be written, e.g. a full disk; what was there stays.
-      TypeError: if some value has no JSON form; what was there stays.
+      CheckpointError: if the file cannot be written, e.g. a full disk; an old file stays.
+      TypeError: if some value has no JSON form; an old file stays.
 
     Example:
       >>> import tempfile
@@ -87,17 +87,17 @@ def write_json(path: str | os.PathLike, obj: object) -> Path:
 
 
 def write_bytes(path: str | os.PathLike, content: bytes) -> Path:
-    """Returns `path` after replacing it, in one move, with `content`.
+    """Writes a file atomically and returns its path.
 
     Args:
-      path: the file; its folder is made if it is missing.
-      content: every byte of it.
+      path: the file; a missing folder is created.
+      content: all bytes of the file.
 
     Returns:
-      The path that was written.
+      The path as a `Path`.
 
     Raises:
-      CheckpointError: if it cannot be written, e.g. a full disk; what was there stays.
+      CheckpointError: if the file cannot be written, e.g. a full disk; an old file stays.
 
     Example:
       >>> import tempfile
@@ -121,10 +121,10 @@ def write_bytes(path: str | os.PathLike, content: bytes) -> Path:
 
 
 def check_writable(path: str | os.PathLike) -> None:
-    """Raises CheckpointError unless `write_bytes` can write a file: before the work for it.
+    """Raises CheckpointError unless `write_bytes` could write a file; call it before the work.
 
     Args:
-      path: the file; its folder is made if it is missing. What is there stays as it is.
+      path: the file; a missing folder is created. An old file stays as it is.
 
     Example:
       >>> import tempfile
@@ -142,11 +142,11 @@ def check_writable(path: str | os.PathLike) -> None:
 
 
 def unwritable(path: str | os.PathLike, error: OSError) -> errors.CheckpointError:
-    """Returns the error that says which file of a workdir could not be written, and why.
+    """Builds the error that names a file that could not be written, and the reason.
 
     Args:
       path: the file.
-      error: what the system said.
+      error: from the operating system.
 
     Returns:
       An error to raise.

@@ -1,7 +1,7 @@
-"""How one number is written for people: its name says its unit.
+"""Formats of single numbers for people; a number's name says its unit.
 
-Inside the project accuracies are fractions, sizes are bytes and times are seconds; only here
-do they become percent, MiB and minutes.
+Inside the project accuracies are fractions, sizes are bytes and times are seconds. Only here do
+they become percent, MiB and minutes.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ FRACTIONS = ("accuracy", "error", "ece", "sparsity", "density", "confidence", "d
 
 
 def value(name: str, x: object) -> str:
-    """Returns `x` as short text in the unit that its name implies.
+    """Formats `x` as short text in the unit that its name implies.
 
     Args:
-      name: what `x` is, e.g. `"test_accuracy"`, `"train_seconds"`, `"weight_bytes"`. A name
-        that ends in one of `FRACTIONS` is printed as percent.
+      name: of the number, e.g. `"test_accuracy"`, `"train_seconds"`, `"weight_bytes"`. A number
+        whose name ends in one of `FRACTIONS` is printed as percent.
       x: a number, a string (returned as it is), a bool, or None (printed as `-`).
 
     Returns:
@@ -51,7 +51,7 @@ def value(name: str, x: object) -> str:
 
 
 def label(name: str) -> str:
-    """Returns a metric's name as people read it.
+    """Formats a metric's name for people.
 
     Args:
       name: the key in a report, e.g. `"images_per_second"`.
@@ -67,11 +67,11 @@ def label(name: str) -> str:
 
 
 def percent(fraction: float, *, sign: bool = False) -> str:
-    """Returns a fraction as percent with two decimals, never rounded up to a perfect 100.
+    """Formats a fraction as percent with two decimals, never rounded up to a perfect 100.
 
     Args:
       fraction: usually in [0, 1].
-      sign: whether to write "+" too, as of a difference.
+      sign: whether to write "+" too, e.g. for a difference.
 
     Returns:
       E.g. `"99.50 %"`.
@@ -86,7 +86,7 @@ def percent(fraction: float, *, sign: bool = False) -> str:
 
 
 def size(size_bytes: float) -> str:
-    """Returns a size with three digits, in B, KiB, MiB or GiB (powers of 1024).
+    """Formats a size with three digits, in B, KiB, MiB or GiB (powers of 1024).
 
     Args:
       size_bytes: a whole number of bytes.
@@ -106,7 +106,7 @@ def size(size_bytes: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Returns a time that has passed, with three or more significant digits.
+    """Formats an elapsed time with three or more significant digits.
 
     Args:
       seconds: not negative.
@@ -127,7 +127,7 @@ def duration(seconds: float) -> str:
 
 
 def clock(seconds: float | None) -> str:
-    """Returns a time still to come as a clock shows it; `?` when it is not known.
+    """Formats a remaining time like a clock; `?` when it is unknown.
 
     Args:
       seconds: not negative, or None.
@@ -141,6 +141,6 @@ def clock(seconds: float | None) -> str:
     """
     if seconds is None or not math.isfinite(seconds):
         return "?"
-    whole = round(seconds)
-    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    total = round(seconds)
+    hours, minutes, rest = total // 3600, total // 60 % 60, total % 60
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,8 +1,8 @@
-"""Choosing a function from a literal table by name, with its keyword options checked.
+"""Literal tables of functions: look one up by name and check its keyword options.
 
 Every table of the project (models, losses, optimisers, schedules, …) maps a name to a function
-that takes only the keywords it uses, so that an option nobody reads is an error with the
-nearest legal name, raised at construction.
+that takes only the keywords it uses. An unknown option is then an error at construction, which
+names the nearest legal one.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from hcjax.errors import ConfigError, unknown_name
 
 
 def choose(what: str, table: Mapping[str, Callable], name: str) -> Callable:
-    """Returns `table[name]`, or an error that lists the legal names.
+    """Returns `table[name]`; an unknown name is an error that lists the legal ones.
 
     Args:
-      what: what the table holds, for the message, e.g. "model".
+      what: the kind of thing in the table, for the message, e.g. "model".
       table: name -> function.
-      name: the name asked for.
+      name: a key of the table.
 
     Returns:
       The function.
@@ -42,7 +42,7 @@ def legal(function: Callable) -> dict[str, Any]:
     """Returns the keyword-only arguments of a function with their defaults.
 
     Args:
-      function: a function of a table; what a `functools.partial` has bound is not an option.
+      function: a function of a table; arguments that a `functools.partial` has bound are left out.
 
     Returns:
       Dictionary name -> default (`inspect.Parameter.empty` where there is none).
@@ -59,10 +59,10 @@ def legal(function: Callable) -> dict[str, Any]:
 
 
 def check(what: str, function: Callable, given: Mapping[str, Any]) -> None:
-    """Raises unless every given name is a keyword of the function and none is missing.
+    """Raises ConfigError for an unknown option of a function, or a missing one.
 
     Args:
-      what: whose options they are, for the message, e.g. "model 'lenet5'".
+      what: the owner of the options, for the message, e.g. "model 'lenet5'".
       function: a function of a table.
       given: options by name.
 
@@ -72,10 +72,10 @@ def check(what: str, function: Callable, given: Mapping[str, Any]) -> None:
     Example:
       >>> check("augmentation 'shift'", lambda image, *, pixels=2: image, {"pixels": 3})
     """
-    known = legal(function)
+    options = legal(function)
     for name in given:
-        if name not in known:
-            raise ConfigError(unknown_name(f"option of {what}", name, known))
-    for name, default in known.items():
+        if name not in options:
+            raise ConfigError(unknown_name(f"option of {what}", name, options))
+    for name, default in options.items():
         if default is inspect.Parameter.empty and name not in given:
             raise ConfigError(f"{what} needs the option '{name}'; it has no default")

@@ -1,4 +1,7 @@
-"""Text in columns: one table, or two blocks side by side, in a terminal's fixed pitch."""
+"""Text in columns: tables, and blocks side by side, in a terminal's fixed pitch.
+
+`formats` says how one number is written, this file how cells are laid out.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,34 @@ from hcjax.core import formats
 MAX_CELL = 32
 
 
+def aligned(lines: Sequence[Sequence[str | int]], right: Sequence[bool] | None = None) -> str:
+    """Lays out rows of cells in columns, two blanks apart.
+
+    Args:
+      lines: one sequence of cells per line, all of one length. A whole number is written with
+        commas between its thousands.
+      right: of each column, whether it is flush right; None for every column but the first.
+
+    Returns:
+      Lines joined by newlines, without one at the end.
+
+    Example:
+      >>> print(aligned([("layer", "MACs"), ("fc", 1200)]))
+      layer   MACs
+      fc     1,200
+    """
+    cells = [[x if isinstance(x, str) else f"{x:,}" for x in line] for line in lines]
+    widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
+    right = [i > 0 for i in range(len(widths))] if right is None else right
+    return "\n".join("  ".join(map(_pad, line, widths, right)).rstrip() for line in cells)
+
+
 def table(rows: Sequence[Sequence[object]], columns: Sequence[str], *, title: str = "") -> str:
-    """Returns an aligned table; the name of a column decides how its numbers are written.
+    """Lays out a table with a head and a rule; a column's name decides how its numbers look.
 
     Args:
       rows: one sequence of cells per row, as long as `columns`. None is written as `-`.
-      columns: names, e.g. `"test_accuracy"`; `formats.value` says what they mean.
+      columns: names, e.g. `"test_accuracy"`, each with the unit that `formats.value` gives it.
       title: a line above.
 
     Returns:
@@ -46,14 +71,13 @@ def table(rows: Sequence[Sequence[object]], columns: Sequence[str], *, title: st
         )
         for i in range(len(columns))
     ]
-    widths = [max(map(_width, column)) for column in zip(heads, *cells, strict=True)]
-    lines = [heads, ["-" * w for w in widths], *cells]
-    text = ["  ".join(map(_pad, line, widths, right)).rstrip() for line in lines]
-    return "\n".join([title, *text] if title else text)
+    rule = ["-" * max(map(_width, column)) for column in zip(heads, *cells, strict=True)]
+    text = aligned([heads, rule, *cells], right)
+    return f"{title}\n{text}" if title else text
 
 
 def beside(left: str, right: str, *, gap: int = 4) -> str:
-    """Returns two blocks of text side by side.
+    """Puts two blocks of text side by side.
 
     Args:
       left: lines joined by newlines.
@@ -75,7 +99,7 @@ def beside(left: str, right: str, *, gap: int = 4) -> str:
 
 
 def cut(text: str, size: int = MAX_CELL) -> str:
-    """Returns the text on one line, shortened if it is long.
+    """Puts a text on one line and shortens it if it is long.
 
     Args:
       text: any text, e.g. the name of a class.
@@ -93,7 +117,7 @@ def cut(text: str, size: int = MAX_CELL) -> str:
 
 
 def is_number(x: object) -> bool:
-    """Says whether `x` is a Python or NumPy number; a bool is not.
+    """Tells whether `x` is a Python or NumPy number; a bool is not.
 
     Args:
       x: anything.
@@ -109,7 +133,7 @@ def is_number(x: object) -> bool:
 
 
 def _width(text: str) -> int:
-    """Returns how many columns of a terminal the text takes; Chinese and Japanese take two."""
+    """Returns the width of a text in a terminal; Chinese and Japanese letters take two columns."""
     wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
     return len(text) + wide - sum(unicodedata.combining(c) > 0 for c in text)
 

@@ -11,7 +11,7 @@ from hcjax.data.dataset import Dataset, LazyImages, Parts, Split
 from hcjax.data.images import read_image
 from hcjax.data.inspection import report, text
 from hcjax.data.loading import SOURCES, load
-from hcjax.data.prepare import make_prepare
+from hcjax.data.prepare import make_prepare, normalise
 
 __all__ = [
     "AUGMENTATIONS",
@@ -25,6 +25,7 @@ __all__ = [
     "load",
     "make_prepare",
     "needs_partners",
+    "normalise",
     "read_image",
     "report",
     "text",

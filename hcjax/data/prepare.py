@@ -1,7 +1,9 @@
-"""From a batch of bytes to what the network sees: floats, augmented, normalised; and the target.
+"""From bytes to the network's input: floats, augmented, normalised; and the training target.
 
-Comes in: a batch of `batches`; goes out: the same with "image" float32 and "target". Pure, traced
-inside the jitted step, so that bytes and not floats travel to the device.
+`make_prepare` is pure and traced inside the jitted step, so that bytes and not floats travel to
+the device. `normalise` is the same formula on the host, by NumPy. Both give
+image = (bytes / 255 - mean) / std, but not the same bits: XLA multiplies by the reciprocal of a
+constant where NumPy divides. A place keeps the path that its results were made by.
 """
 
 from __future__ import annotations
@@ -15,6 +17,25 @@ import numpy as np
 from hcjax.core import registry
 from hcjax.data.augment import AUGMENTATIONS, MIXES, needs_partners
 from hcjax.errors import ConfigError
+
+
+def normalise(images: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    """Normalises images on the host: (images / 255 - mean) / std.
+
+    Args:
+      images: uint8[N, H, W, C].
+      mean: float32[C], in units where a pixel is 0..1, e.g. `dataset.mean`.
+      std: float32[C], likewise, > 0.
+
+    Returns:
+      float32[N, H, W, C], as a network or a Model takes its images.
+
+    Example:
+      >>> images = np.full((1, 1, 1, 1), 255, np.uint8)
+      >>> normalise(images, np.float32([0.5]), np.float32([0.5])).tolist()
+      [[[[1.0]]]]
+    """
+    return (np.asarray(images, np.float32) / 255 - mean) / std
 
 
 def make_prepare(
@@ -83,7 +104,7 @@ def make_prepare(
         partner = batch.pop("partner_image", None) if mixing and key is not None else None
         partner_label = batch.pop("partner_label", None)
         batch.pop("partner_image", None)
-        image, target = _float(batch["image"]), jnp.asarray(batch["label"])
+        image, target = _scaled(batch["image"]), jnp.asarray(batch["label"])
         if augment and key is not None:
             if mixing and partner is None:
                 raise ConfigError(
@@ -94,15 +115,16 @@ def make_prepare(
             if mixing:
                 target = jax.nn.one_hot(target, num_classes)
                 partner, partner_target = (
-                    _float(partner),
+                    _scaled(partner),
                     jax.nn.one_hot(partner_label, num_classes),
                 )
             image, target = jax.vmap(one)(keys, image, target, partner, partner_target)
+        # the second half of `normalise`, traced
         return batch | {"image": (image - mean) / std, "target": target}
 
     return prepare
 
 
-def _float(image: jax.Array) -> jax.Array:
-    """Bytes as float32 in 0..1."""
+def _scaled(image: jax.Array) -> jax.Array:
+    """Scales bytes to float32 in 0..1, traced: the first half of `normalise`."""
     return jnp.asarray(image).astype(jnp.float32) / 255

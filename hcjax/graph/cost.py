@@ -7,12 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hcjax.core import text
 from hcjax.graph.constants import evaluate_constants
 from hcjax.graph.model import LAYERS, Model, Op, layer_of
 from hcjax.graph.qtensor import QTensor, dequantize
 
 
-class Row(NamedTuple):
+class LayerCost(NamedTuple):
     """One layer: an op with MACs or parameters.
 
     name: of its parameters, or its kind. shape: of its output for one image. macs: products that
@@ -33,7 +34,7 @@ class Row(NamedTuple):
 class Cost(NamedTuple):
     """The rows of a Model, in order; printed as a table."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[LayerCost, ...]
 
     @property
     def macs(self) -> int:
@@ -53,31 +54,9 @@ class Cost(NamedTuple):
     def __str__(self) -> str:
         header = ("layer", "op", "output", "MACs", "parameters", "weight bytes", "activation bytes")
         lines = [header]
-        for r in self.rows:
-            numbers = (r.macs, r.parameters, r.weight_bytes, r.activation_bytes)
-            lines.append((r.name, r.kind, str(r.shape), *(f"{n:,}" for n in numbers)))
-        totals = (self.macs, self.parameters, self.weight_bytes)
-        lines.append(("all", "", "", *(f"{n:,}" for n in totals), ""))
-        return aligned(lines, left=3)
-
-
-def aligned(lines: list[tuple[str, ...]], *, left: int) -> str:
-    """Returns rows of text in columns, the first ones flush left and the others flush right.
-
-    Example:
-      >>> print(aligned([("layer", "MACs"), ("fc", "12")], left=1))
-      layer  MACs
-      fc       12
-    """
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    rows = [
-        "  ".join(
-            cell.ljust(w) if i < left else cell.rjust(w)
-            for i, (cell, w) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    ]
-    return "\n".join(rows)
+        lines += [(*row[:2], str(row.shape), *row[3:7]) for row in self.rows]
+        lines.append(("all", "", "", self.macs, self.parameters, self.weight_bytes, ""))
+        return text.aligned(lines, [False] * 3 + [True] * 4)
 
 
 def cost(model: Model) -> Cost:
@@ -115,7 +94,7 @@ def cost(model: Model) -> Cost:
         counted.update(new)
         if op.macs or new:
             rows.append(
-                Row(
+                LayerCost(
                     _name(sorted(read), op),
                     op.kind,
                     op.sizes(1)[1:],

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hcjax.core import text
 from hcjax.graph import examples
 from hcjax.graph.axes import channel_axis, kernel_axis
-from hcjax.graph.cost import aligned
 from hcjax.graph.model import LAYERS, Model, Op, run, seen
 from hcjax.quantize import fake
 from hcjax.quantize.lowering.builder import Builder
@@ -23,7 +23,7 @@ from hcjax.quantize.ranges import Ranges
 from hcjax.quantize.spec import QuantSpec, every_layer, with_fields
 
 
-class Row(NamedTuple):
+class LayerError(NamedTuple):
     """One layer.
 
     name: of its parameters. bits: of its kernel. sqnr: 10 log10(sum of x² / sum of (x - q)²) in dB,
@@ -45,7 +45,7 @@ class ErrorAnalysis(NamedTuple):
     accuracy: in float. drop: of it, all layers quantized. examples: how many both are of.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[LayerError, ...]
     accuracy: float
     drop: float
     examples: int
@@ -56,7 +56,7 @@ class ErrorAnalysis(NamedTuple):
             (r.name, str(r.bits), f"{r.sqnr:.1f}", f"{100 * r.drop:.2f} %") for r in self.rows
         ]
         lines.append(("all", "", "", f"{100 * self.drop:.2f} %"))
-        return aligned(lines, left=1)
+        return text.aligned(lines)
 
 
 class _Layer(NamedTuple):
@@ -142,7 +142,7 @@ def error_analysis(
     with np.errstate(divide="ignore"):
         sqnr = 10 * np.log10(powers[:, 0] / powers[:, 1])
     rows = tuple(
-        Row(layer.name, layer.bits, float(sqnr[k]), (base - only(k)) / len(labels))
+        LayerError(layer.name, layer.bits, float(sqnr[k]), (base - only(k)) / len(labels))
         for k, layer in enumerate(found)
     )
     return ErrorAnalysis(rows, base / len(labels), (base - every) / len(labels), len(labels))

@@ -15,8 +15,8 @@ import jax
 import numpy as np
 
 from hcjax.accelerate import compiler
+from hcjax.core import text
 from hcjax.graph.axes import kernel_axis
-from hcjax.graph.cost import aligned
 from hcjax.graph.model import LAYERS, Model, Op, reaching, seen
 from hcjax.graph.qtensor import QTensor
 from hcjax.quantize import error_analysis, fake
@@ -25,7 +25,7 @@ from hcjax.quantize.ranges import Ranges
 from hcjax.quantize.spec import QuantSpec, every_layer, with_fields
 
 
-class Row(NamedTuple):
+class LayerSeconds(NamedTuple):
     """One layer, with all that follows it up to where its output is rounded to integers.
 
     name: of its parameters. macs: for one image. float_seconds, int8_seconds: of one call.
@@ -48,7 +48,7 @@ class Profile(NamedTuple):
     floats: layers and other ops that no integer form holds. batch: images of one call.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[LayerSeconds, ...]
     floats: tuple[str, ...]
     batch: int
     device: str
@@ -63,9 +63,9 @@ class Profile(NamedTuple):
         for row in self.rows:
             seconds = (f"{1e6 * s:,.0f}" for s in (row.float_seconds, row.int8_seconds))
             better = "float" if row.ratio < 1 else "int8"
-            lines.append((row.name, f"{row.macs:,}", *seconds, f"{row.ratio:.2f}", better))
+            lines.append((row.name, row.macs, *seconds, f"{row.ratio:.2f}", better))
         left = [f"in float: {each}" for each in self.floats]
-        return "\n".join([aligned(lines, left=1), *left, f"batch {self.batch}, {self.device}"])
+        return "\n".join([text.aligned(lines), *left, f"batch {self.batch}, {self.device}"])
 
 
 def profile(
@@ -127,7 +127,7 @@ def profile(
             _alone(builder.original, first, end, plain, len(images)),
             _alone(small.graph.ops, op, rounded, whole, len(images)),
         )
-        rows.append(Row(name, first.macs, *_seconds(ways, seconds)))
+        rows.append(LayerSeconds(name, first.macs, *_seconds(ways, seconds)))
     device = jax.devices()[0].device_kind
     return Profile(tuple(rows), small.floats, len(images), device)
 

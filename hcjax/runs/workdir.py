@@ -18,6 +18,7 @@ import numpy as np
 from hcjax import models, trees
 from hcjax.config.reader import Reader, differences
 from hcjax.core import files
+from hcjax.data import normalise
 from hcjax.devices import environment, hosts, lock
 from hcjax.errors import CheckpointError, ConfigError, DataError, HcjaxError
 
@@ -56,7 +57,7 @@ class Trained:
                 f"expected images uint8[N, {', '.join(map(str, self.image_shape))}], got "
                 f"{images.dtype}{list(images.shape)}"
             )
-        x = (images.astype(np.float32) / 255 - self.mean) / self.std
+        x = normalise(images, self.mean, self.std)
         return self.apply(self.params, self.state, x, train=False, key=None)[0]
 
 

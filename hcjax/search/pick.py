@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from hcjax.errors import ConfigError
 from hcjax.search.levels import CHANGES
-from hcjax.search.sensitivity import Row, Sensitivity
+from hcjax.search.sensitivity import KernelSensitivity, Sensitivity
 
 
 def pick(
@@ -72,7 +72,9 @@ def pick(
     ((budget, most),) = given.items()
     of = "macs" if budget == "macs" else "size"
     left = [CHANGES[found.against].left(level) for level in found.levels]
-    rows: dict[str, list[Row]] = {}  # bits are a layer's, whose kernels may be several
+    rows: dict[
+        str, list[KernelSensitivity]
+    ] = {}  # bits are a layer's, whose kernels may be several
     for row in found.rows:
         rows.setdefault(row.path if found.against == "sparsity" else row.layer, []).append(row)
     whole = [sum(getattr(row, of) for row in each) for each in rows.values()]

@@ -15,17 +15,16 @@ from jax import lax
 
 from hcjax import metrics, trees
 from hcjax.accelerate.accelerate import accelerate
-from hcjax.core import registry
+from hcjax.core import registry, text
 from hcjax.errors import ConfigError
 from hcjax.graph import examples, qtensor
 from hcjax.graph.axes import kernel_axis
 from hcjax.graph.constants import source_path, trained_numbers
-from hcjax.graph.cost import aligned
 from hcjax.graph.model import LAYERS, Model, layer_of
 from hcjax.search.levels import CHANGES, Change
 
 
-class Row(NamedTuple):
+class KernelSensitivity(NamedTuple):
     """One kernel: what it costs, and how the network does when it alone is changed.
 
     path: of the parameter. layer: its layer's name. size: its numbers. macs: products it is in, for
@@ -50,7 +49,7 @@ class Sensitivity(NamedTuple):
 
     against: str
     levels: tuple[float, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[KernelSensitivity, ...]
     accuracy: float
     nll: float
     measure: Callable[[Sequence[float]], tuple[float, float]]
@@ -59,9 +58,8 @@ class Sensitivity(NamedTuple):
         heads = [f"{self.against} {self.levels[0]:g}", *(f"{level:g}" for level in self.levels[1:])]
         lines = [("kernel", "weights", "MACs", *heads)]
         for row in self.rows:
-            numbers = (f"{row.size:,}", f"{row.macs:,}")
-            lines.append((row.path, *numbers, *(f"{100 * a:.2f}" for a in row.accuracy)))
-        return f"accuracy {100 * self.accuracy:.2f} %\n{aligned(lines, left=1)}"
+            lines.append((row.path, row.size, row.macs, *(f"{100 * a:.2f}" for a in row.accuracy)))
+        return f"accuracy {100 * self.accuracy:.2f} %\n{text.aligned(lines)}"
 
 
 def sensitivity(
@@ -120,7 +118,7 @@ def sensitivity(
     for i, (path, _, macs) in enumerate(kernels):
         found = [measure([0] * i + [a] + [0] * (len(kernels) - i - 1)) for a in levels]
         size = model.leaves(model.params)[path].size
-        rows.append(Row(path, layer_of(path), size, macs, *zip(*found, strict=True)))
+        rows.append(KernelSensitivity(path, layer_of(path), size, macs, *zip(*found, strict=True)))
     return Sensitivity(against, levels, tuple(rows), accuracy, nll, measure)
 
 

@@ -10,7 +10,7 @@ from jax import lax
 
 from hcjax.accelerate.accelerate import chooser, explanation
 from hcjax.accelerate.rules import integers
-from hcjax.core.walker import rewritten
+from hcjax.core.walker import rewrite
 
 LAYOUTS = {
     1: [("NWC", "WIO", "NWC")],
@@ -35,7 +35,7 @@ def convolve(x, k, **how):
 def by(rule, x, k, **how):
     """Returns the convolution with one rule alone, None where it does not apply."""
     jaxpr = jax.make_jaxpr(lambda x, k: convolve(x, k, **how))(x, k)
-    run = rewritten(jaxpr, chooser({"conv_general_dilated": (rule,)}))
+    run = rewrite(jaxpr, chooser({"conv_general_dilated": (rule,)}))
     return None if run is None else run(x, k)[0]
 
 

@@ -8,6 +8,7 @@ import pytest
 from hcjax.data import augment, batches, prepare
 from hcjax.data.dataset import Split
 from hcjax.errors import ConfigError
+from hcjax.runs import workdir
 
 MEAN, STD = np.array([0.2, 0.4, 0.6]), np.array([0.5, 0.25, 1.0])
 KEY = jax.random.key(7)
@@ -42,6 +43,40 @@ def test_without_augmentation_bytes_become_normalised_floats(split):
     assert ready["image"].dtype == jnp.float32
     assert ready["target"].tolist() == batch["label"].tolist()
     assert ready["target"].dtype == jnp.int32
+
+
+def all_bytes():
+    """Returns uint8[256, 1, 1, 3], every byte in every channel."""
+    return np.arange(256, dtype=np.uint8).repeat(3).reshape(256, 1, 1, 3)
+
+
+def bits(x):
+    return np.asarray(x).view(np.uint32).tolist()
+
+
+def test_normalising_on_the_host_has_the_bits_of_numpy():
+    """A workdir's network; the stages of a pipeline call the same function. NumPy divides."""
+    mean, std, images = np.float32(MEAN), np.float32(STD) * 0.7, all_bytes()
+    expected = (images.astype(np.float32) / 255 - mean) / std
+    assert expected.dtype == np.float32
+    apply = lambda params, state, x, train, key: (x, state)
+    trained = workdir.Trained(apply, {}, {}, (), (1, 1, 3), mean, std, 0, {})
+    assert bits(trained(images)) == bits(prepare.normalise(images, mean, std)) == bits(expected)
+
+
+def test_normalising_in_a_step_has_the_bits_of_the_traced_formula():
+    """In training and evaluation: XLA multiplies by the reciprocals of constants."""
+    mean, std, images = np.float32(MEAN), np.float32(STD) * 0.7, all_bytes()
+    ready = prepare.make_prepare(mean=mean, std=std, num_classes=4)
+    batch = {"image": images, "label": np.zeros(256, np.int32)}
+
+    @jax.jit
+    def traced(batch):
+        return (batch["image"].astype(jnp.float32) / 255 - mean) / std
+
+    assert bits(jax.jit(lambda batch: ready(batch, None))(batch)["image"]) == bits(traced(batch))
+    plainly = (jnp.asarray(images).astype(jnp.float32) / 255 - mean) / std
+    assert bits(ready(batch, None)["image"]) == bits(plainly)
 
 
 def test_evaluation_is_not_augmented(split):

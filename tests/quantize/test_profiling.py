@@ -57,9 +57,9 @@ def test_what_is_timed_computes_what_the_networks_do(input_bits, monkeypatch, on
 
 def test_the_table_names_what_is_slower_as_int8_takes_it():
     rows = (
-        profiling.Row("a.b", 10, 1e-6, 2e-6),
-        profiling.Row("axb", 20, 3e-6, 2e-6),
-        profiling.Row("c", 30, 1e-6, 4e-6),
+        profiling.LayerSeconds("a.b", 10, 1e-6, 2e-6),
+        profiling.LayerSeconds("axb", 20, 3e-6, 2e-6),
+        profiling.LayerSeconds("c", 30, 1e-6, 4e-6),
     )
     found = profiling.Profile(rows, ("tanh (4,) at x.py:1",), 8, "cpu")
     assert found.slower == r"a\.b|c"

@@ -15,7 +15,7 @@ import hcjax
 from hcjax import prune
 from hcjax.errors import ConfigError
 from hcjax.graph import qtensor
-from hcjax.search.sensitivity import Row, Sensitivity
+from hcjax.search.sensitivity import KernelSensitivity, Sensitivity
 
 pytestmark = pytest.mark.slow
 
@@ -159,7 +159,9 @@ def made(rises, sizes, macs=None):
         return 1 - nll / 100, nll
 
     rows = tuple(
-        Row(f"l{i}/kernel", f"l{i}", size, mac, tuple(1 - r / 100 for r in rise), tuple(rise))
+        KernelSensitivity(
+            f"l{i}/kernel", f"l{i}", size, mac, tuple(1 - r / 100 for r in rise), tuple(rise)
+        )
         for i, (rise, size, mac) in enumerate(zip(rises, sizes, macs or sizes, strict=True))
     )
     return Sensitivity("sparsity", LEVELS, rows, 1.0, 0.0, total)
@@ -245,7 +247,7 @@ def test_kernels_of_one_layer_get_one_number_of_bits(budget, value):
     levels, sizes = (8, 4, 2), {"gate/a": 10, "gate/b": 30, "out": 5}
     rises = {"gate/a": (0, 1, 9), "gate/b": (0, 2, 30), "out": (0, 3, 5)}
     rows = tuple(
-        Row(path, path.split("/")[0], size, size, (1.0, 1.0, 1.0), rises[path])
+        KernelSensitivity(path, path.split("/")[0], size, size, (1.0, 1.0, 1.0), rises[path])
         for path, size in sizes.items()
     )
 

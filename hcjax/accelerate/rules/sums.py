@@ -7,12 +7,12 @@ from typing import Any
 
 from jax import lax
 
-from hcjax.core.walker import Eqn, Instead, Place, bind
+from hcjax.core.walker import Eqn, Place, Replacement, bind
 
 _IMAGES = 3  # axes of images, at least: batch, pixels, channels
 
 
-def factored(eqn: Eqn, place: Place) -> Instead | str:
+def factored(eqn: Eqn, place: Place) -> Replacement | str:
     """Takes factors that are constant along a sum's axes out of it: Σ (-g f) = -f Σ g.
 
     Both gradients of a BatchNorm, 16 channels at 32 x 32 pixels, batch 128: 5.9 → 5.2 ms. The
@@ -23,7 +23,7 @@ def factored(eqn: Eqn, place: Place) -> Instead | str:
     axes = eqn.params["axes"]
     (terms,) = eqn.invars
     negative, factors = False, []
-    while made := place.maker(terms):
+    while made := place.producer(terms):
         if made.primitive.name == "neg":
             negative = not negative
             terms = made.invars[0]
@@ -43,7 +43,7 @@ def factored(eqn: Eqn, place: Place) -> Instead | str:
             total = lax.mul(spread(value, shape), total)
         return lax.neg(total) if negative else total
 
-    return Instead((terms, *(variable for variable, _ in factors)), run)
+    return Replacement((terms, *(variable for variable, _ in factors)), run)
 
 
 def barred(eqn: Eqn, place: Place) -> Callable | str:
@@ -78,7 +78,7 @@ def _constant(v: Any, axes: Sequence[int], place: Place) -> tuple[Any, Callable]
     shape = v.aval.shape
     if not shape:
         return None
-    made = place.maker(v)
+    made = place.producer(v)
     if made and made.primitive.name == "broadcast_in_dim" and len(made.invars) == 1:
         dims, (small,) = made.params["broadcast_dimensions"], made.invars
     else:

@@ -84,8 +84,7 @@ def quantized(
 
 def _prepared(dataset: data.Dataset, count: int, part: str = "train") -> np.ndarray:
     """Returns the first images of a part as the network sees them."""
-    images = np.asarray(getattr(dataset, part).images[:count], np.float32) / 255
-    return (images - dataset.mean) / dataset.std
+    return data.normalise(getattr(dataset, part).images[:count], dataset.mean, dataset.std)
 
 
 def _picked(model: Model, work: Work, size: float | None, drop: float | None) -> dict[str, int]:

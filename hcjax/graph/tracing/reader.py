@@ -68,7 +68,7 @@ class Reader:
           inputs: numbers of its inputs.
           source: the line that calls it, for equations that know none of their own.
         """
-        whole = walker.closed(jaxpr)
+        whole = walker.as_closed(jaxpr)
         env = dict(zip(whole.jaxpr.constvars, map(self.number, whole.consts), strict=True))
         env |= zip(whole.jaxpr.invars, inputs, strict=True)
 
@@ -85,7 +85,7 @@ class Reader:
     def _equation(self, eqn: walker.Eqn, inputs: list[int], source: str) -> list[int]:
         name, source = eqn.primitive.name, walker.source_line(eqn) or source
         self._source = source
-        inside = [body for bodies in walker.bodies(eqn).values() for body in bodies]
+        inside = [body for bodies in walker.nested_jaxprs(eqn).values() for body in bodies]
         if name in _INLINED and len(inside) == 1:
             return self.read(inside[0], inputs, source)
         kept = _kept(eqn)
@@ -230,8 +230,8 @@ def _kept(eqn: walker.Eqn) -> str | None:
     """Returns the name in `_KEPT` of a function with its own derivative rule, or None."""
     if eqn.primitive.name not in _CUSTOM:
         return None
-    (body,) = (b for bodies in walker.bodies(eqn).values() for b in bodies)
-    inner = walker.closed(body).jaxpr.eqns
+    (body,) = (b for bodies in walker.nested_jaxprs(eqn).values() for b in bodies)
+    inner = walker.as_closed(body).jaxpr.eqns
     name = inner[0].params.get("name") if len(inner) == 1 else None
     aval = eqn.invars[0].aval
     if name not in _KEPT or not jax.numpy.issubdtype(aval.dtype, jax.numpy.inexact):

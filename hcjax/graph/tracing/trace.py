@@ -142,5 +142,7 @@ def _is_symbolic(error: Exception) -> bool:
 def _line(error: Exception) -> str:
     """Returns the user's line that raised an error."""
     frames = traceback.extract_tb(error.__traceback__)
-    mine = [f for f in frames if walker.is_users(f.filename) and "/hcjax/graph/" not in f.filename]
+    mine = [
+        f for f in frames if walker.is_user_code(f.filename) and "/hcjax/graph/" not in f.filename
+    ]
     return f"{mine[-1].filename.rsplit('/', 1)[-1]}:{mine[-1].lineno}" if mine else ""

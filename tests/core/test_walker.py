@@ -70,7 +70,7 @@ def cosine(eqn, place):
 
 
 def test_nothing_to_replace_gives_none():
-    assert walker.rewritten(jax.make_jaxpr(lambda x: x * 2)(1.0), cosine) is None
+    assert walker.rewrite(jax.make_jaxpr(lambda x: x * 2)(1.0), cosine) is None
 
 
 def test_constants_literals_and_unused_values_are_handled():
@@ -81,7 +81,7 @@ def test_constants_literals_and_unused_values_are_handled():
         return a + table, 5.0, x
 
     jaxpr = jax.make_jaxpr(fn)(0.0, 1.0)
-    out = walker.rewritten(jaxpr, cosine)(0.0, 1.0)
+    out = walker.rewrite(jaxpr, cosine)(0.0, 1.0)
     np.testing.assert_allclose(out[0], table + 1)
     assert [float(v) for v in out[1:]] == [5.0, 0.0]
 
@@ -105,7 +105,7 @@ def test_a_rewrite_that_changes_types_is_refused():
         (lambda x: jnp.cos(x).astype(jnp.bfloat16)) if eqn.primitive.name == "sin" else None
     )
     with pytest.raises(TypeError, match="changed types"):
-        walker.rewritten(jaxpr, choose)
+        walker.rewrite(jaxpr, choose)
 
 
 def test_a_replacement_may_read_what_was_made_before():
@@ -116,12 +116,12 @@ def test_a_replacement_may_read_what_was_made_before():
     def choose(eqn, place):
         if eqn.primitive.name != "sin":
             return None
-        product = place.maker(eqn.invars[0])
-        assert place.maker(product.invars[1]) is None  # a literal
-        return walker.Instead((product.invars[0],), lambda y: y + 1)
+        product = place.producer(eqn.invars[0])
+        assert place.producer(product.invars[1]) is None  # a literal
+        return walker.Replacement((product.invars[0],), lambda y: y + 1)
 
     for nested in (fn, jax.jit(fn)):
-        run = walker.rewritten(jax.make_jaxpr(nested)(1.0), choose)
+        run = walker.rewrite(jax.make_jaxpr(nested)(1.0), choose)
         assert run(0.0) == [2.0]
 
 
@@ -130,7 +130,7 @@ def test_the_source_line_is_the_users():
         return jax.nn.relu(x)
 
     eqn = jax.make_jaxpr(jax.grad(mine))(1.0).jaxpr.eqns[0]
-    assert walker.source_line(eqn).startswith("test_jaxpr.py:")
+    assert walker.source_line(eqn).startswith("test_walker.py:")
     assert walker.source_line(eqn).endswith("(mine)")
 
 
@@ -140,5 +140,5 @@ def test_contexts_stay():
             return jnp.sin(x) @ x
 
     jaxpr = jax.make_jaxpr(fn)(jnp.ones((2, 2)))
-    again = jax.make_jaxpr(walker.rewritten(jaxpr, cosine))(jnp.ones((2, 2)))
+    again = jax.make_jaxpr(walker.rewrite(jaxpr, cosine))(jnp.ones((2, 2)))
     assert "HIGHEST" in str(again)
