@@ -160,10 +160,10 @@ def _layers(model: Model, b: Builder) -> list[_Layer]:
         last = end(b, op)
         if last is None or whole not in made:
             continue
-        if last in b.narrow:
-            rounded, step = b.narrow[last].number, b.narrow[last].step
+        if b.forms[last].int8:
+            rounded, step = b.forms[last].int8.number, b.forms[last].int8.scale
         else:
-            rounded, step = b.floats[last], None
+            rounded, step = b.forms[last].floating, None
         axis = kernel_axis(op, b.known)
         about = (kernel, whole, kernel_step, axis, last, rounded, step)
         found.append(_Layer(name, made[whole].params["bits"], *about))
@@ -173,7 +173,7 @@ def _layers(model: Model, b: Builder) -> list[_Layer]:
 def end(b: Builder, op: Op) -> int | None:
     """Returns the first number from a layer's output on that the quantized graph holds."""
     number = op.output
-    while number not in b.narrow and number not in b.floats:
+    while not b.forms[number].int8 and b.forms[number].floating is None:
         following = b.readers.get(number, ())
         if not following:
             return None
@@ -216,8 +216,8 @@ def _alone(model, b, found, params, kernels, steps, images, which) -> jax.Array:
             if number == layer.kernel:
                 value = jnp.where(which == k, kernels[k].astype(value.dtype), value)
             elif number == layer.end and layer.step is not None:
-                grid = b.narrow[layer.end]
-                q = jnp.clip(jnp.round(value / steps[k]), grid.least, grid.most) * steps[k]
+                qparams = b.forms[layer.end].int8
+                q = jnp.clip(jnp.round(value / steps[k]), qparams.qmin, qparams.qmax) * steps[k]
                 value = jnp.where(which == k, q.astype(value.dtype), value)
         return value
 

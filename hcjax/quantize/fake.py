@@ -11,7 +11,7 @@ from typing import Any
 
 from hcjax.errors import ConfigError
 from hcjax.graph.model import Graph, Model, is_quantized, reaching
-from hcjax.quantize.lowering import forms
+from hcjax.quantize.lowering import conversion
 from hcjax.quantize.lowering.builder import Builder
 from hcjax.quantize.lowering.rules import place
 from hcjax.quantize.ranges import Ranges
@@ -81,7 +81,7 @@ def build(model: Model, ranges: Ranges, spec: QuantSpec) -> tuple[Model, Builder
     _check_patterns(builder, spec)
     for op in builder.original:
         place(builder, op)
-    logits = forms.logits(builder)
+    logits = conversion.logits(builder)
     ops = reaching(builder.ops, logits)
     used = {i for op in ops for i in op.inputs} | {logits}
     numbers = {path: number for path, number in builder.numbers.items() if number in used}

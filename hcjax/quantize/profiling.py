@@ -122,7 +122,11 @@ def profile(
             continue
         first, name = original[op.params["layer"][0]], op.params["layer"][1]
         end = error_analysis.end(builder, first)
-        rounded = builder.narrow[end].number if end in builder.narrow else builder.floats[end]
+        rounded = (
+            builder.forms[end].int8.number
+            if builder.forms[end].int8
+            else builder.forms[end].floating
+        )
         ways = (
             _alone(builder.original, first, end, plain, len(images)),
             _alone(small.graph.ops, op, rounded, whole, len(images)),

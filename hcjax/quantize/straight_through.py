@@ -24,25 +24,25 @@ finite.defvjp(lambda x: (x, None), lambda _, g: (jnp.where(jnp.isfinite(g), g, 0
 
 
 @jax.custom_vjp
-def through(value: jax.Array, surrogate: jax.Array) -> jax.Array:
+def ste(value: jax.Array, smooth: jax.Array) -> jax.Array:
     """Returns the value; gradients go to the surrogate, as if it had been returned instead.
 
     Example:
-      >>> jax.grad(lambda x: through(jnp.round(x), 3.0 * x))(0.4).item()
+      >>> jax.grad(lambda x: ste(jnp.round(x), 3.0 * x))(0.4).item()
       3.0
     """
     return value
 
 
-def _through_forward(value, surrogate):
+def _ste_forward(value, surrogate):
     return value, None
 
 
-def _through_backward(_, gradient):
+def _ste_backward(_, gradient):
     return jnp.zeros_like(gradient), gradient
 
 
-through.defvjp(_through_forward, _through_backward)
+ste.defvjp(_ste_forward, _ste_backward)
 
 
 def learned(step: jax.Array, count: int, most: int) -> jax.Array:
@@ -61,7 +61,7 @@ def learned(step: jax.Array, count: int, most: int) -> jax.Array:
       0.10000000149011612
     """
     positive = jnp.maximum(jnp.abs(step.astype(jnp.float32)), SMALLEST)
-    return through(positive, jnp.abs(step) * float(1 / np.sqrt(count * most)))
+    return ste(positive, jnp.abs(step) * float(1 / np.sqrt(count * most)))
 
 
 def clipped(x: jax.Array, least, most) -> jax.Array:

@@ -1,12 +1,13 @@
 """The graph of a quantized network in the making.
 
-What an op gives is written down in the form that the op makes (`widths`); `forms` puts it into
+What an op gives is written down in the form that the op makes (`forms`); `conversion` puts it into
 another where a reader asks for one.
 """
 
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
@@ -21,7 +22,7 @@ from hcjax.graph.model import LAYERS, Model, Op, Size, free, readers
 from hcjax.graph.ops import fixed_point
 from hcjax.graph.ops.table import preserves_values
 from hcjax.quantize import straight_through
-from hcjax.quantize.lowering.widths import Cone, Narrow, Wide
+from hcjax.quantize.lowering.forms import Forms, Int8, QParams
 from hcjax.quantize.ranges import Ranges
 from hcjax.quantize.spec import Bits
 
@@ -55,17 +56,15 @@ class Builder:
         self.numbers: dict[str, int] = {}
         self.constants: dict[int, Any] = {}
         self.left: list[str] = []
-        self.narrow: dict[int, Narrow] = {}
-        self.wide: dict[int, Wide] = {}
-        self.cone: dict[int, Cone] = {}
-        self.floats: dict[int, int] = {model.graph.images: model.graph.images}
+        self.forms: defaultdict[int, Forms] = defaultdict(Forms)
+        self.forms[model.graph.images].floating = model.graph.images
         self.label = {model.graph.images: "images"}
         self.paths = {number: path for path, number in model.graph.params.items()}
         self.trained = trained_numbers(model)
         self._operands: dict[int, int] = {}
         self.copies: dict[tuple, int] = {}
         self._kernels: dict[tuple, tuple[int, int, int]] = {}
-        self._steps: dict[int, Narrow] = {}
+        self._qparams: dict[int, QParams] = {}
         self._made: dict[int, Op] = {}
         self._next = max([*self.known, *self.shape], default=0)
 
@@ -99,7 +98,8 @@ class Builder:
         outputs = tuple(range(self._next + 1, self._next + 1 + len(op.outputs)))
         self._next = outputs[-1]
         self.ops.append(op._replace(inputs=inputs, outputs=outputs, run=run))
-        self.floats |= zip(op.outputs, outputs, strict=True)
+        for number, output in zip(op.outputs, outputs, strict=True):
+            self.forms[number].floating = output
 
     def shape_of(self, number: int) -> tuple[Size, ...]:
         """Returns the shape of a number of the new graph; () for a parameter."""
@@ -188,46 +188,46 @@ class Builder:
             def rounded(batch, w, s):
                 s = s.reshape(along)
                 smooth = jnp.clip(w.astype(jnp.float32) / s, -most, most)
-                return straight_through.through(fixed_point.quantize(w, s, -most, most), smooth)
+                return straight_through.ste(fixed_point.quantize(w, s, -most, most), smooth)
 
             about = {"bits": bits, "axis": axis if along else None, "channels": axis}
             whole = self.emit("quantize_kernel", (kernel, steps), rounded, **about)
             self._kernels[number, axis] = (whole, steps, most, name)
         return self._kernels[number, axis]
 
-    def step(self, number: int, *, wide: bool = False) -> Narrow:
-        """Returns the grid of a value, without an array: the ops behind it may keep it.
+    def qparams(self, number: int, *, wide: bool = False) -> QParams:
+        """Returns the qparams of a value, without an array: the ops behind it may keep it.
 
         wide: 16 bits, for logits that are a sum.
         """
         end = number
         while len(found := self.readers.get(end, ())) == 1 and _keeps_order(found[0]):
             end = found[0].output
-        if end not in self._steps:
+        if end not in self._qparams:
             label = "logits" if wide else self.label_of(number)
             bits = _bits(self.activation_bits, label)
             value, least, most = self.ranges.step(end, bits)
             if wide:
                 value, least, most = value * most / 32767, -32767, 32767
-            self._steps[end] = self._grid(f"{label}/step", end, value, least, most)
-        return self._steps[end]
+            self._qparams[end] = self._qparams_of(f"{label}/step", end, value, least, most)
+        return self._qparams[end]
 
-    def coarser(self, number: int, layer: str, q: Narrow) -> Narrow | None:
-        """Returns the grid that a layer reads a value on; None if the value's own has no more bits.
+    def coarser(self, number: int, layer: str, q: Int8) -> QParams | None:
+        """Returns the QParams that a layer reads a value with; None if its own have no more bits.
 
         q: the value's own.
         """
         bits = _bits(self.input_bits, layer)
-        if fixed_point.limits(bits, signed=q.least < 0)[1] >= q.most:
+        if fixed_point.limits(bits, signed=q.qmin < 0)[1] >= q.qmax:
             return None
-        return self._grid(f"{layer}/input_step", number, *self.ranges.step(number, bits))
+        return self._qparams_of(f"{layer}/input_step", number, *self.ranges.step(number, bits))
 
-    def _grid(self, path: str, number: int, value: Any, least: int, most: int) -> Narrow:
-        """Returns a grid for a value, whose step is learned."""
+    def _qparams_of(self, path: str, number: int, value: Any, least: int, most: int) -> QParams:
+        """Returns a qparams for a value, whose step is learned."""
         step = self.parameter(path, jnp.float32(value))
         count = int(np.prod([sum(size) for size in self.shape[number]], dtype=np.int64))
         step = self.emit("step", (step,), lambda batch, s: straight_through.learned(s, count, most))
-        return Narrow(0, step, least, most)
+        return QParams(step, least, most)
 
 
 def _keeps_order(op: Op) -> bool:

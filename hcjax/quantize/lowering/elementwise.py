@@ -10,9 +10,9 @@ import numpy as np
 
 from hcjax.graph.model import Op, Size
 from hcjax.graph.ops import fixed_point
-from hcjax.quantize.lowering import forms, operands
+from hcjax.quantize.lowering import conversion, lookup
 from hcjax.quantize.lowering.builder import Builder
-from hcjax.quantize.lowering.widths import Cone, Narrow, Term, Wide
+from hcjax.quantize.lowering.forms import Accumulator, Int8, Lookup, Term
 
 
 def affine(b: Builder, op: Op) -> bool:
@@ -28,11 +28,11 @@ def affine(b: Builder, op: Op) -> bool:
         first = op.inputs[0] == constant
         if op.kind == "div" and first:
             return function(b, op)
-        value = operands.small(b, constant, len(op.shape))
+        value = lookup.small(b, constant, len(op.shape))
         if value is None:
             return False
         value = value.reshape(()) if value.size == 1 else value
-        c = operands.operand(b, constant, f"{b.label_of(number)}/{op.kind}", value)
+        c = lookup.operand(b, constant, f"{b.label_of(number)}/{op.kind}", value)
     if b.shape[number] == op.shape and not _is_sum(b, number):
         _deeper(b, op)
     wide = _wide(b, op, number)
@@ -47,27 +47,29 @@ def affine(b: Builder, op: Op) -> bool:
             offset = b.emit(
                 "offset", (wide.offset, c), lambda batch, o, t: o + sign * t.astype(jnp.float32)
             )
-        b.wide[op.output] = wide._replace(offset=offset)
+        b.forms[op.output].accumulator = wide._replace(offset=offset)
     elif op.kind == "neg":
-        b.wide[op.output] = _scaled(b, wide, lambda s: -s)
+        b.forms[op.output].accumulator = _scaled(b, wide, lambda s: -s)
     else:
         by = {"mul": jnp.multiply, "div": fixed_point.over}[op.kind]
         shape = tuple(Size(0, n) for n in value.shape)
-        b.wide[op.output] = _scaled(b, wide, by, c, shape)._replace(empty=not value.all())
+        b.forms[op.output].accumulator = _scaled(b, wide, by, c, shape)._replace(
+            empty=not value.all()
+        )
     return True
 
 
-def _wide(b: Builder, op: Op, number: int) -> Wide:
+def _wide(b: Builder, op: Op, number: int) -> Accumulator:
     """Returns a value as terms of the shape of an op that reads it, and may repeat it."""
-    wide = forms.wide_of(b, number)
+    wide = conversion.accumulator_of(b, number)
     if b.shape[number] == op.shape:
         return wide
-    new = {i: forms.repeated(b, op, i) for t in wide.terms for i in (t.number, t.smooth)}
+    new = {i: conversion.repeated(b, op, i) for t in wide.terms for i in (t.number, t.smooth)}
     terms = (t._replace(number=new[t.number], smooth=new[t.smooth]) for t in wide.terms)
     return wide._replace(terms=tuple(terms))
 
 
-def _scaled(b: Builder, wide: Wide, by: Callable, *more) -> Wide:
+def _scaled(b: Builder, wide: Accumulator, by: Callable, *more) -> Accumulator:
     """Returns a sum with its scales and its offset changed by a function."""
     constants, shape = more[:1], more[1] if more else ()
 
@@ -90,11 +92,11 @@ def _both(b: Builder, op: Op) -> bool:
     if op.kind not in ("add", "sub", "mul"):
         return False
     if op.kind == "mul":
-        left, right = (forms.narrow_of(b, i) for i in op.inputs)
+        left, right = (conversion.int8_of(b, i) for i in op.inputs)
         new = b.emit("mul", (left.number, right.number), lambda batch, x, y: x * y, of=op.output)
-        scale = b.emit("scale", (left.step, right.step), lambda batch, s, t: s * t)
-        bound = max(-left.least, left.most) * max(-right.least, right.most)
-        b.wide[op.output] = Wide((Term(new, new, scale, bound),))
+        scale = b.emit("scale", (left.scale, right.scale), lambda batch, s, t: s * t)
+        bound = left.bound * right.bound
+        b.forms[op.output].accumulator = Accumulator((Term(new, new, scale, bound),))
         return True
     left, right = (_wide(b, op, i) for i in op.inputs)
     if op.kind == "sub":
@@ -102,7 +104,7 @@ def _both(b: Builder, op: Op) -> bool:
     offsets = tuple(w.offset for w in (left, right) if w.offset is not None)
     if len(offsets) == 2:
         offsets = (b.emit("offset", offsets, lambda batch, s, t: s + t),)
-    b.wide[op.output] = Wide((*left.terms, *right.terms), *offsets)
+    b.forms[op.output].accumulator = Accumulator((*left.terms, *right.terms), *offsets)
     return True
 
 
@@ -112,7 +114,7 @@ def clip(b: Builder, op: Op) -> bool:
     if b.shape[number] != op.shape:
         return False
     limits = [i for i in op.inputs if i in b.known]
-    constants = [operands.small(b, i, 0) for i in limits]
+    constants = [lookup.small(b, i, 0) for i in limits]
     if any(c is None or c.size != 1 for c in constants) or b.trained.intersection(limits):
         return function(b, op)
     constants = [float(c.reshape(())) for c in constants]
@@ -131,25 +133,25 @@ def clip(b: Builder, op: Op) -> bool:
             low, high = constants
     if not _is_sum(b, number):
         _deeper(b, op)
-    found = b.wide.get(number)
-    if found is None or number in b.narrow or len(b.readers[number]) > 1:
-        q = forms.narrow_of(b, number)
+    found = b.forms[number].accumulator
+    if found is None or b.forms[number].int8 or len(b.readers[number]) > 1:
+        q = conversion.int8_of(b, number)
         if low == 0 and high == np.inf:
-            b.narrow[op.output] = _positive(b, op, q)
+            b.forms[op.output].int8 = _positive(b, op, q)
             return True
-        found = forms.wide_of(b, number)
+        found = conversion.accumulator_of(b, number)
     # in this order: where both clips exclude one another, the last one decides
     ends = (min(max(end, low), high) for end in (found.low, found.high))
-    b.wide[op.output] = Wide(found.terms, found.offset, *ends)
+    b.forms[op.output].accumulator = Accumulator(found.terms, found.offset, *ends)
     return True
 
 
-def _positive(b: Builder, op: Op, q: Narrow) -> Narrow:
-    """Returns relu of an int8 value, on the same grid."""
-    if q.least >= 0:
+def _positive(b: Builder, op: Op, q: Int8) -> Int8:
+    """Returns relu of an int8 value, on the same qparams."""
+    if q.qmin >= 0:
         return q
     new = b.emit("relu", (q.number,), lambda batch, x: jax.nn.relu(x), of=op.output)
-    return Narrow(new, q.step, 0, q.most)
+    return Int8(new, q.scale, 0, q.qmax)
 
 
 def extremum(b: Builder, op: Op) -> bool:
@@ -167,21 +169,22 @@ def function(b: Builder, op: Op) -> bool:
 
 def _one_origin(b: Builder, op: Op) -> bool:
     inside = b.read(op)
-    same = len({forms.cone_of(b, i).origin for i in inside}) == 1
+    same = len({conversion.lookup_of(b, i).origin for i in inside}) == 1
     return same and all(b.shape[i] == op.shape for i in inside) and len(op.outputs) == 1
 
 
 def _deeper(b: Builder, op: Op) -> None:
-    """Adds an elementwise op to the cone of what it reads."""
-    cones = [forms.cone_of(b, i) for i in b.read(op)]
-    ops = tuple({o.output: o for c in cones for o in c.ops}.values())
-    b.cone[op.output] = Cone(cones[0].origin, (*ops, op))
+    """Adds an elementwise op to the functions of what it reads."""
+    lookups = [conversion.lookup_of(b, i) for i in b.read(op)]
+    ops = tuple({o.output: o for c in lookups for o in c.ops}.values())
+    b.forms[op.output].lookup = Lookup(lookups[0].origin, (*ops, op))
 
 
 def _is_sum(b: Builder, number: int) -> bool:
-    """Returns whether a value is a sum that nobody will have as int8: no table need be of it."""
+    """Returns whether a value is a sum whose only consumer does not need it as int8."""
     alone = len(b.readers.get(number, ())) == 1
-    return alone and number in b.wide and number not in b.cone and number not in b.narrow
+    form = b.forms[number]
+    return bool(alone and form.accumulator and not form.lookup and not form.int8)
 
 
 # kinds of a rule of their own; every other function becomes a table

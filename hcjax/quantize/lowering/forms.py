@@ -1,229 +1,98 @@
-"""Puts a value of a quantized graph into the form that a reader asks for, by one op."""
+"""The forms that a value of a quantized graph can take, by the number of the value in float.
+
+- `Int8`: an array of int8 and what its numbers stand for;
+- `Accumulator`: a sum of int32 accumulators, not rounded yet;
+- `Lookup`: elementwise ops behind one `Int8`, which become a table of 256 entries;
+- floating: an array of float32.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+import dataclasses
+from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from hcjax.graph.model import LAYERS, Op, plain
-from hcjax.graph.ops import fixed_point
-from hcjax.graph.ops.table import computes
-from hcjax.quantize import straight_through
-from hcjax.quantize.lowering import tables
-from hcjax.quantize.lowering.builder import Builder
-from hcjax.quantize.lowering.widths import Cone, Narrow, Term, Wide
-
-_MOST_TERMS = 8
+from hcjax.graph.model import Op
 
 
-def narrow_of(b: Builder, number: int, grid: Narrow | None = None) -> Narrow:
-    """Returns a value as int8, rounding it where nobody has.
+class QParams(NamedTuple):
+    """What integers stand for: real = scale · q with qmin <= q <= qmax.
 
-    grid: to be rounded to; None: the value's own. What is rounded already keeps its grid.
+    scale: number of the scale in the new graph.
     """
-    if number not in b.narrow:
-        grid = b.step(number) if grid is None else grid
-        b.narrow[number] = _narrowed(b, number, grid)
-    return b.narrow[number]
+
+    scale: int
+    qmin: int
+    qmax: int
+
+    def of(self, number: int) -> Int8:
+        """Returns an array of these integers, by its number."""
+        return Int8(number, *self)
+
+    @property
+    def bound(self) -> int:
+        """The greatest magnitude of an integer."""
+        return max(-self.qmin, self.qmax)
 
 
-def input_of(b: Builder, number: int, layer: str) -> Narrow:
-    """Returns a value as int8 for a layer, rounded again if the layer reads fewer bits."""
-    q = narrow_of(b, number)
-    grid = b.coarser(number, layer, q)
-    return q if grid is None else requantized(b, number, _as_wide(q), grid)
+class Int8(NamedTuple):
+    """An array of int8: its number in the new graph, and its `QParams`."""
+
+    number: int
+    scale: int
+    qmin: int
+    qmax: int
+
+    @property
+    def bound(self) -> int:
+        """The greatest magnitude of an integer."""
+        return max(-self.qmin, self.qmax)
 
 
-def regridded(b: Builder, number: int, grid: Narrow) -> Narrow:
-    """Returns a value as int8 of another value's grid."""
-    if number not in b.narrow and len(b.readers.get(number, ())) == 1:
-        return narrow_of(b, number, grid)
-    found = narrow_of(b, number)
-    if found.step == grid.step:
-        return found
-    return requantized(b, number, wide_of(b, number), grid)
+class Term(NamedTuple):
+    """One accumulator: real = scale · number, |number| <= bound.
+
+    number, scale: of the arrays in the new graph. smooth: of the array that gradients pass through.
+    """
+
+    number: int
+    smooth: int
+    scale: int
+    bound: int
 
 
-def wide_of(b: Builder, number: int) -> Wide:
-    """Returns a value as terms that more may be added to."""
-    found = b.wide.get(number)
-    alone = len(b.readers.get(number, ())) == 1 and number not in b.narrow
-    if found is not None and alone and not found.clipped and len(found.terms) < _MOST_TERMS:
-        return found
-    return _as_wide(narrow_of(b, number))
+class Accumulator(NamedTuple):
+    """clip(sum of scale · term + offset, low, high), in real numbers.
+
+    offset: its number, or None. empty: whether a scale is 0, in units of which no offset can be
+    said.
+    """
+
+    terms: tuple[Term, ...]
+    offset: int | None = None
+    low: float = -np.inf
+    high: float = np.inf
+    empty: bool = False
+
+    @property
+    def clipped(self) -> bool:
+        """Whether it is clipped at all."""
+        return self.low > -np.inf or self.high < np.inf
 
 
-def cone_of(b: Builder, number: int) -> Cone:
-    """Returns a value as elementwise ops behind an int8 one."""
-    return b.cone.get(number, Cone(number))
+class Lookup(NamedTuple):
+    """Elementwise ops of the original graph behind one of its values, `origin`."""
+
+    origin: int
+    ops: tuple[Op, ...] = ()
 
 
-def float_of(b: Builder, number: int) -> int:
-    """Returns the number of a value as a float array."""
-    if number not in b.floats and _only_float(b, number):
-        for op in b.cone[number].ops:
-            if op.output not in b.floats:
-                leave(b, op)
-    if number not in b.floats:
-        found = b.wide.get(number)
-        if found is None or number in b.narrow or not _plain(b, found):
-            found = _as_wide(narrow_of(b, number))
-        b.floats[number] = _dequantized(b, number, found)
-    return b.floats[number]
+@dataclasses.dataclass
+class Forms:
+    """The forms that one value has taken so far; a reader takes the first that suits it."""
 
-
-def leave(b: Builder, op: Op) -> None:
-    """Leaves an op in float: its weights are rounded all the same, and dequantised as it runs."""
-    inputs = [_constant(b, op, i) if i in b.known else float_of(b, i) for i in op.inputs]
-    _keep(b, op, inputs)
-    shapes = ", ".join(str(tuple(s.r or "N" for s in b.shape[i])) for i in b.read(op))
-    b.left.append(f"{op.kind} {shapes} at {op.source or 'an unknown line'}")
-
-
-def _keep(b: Builder, op: Op, inputs: list[int]) -> None:
-    dtypes = [b.dtype.get(i) if i not in b.known else b.known[i].dtype for i in op.inputs]
-
-    def compute(batch, *values):
-        same = [v if d is None else v.astype(d) for v, d in zip(values, dtypes, strict=True)]
-        return op.run(batch, *same)
-
-    b.keep(op, tuple(inputs), compute)
-
-
-def _constant(b: Builder, op: Op, number: int) -> int:
-    """Returns the number of what an op in float reads besides images."""
-    if number in b.stretched:
-        if number not in b.floats:  # known for a batch of one only: computed again for any
-            made = b.stretched[number]
-            _keep(b, made, [_constant(b, made, i) for i in made.inputs])
-        return b.floats[number]
-    value = b.known[number]
-    weight = number in b.trained and jnp.issubdtype(value.dtype, jnp.floating)
-    if np.ndim(value) < 2 or not (weight or op.kind in LAYERS):
-        return b.operand(number, f"{op.kind}/value")
-    whole, steps, _, _ = b.kernel(op, number)
-    run = partial(_spread, b.along(b.channels(op), np.ndim(value)))
-    return b.emit("dequantize_kernel", (whole, steps), run)
-
-
-def alike(b: Builder, op: Op, number: int, grid: Narrow) -> Narrow | None:
-    """Returns what every image has the same of, as int8 of a grid; None if nothing says so."""
-    made = b.stretched.get(number)
-    if made is None or any(s.q and s != (1, 0) for s in made.shape):
-        return None
-    value = b.operand(number, f"{b.layer(op, number)}/value")
-    q = b.emit("quantize", (value, grid.step), _rounded(grid))
-    return grid._replace(number=repeated(b, made, q))
-
-
-def repeated(b: Builder, op: Op, number: int) -> int:
-    """Returns a number of the new graph repeated to the shape of an op, whose axes it has."""
-    about = {"shape": plain(op.shape), "broadcast_dimensions": tuple(range(len(op.shape)))}
-    run = computes("broadcast_in_dim", about)
-    return b.emit("broadcast_in_dim", (number,), run, of=op.output, source=op.source, **about)
-
-
-def _spread(along: list[int], batch: int, whole: jax.Array, steps: jax.Array) -> jax.Array:
-    return whole * steps.reshape(along)
-
-
-def logits(b: Builder) -> int:
-    """Returns the number of the network's result, float32."""
-    number = b.model.graph.logits
-    found = b.wide.get(number)
-    if found is not None and number not in b.narrow and not _plain(b, found):
-        b.narrow[number] = requantized(b, number, found, b.step(number, wide=True))
-    return float_of(b, number)
-
-
-def requantized(b: Builder, number: int, wide: Wide, grid: Narrow) -> Narrow:
-    """Returns a sum of accumulators as int8."""
-    count, bounds = len(wide.terms), tuple(t.bound for t in wide.terms)
-    try:
-        fixed_point.pre_shift(max(bounds))
-    except ValueError as error:
-        raise ValueError(f"{b.label_of(number)}: {error}") from None
-    least = max(grid.least, 0) if wide.low >= 0 else grid.least
-
-    def compute(batch, *values):
-        terms, smooth, scales = values[:count], values[count : 2 * count], values[2 * count :]
-        step, offset = values[-1], values[-2] if wide.offset is not None else None
-        scales = scales[:count]
-        fixed = fixed_point.multipliers(scales, bounds, offset, step)
-        low, high = fixed_point.clips(wide.low, wide.high, least, grid.most, step)
-        whole = [t.astype(jnp.int32) for t in terms]
-        q = fixed_point.requantize(whole, bounds, fixed, low, high).astype(jnp.float32)
-        real = sum(t * s for t, s in zip(smooth, scales, strict=True))
-        real = real if offset is None else real + offset
-        real = jax.nn.relu(real) if wide.low == 0 else real  # whose gradient at 0 is 0
-        return straight_through.through(q, straight_through.clipped(real / step, low, high))
-
-    inputs = [t.number for t in wide.terms] + [t.smooth for t in wide.terms]
-    inputs += [t.scale for t in wide.terms]
-    inputs += [] if wide.offset is None else [wide.offset]
-    about = {"bounds": bounds, "least": least, "most": grid.most, "offset": wide.offset is not None}
-    about |= {"low": wide.low, "high": wide.high, "label": b.label_of(number)}
-    new = b.emit("requantize", (*inputs, grid.step), compute, of=number, **about)
-    return Narrow(new, grid.step, least, grid.most)
-
-
-def _narrowed(b: Builder, number: int, grid: Narrow) -> Narrow:
-    if number in b.wide:
-        return requantized(b, number, b.wide[number], grid)
-    if number in b.cone and tables.holds(b, number, cone := b.cone[number]):
-        return tables.looked_up(b, number, cone, narrow_of(b, cone.origin), grid)
-
-    about = {"least": grid.least, "most": grid.most, "label": b.label_of(number)}
-    inputs = (float_of(b, number), grid.step)
-    return grid._replace(number=b.emit("quantize", inputs, _rounded(grid), of=number, **about))
-
-
-def _rounded(grid: Narrow) -> Callable:
-    def compute(batch, x, step):
-        smooth = straight_through.clipped(x.astype(jnp.float32) / step, grid.least, grid.most)
-        return straight_through.through(
-            fixed_point.quantize(x, step, grid.least, grid.most), smooth
-        )
-
-    return compute
-
-
-def _as_wide(q: Narrow) -> Wide:
-    return Wide((Term(q.number, q.number, q.step, max(-q.least, q.most)),))
-
-
-def _plain(b: Builder, wide: Wide) -> bool:
-    """Returns whether a sum is one accumulator times one scale, or one scale per channel."""
-    one = len(wide.terms) == 1 and not wide.clipped and not wide.empty
-    return one and b.axis(wide.terms[0].scale) is not None
-
-
-def _only_float(b: Builder, number: int) -> bool:
-    """Returns whether a value is a function that no table can hold."""
-    if number not in b.cone or number in b.narrow or number in b.wide:
-        return False
-    return not tables.holds(b, number, b.cone[number])
-
-
-def _dequantized(b: Builder, number: int, wide: Wide) -> int:
-    """Returns the number of one accumulator as float32: (acc + round(offset / scale)) · scale."""
-    (term,) = wide.terms
-    axis = b.axis(term.scale)
-    has_offset = wide.offset is not None
-
-    def compute(batch, acc, smooth, scale, *offset):
-        whole = acc.astype(jnp.int32)
-        real = smooth * scale
-        if has_offset:
-            whole = whole + fixed_point.whole(fixed_point.over(offset[0], scale))
-            real = real + offset[0]
-        return straight_through.through(whole.astype(jnp.float32) * scale, real)
-
-    inputs = (term.number, term.smooth, term.scale)
-    inputs += (wide.offset,) if has_offset else ()
-    about = {"axis": axis, "offset": has_offset, "label": b.label_of(number), "bound": term.bound}
-    return b.emit("dequantize", inputs, compute, of=number, **about)
+    int8: Int8 | None = None
+    accumulator: Accumulator | None = None
+    lookup: Lookup | None = None
+    floating: int | None = None

@@ -16,9 +16,9 @@ from hcjax.graph.model import Op, Size
 from hcjax.graph.ops.kind import CAST, ELEMENTWISE, MOVE, ORDER, SUM
 from hcjax.graph.ops.layers import products
 from hcjax.graph.ops.table import computes, family, kind_of
-from hcjax.quantize.lowering import elementwise, forms
+from hcjax.quantize.lowering import conversion, elementwise
 from hcjax.quantize.lowering.builder import Builder
-from hcjax.quantize.lowering.widths import Narrow, Term, Wide
+from hcjax.quantize.lowering.forms import Accumulator, Int8, Term
 
 _EXACT = 2**24  # below it float32 holds every whole number
 
@@ -30,7 +30,7 @@ def place(b: Builder, op: Op) -> None:
         b.label[output] = b.label_of(read[0])
     rule = _rule(b, op)
     if rule is None or not rule(b, op):
-        forms.leave(b, op)
+        conversion.leave(b, op)
 
 
 def _rule(b: Builder, op: Op) -> Callable[[Builder, Op], bool] | None:
@@ -39,7 +39,9 @@ def _rule(b: Builder, op: Op) -> Callable[[Builder, Op], bool] | None:
     if not whole:
         return (RULES.get(op.kind) or FAMILIES.get(family(op))) if kind_of(op) else None
     elementwise_op = family(op) in (ELEMENTWISE, CAST)
-    return elementwise.function if elementwise_op and b.cone.keys() >= {*whole} else None
+    return (
+        elementwise.function if elementwise_op and all(b.forms[i].lookup for i in whole) else None
+    )
 
 
 def _layer(b: Builder, op: Op) -> bool:
@@ -51,14 +53,14 @@ def _layer(b: Builder, op: Op) -> bool:
     if b.in_float(b.layer(op, op.inputs[1 - side])):
         return False
     kernel, steps, most, name = b.kernel(op, op.inputs[1 - side])
-    q = forms.input_of(b, inside[0], name)
+    q = conversion.input_of(b, inside[0], name)
     numbers = (q.number, kernel) if side == 0 else (kernel, q.number)
     shapes = [tuple(s.q + s.r for s in b.shape[inside[0]]), b.known[op.inputs[1 - side]].shape]
     count = products(op, shapes if side == 0 else shapes[::-1])
     beside = b.along(axis, len(op.shape))
     scale = b.emit(
         "scale",
-        (q.step, steps),
+        (q.scale, steps),
         lambda batch, s, w: s * w.reshape(beside),
         shape=tuple(Size(0, op.shape[axis].r if n < 0 else 1) for n in beside),
     )
@@ -69,9 +71,9 @@ def _layer(b: Builder, op: Op) -> bool:
         offset = b.emit("offset", (bias,), lambda batch, t: t.astype(jnp.float32).reshape(along))
     about = {"of": op.output, "macs": op.macs, "source": op.source, **op.params}
     about["layer"] = (op.output, name, axis, scale, offset, bias)  # what `correction` reads it by
-    term = _product(b, op, numbers, count * max(-q.least, q.most) * most, about)
+    term = _product(b, op, numbers, count * q.bound * most, about)
     b.label[op.output] = name
-    b.wide[op.output] = Wide((term(scale),), offset)
+    b.forms[op.output].accumulator = Accumulator((term(scale),), offset)
     return True
 
 
@@ -95,13 +97,13 @@ def _dense(b: Builder, op: Op) -> bool:
         return _layer(b, op)
     if len(op.inputs) != 2:
         return False
-    left, right = (forms.narrow_of(b, i) for i in op.inputs)
+    left, right = (conversion.int8_of(b, i) for i in op.inputs)
     shapes = [tuple(s.q + s.r for s in b.shape[i]) for i in op.inputs]
-    bound = products(op, shapes) * max(-left.least, left.most) * max(-right.least, right.most)
+    bound = products(op, shapes) * left.bound * right.bound
     about = {"of": op.output, "macs": op.macs, "source": op.source, **op.params}
     term = _product(b, op, (left.number, right.number), bound, about)
-    scale = b.emit("scale", (left.step, right.step), lambda batch, s, t: s * t)
-    b.wide[op.output] = Wide((term(scale),))
+    scale = b.emit("scale", (left.scale, right.scale), lambda batch, s, t: s * t)
+    b.forms[op.output].accumulator = Accumulator((term(scale),))
     return True
 
 
@@ -110,14 +112,14 @@ def _moved(b: Builder, op: Op) -> bool:
     floating = jnp.issubdtype(op.dtype, jnp.floating) and len(op.outputs) == 1
     if len(inside) != 1 or op.inputs[0] != inside[0] or not floating:
         return False
-    q = forms.narrow_of(b, inside[0])
+    q = conversion.int8_of(b, inside[0])
     about = {**op.params, "source": op.source}
 
     def compute(batch, x, *rest):  # bfloat16 is padded with bfloat16
         return op.run_one(batch, x, *(r.astype(x.dtype) if _floating(r) else r for r in rest))
 
     new = b.emit(op.kind, (q.number, *_rest(b, op)), compute, of=op.output, **about)
-    b.narrow[op.output] = q._replace(number=new)
+    b.forms[op.output].int8 = q._replace(number=new)
     return True
 
 
@@ -133,13 +135,12 @@ def _converted(b: Builder, op: Op) -> bool:
     (number,) = b.read(op)
     if not jnp.issubdtype(op.dtype, jnp.floating):
         return elementwise.function(b, op)
-    for form in (b.narrow, b.wide):
-        if number in form:
-            form[op.output] = form[number]
-    if number in b.cone:
+    here, there = b.forms[number], b.forms[op.output]
+    there.int8, there.accumulator = here.int8, here.accumulator
+    if b.forms[number].lookup:
         elementwise.function(b, op)
-    if not any(op.output in form for form in (b.narrow, b.wide, b.cone)):
-        b.narrow[op.output] = forms.narrow_of(b, number)
+    if not (there.int8 or there.accumulator or there.lookup):
+        b.forms[op.output].int8 = conversion.int8_of(b, number)
     return True
 
 
@@ -154,29 +155,29 @@ def _padded(b: Builder, op: Op) -> bool:
 
 def _summed(b: Builder, op: Op) -> bool:
     (number,) = b.read(op)
-    q = forms.narrow_of(b, number)
+    q = conversion.int8_of(b, number)
     count = kind_of(op).terms(op, (b.shape[number],))
     if not count:  # as many as there are images
         return False
     about = {**op.params, "source": op.source}
     new = b.emit(op.kind, (q.number,), op.run_one, of=op.output, **about)
-    b.wide[op.output] = Wide((Term(new, new, q.step, count * max(-q.least, q.most)),))
+    b.forms[op.output].accumulator = Accumulator((Term(new, new, q.scale, count * q.bound),))
     return True
 
 
 def _joined(b: Builder, op: Op) -> bool:
-    grid = b.step(op.output)
+    qparams = b.qparams(op.output)
     parts = [
-        forms.alike(b, op, i, grid) if i in b.known else forms.regridded(b, i, grid)
+        conversion.alike(b, op, i, qparams) if i in b.known else conversion.regridded(b, i, qparams)
         for i in op.inputs
     ]
-    if None in parts or any(q.step != grid.step for q in parts):
+    if None in parts or any(q.scale != qparams.scale for q in parts):
         return False
     numbers = tuple(q.number for q in parts)
     about = {**op.params, "source": op.source}
     new = b.emit("concatenate", numbers, op.run_one, of=op.output, **about)
-    least, most = min(q.least for q in parts), max(q.most for q in parts)
-    b.narrow[op.output] = Narrow(new, grid.step, least, most)
+    least, most = min(q.qmin for q in parts), max(q.qmax for q in parts)
+    b.forms[op.output].int8 = Int8(new, qparams.scale, least, most)
     return True
 
 
