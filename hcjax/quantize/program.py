@@ -39,6 +39,8 @@ class Program:
         inside = [i for i in op.inputs if i not in self.values] or op.inputs
         if convert is None and inside and self.whole.issuperset(inside):
             convert = _counted if _sums(op) else _moved
+        if op.kind == "gather" and op.inputs[0] in self.whole & self.values.keys():
+            convert = _rows
         if convert is None:
             self._kept(op)
             return
@@ -54,6 +56,10 @@ class Program:
         self._next += 1
         self.params[name], self.numbers[name] = value, self._next
         return self._next
+
+    def path_of(self, number: int) -> str | None:
+        """Returns the path of a parameter of the fake graph; None for another number."""
+        return self._paths.get(number)
 
     def kernel(self, number: int) -> int:
         """Returns the number of a rounded kernel, a QTensor."""
@@ -113,6 +119,15 @@ def _moved(p: Program, op: Op) -> Converted:
             floating = jnp.issubdtype(value.dtype, jnp.floating)
             p.constants[i] = value.astype(np.int8) if floating else value
     return op.inputs, op.params, jnp.int8
+
+
+def _rows(p: Program, op: Op) -> Converted:
+    """Takes rows of a table of int8."""
+    table, index = op.inputs
+    made = p.made[table]
+    path = p.path_of(made.inputs[0]) or f"{made.params['label']}/table"
+    number = p.parameter(path, jnp.asarray(p.values[table]).astype(jnp.int8))
+    return (number, index), op.params, jnp.int8
 
 
 def _quantize(p: Program, op: Op) -> Converted:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -80,6 +81,9 @@ def leave(b: Builder, op: Op) -> None:
     """Leaves an op in float: its weights are rounded all the same, and dequantised as it runs."""
     inputs = [_constant(b, op, i) if i in b.known else float_of(b, i) for i in op.inputs]
     _keep(b, op, inputs)
+    dtypes = [op.dtype, *(b.dtype.get(i, b.model.image_dtype) for i in b.read(op))]
+    if not any(jnp.issubdtype(dtype, jnp.inexact) for dtype in dtypes):
+        return  # arithmetic of indices: integers already
     shapes = ", ".join(str(tuple(s.r or "N" for s in b.shape[i])) for i in b.read(op))
     b.left.append(f"{op.kind} {shapes} at {op.source or 'an unknown line'}")
 
@@ -118,8 +122,13 @@ def alike(b: Builder, op: Op, number: int, qparams: QParams) -> Int8 | None:
     if made is None or any(s.q and s != (1, 0) for s in made.shape):
         return None
     value = b.operand(number, f"{b.layer(op, number)}/value")
-    q = b.emit("quantize", (value, qparams.scale), _rounded(qparams))
+    q = quantized(b, value, qparams)
     return qparams.of(repeated(b, made, q))
+
+
+def quantized(b: Builder, number: int, qparams: QParams, **about: Any) -> int:
+    """Returns the number of an array of the new graph in integers."""
+    return b.emit("quantize", (number, qparams.scale), _rounded(qparams), **about)
 
 
 def repeated(b: Builder, op: Op, number: int) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from hcjax.graph.axes import channel_axis
 from hcjax.graph.model import Op, Size
@@ -38,6 +39,8 @@ def _rule(b: Builder, op: Op) -> Callable[[Builder, Op], bool] | None:
     whole = [i for i in b.read(op) if not _is_float(b, i)]
     if not whole:
         return (RULES.get(op.kind) or FAMILIES.get(family(op))) if kind_of(op) else None
+    if op.kind == "gather" and kind_of(op):
+        return _gathered
     elementwise_op = family(op) in (ELEMENTWISE, CAST)
     return (
         elementwise.function if elementwise_op and all(b.forms[i].lookup for i in whole) else None
@@ -120,6 +123,22 @@ def _moved(b: Builder, op: Op) -> bool:
 
     new = b.emit(op.kind, (q.number, *_rest(b, op)), compute, of=op.output, **about)
     b.forms[op.output].int8 = q._replace(number=new)
+    return True
+
+
+def _gathered(b: Builder, op: Op) -> bool:
+    """Takes rows of a table, in int8, by an index that depends on the images."""
+    table, index = op.inputs
+    fills = op.params["mode"] == lax.GatherScatterMode.FILL_OR_DROP  # with NaN, which int8 has not
+    if fills or table not in b.known or table in b.stretched or index in b.known:
+        return False
+    name = b.label[op.output] = b.layer(op, table)
+    qparams = b.qparams(op.output)
+    rows = conversion.quantized(b, b.operand(table, f"{name}/table"), qparams, label=name)
+    numbers = (rows, conversion.float_of(b, index))
+    about = {**op.params, "source": op.source}
+    new = b.emit("gather", numbers, op.run_one, of=op.output, **about)
+    b.forms[op.output].int8 = qparams.of(new)
     return True
 
 
