@@ -97,8 +97,8 @@ def changes(before: Scorecard, after: Scorecard, dataset: Dataset) -> Changes:
       >>> from hcjax.prove.cards import Scorecard
       >>> def card(name, predictions):
       ...   blank = dict.fromkeys(Scorecard._fields)
-      ...   fields = {"name": name, "predictions": np.array(predictions), "labels": np.array([0, 1])}
-      ...   return Scorecard(**blank | fields)
+      ...   own = {"name": name, "predictions": np.array(predictions), "labels": np.array([0, 1])}
+      ...   return Scorecard(**blank | own)
       >>> split = Split(np.zeros((2, 1, 1, 1), np.uint8), np.array([0, 1], np.int32))
       >>> one = np.ones(1, np.float32)
       >>> data = Dataset("tiny", ("cat", "dog"), split, split, split, one, one, 2)
