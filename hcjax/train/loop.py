@@ -106,7 +106,7 @@ def fit(
       teacher: `float32[N, H, W, C] -> logits` of the prepared images, or whatever the loss reads:
         its target is then (target, what the teacher returns), see `distill.taught` and `guided`.
       teacher_logits: file that keeps them for other runs with the same key, data, batches,
-        augmentation and teacher, see `teaching.teacher_logits`. None keeps none.
+        augmentation and teacher, see `teaching.cached_logits`. None keeps none.
       accelerate: rewrite what the platform's compiler is slow at, see `hcjax.accelerate`.
       eval_every: steps between validations; None for one epoch.
       eval_batch_size: examples per evaluation step over all devices, rounded up to their multiple.
