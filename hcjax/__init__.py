@@ -1,22 +1,37 @@
-"""hcjax: from training a CNN to the smallest and fastest artifact that is provably as good.
+"""hcjax: from training a CNN to the smallest and fastest artifact, with a proof of its accuracy.
 
-In reading order: `data` gives a Dataset, `models` a network as two pure functions, `losses` and
-`optim` what to minimise and how, `fit` trains, `evaluate` scores, `load` reads a workdir back;
-`accelerate` makes any function fast, `explain` says how, `jit` compiles it with better kernels and
-`tune` in the way that is fastest here. `trace` reads any network as a Model; `fold` takes its
-BatchNorm away, `cost` counts what it computes, `calibrate` sees how large its values get,
-`fake_quantize` trains it as the integers that `int8` makes of it, `entropy` says in how many bits;
-`equalize`, `adaround` and
-`correct_bias` make better ones of them without training. `factorize` makes thinner layers, `ranks`
-says which, `share` leaves kernels a few different numbers. `prune` makes masks over parameters;
-`sensitivity` says what each layer can stand, and `pick` how far to go in each. `shrink`
-takes whole channels out of a network, `trim` those that masks have emptied, `cut` does the same to
-any tree that follows its parameters. `distill` holds the losses between a student and its teacher;
-`pack` and `unpack` make one file of it all. `cards` says what a model is worth and costs, `changes`
-what it answers otherwise than another, `error_analysis` which of its layers hurt,
-`quantize.profile` which gain time; `load_any` reads a workdir or a packed file as a Model.
+The public functions in reading order:
 
-Letters, in every docstring: N batch, H W C image height, width and channels (NHWC), K classes,
+Train. `data` loads a Dataset. `models` creates a network, a pair of pure functions. `losses` and
+`optim` hold losses and optimisers. `fit` trains; `evaluate` scores; `load` reads a workdir.
+
+Accelerate. `accelerate` rewrites any function for the platform's compiler, and `explain` lists the
+rewrites. `jit` compiles with better kernels; `tune` measures several ways and keeps the fastest.
+
+Read. `trace` turns a network into a Model, a graph with parameters. `fold` merges BatchNorm into
+the layers. `cost` counts MACs, parameters and bytes.
+
+Prune. `prune` holds masks over parameters. `sensitivity` measures how much each layer can lose, and
+`pick` chooses a level for each. `shrink` removes whole channels, `trim` those that masks have
+emptied, and `cut` applies the same removal to any tree shaped like the parameters. `factorize`
+splits layers into thinner ones, of the ranks that `ranks` chooses.
+
+Quantize. `calibrate` observes the ranges of all values. `fake_quantize` gives a Model that trains
+like integers, and `int8` the integers. `equalize`, `adaround` and `correct_bias` (with
+`mean_errors`) improve them without training. `share` clusters weights. `entropy` counts the bits
+that an entropy coder needs. `quantize.profile` times each layer in float and in int8.
+
+Distil. `distill` holds the losses between a student and its teacher.
+
+Prove. `cards` scores accuracy, size and speed. `changes` lists prediction flips between two models.
+`error_analysis` measures the quantization error of each layer.
+
+Ship. `pack` writes a Model to one file and `unpack` reads it. `load_any` reads a Model from a
+workdir or a packed file.
+
+docs/glossary.md defines the terms.
+
+Letters in all docstrings: N batch, H W C image height, width and channels (NHWC), K classes,
 D devices, I O input and output channels of a kernel (HWIO). Shapes are written `dtype[N, K]`.
 Units: loss in nats per example; accuracy, error and sparsity as fractions; sizes in bytes; times
 in seconds.

@@ -1,8 +1,9 @@
-"""Data: from a source's files to batches, and from batches to what the network sees.
+"""Data: from a source's files to batches, and from batches to the network's input.
 
-In reading order: `load` a `Dataset` from a source; `train_batches` and `eval_batches` of it, whose
-order is a pure function of (seed, step); `make_prepare` turns a batch of bytes into augmented,
-normalised floats inside the jitted step; `report` says what is in a dataset.
+In reading order: `load` reads a `Dataset` from a source. `train_batches` and `eval_batches` iterate
+over it in an order that is a pure function of (seed, step). `make_prepare` turns a batch of bytes
+into augmented, normalised floats inside the jitted step; `normalise` does so on the host, without
+augmentation. `report` inspects a dataset.
 """
 
 from hcjax.data.augment import AUGMENTATIONS, needs_partners

@@ -1,8 +1,8 @@
-"""Batches: which examples, in which order, on which host.
+"""Batches of a split, in a deterministic order, sharded over hosts.
 
-Comes in: a `Split`; goes out: dicts of NumPy arrays. The global order is a pure function of
-(seed, step): there is no iterator state to save, a run continues at any step, and every number of
-hosts sees the same global batches. Training batches are always full; only evaluation pads.
+In: a `Split`. Out: dicts of NumPy arrays. The global order is a pure function of (seed, step):
+there is no iterator state to save, a run resumes at any step, and the global batches do not depend
+on the number of hosts. Training batches are always full; only evaluation pads.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ READ_AHEAD_BYTES = 2**30  # of images; two batches are read ahead in any case
 
 
 def indices(*, seed: int, step: int, batch_size: int, size: int) -> np.ndarray:
-    """Returns which examples make the global batch of a step.
+    """Returns the indices of the examples in the global batch of a step.
 
     Example i of step s is at position s * batch_size + i of the endless sequence
     permutation(seed, 0), permutation(seed, 1), ...: every `size` positions run through all
@@ -60,27 +60,27 @@ def train_batches(
     partners: bool = False,
     threads: int = 0,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Returns this host's part of the shuffled, full batches of steps `start`, `start` + 1, ....
+    """Iterates over this host's shard of the shuffled, full batches from step `start` on.
 
-    Host s of S takes the rows s * n .. (s + 1) * n of each global batch, n = batch_size / S.
-    Continuing a run is `start=`; nothing is skipped or read twice.
+    Host s of S takes the rows s * n .. (s + 1) * n of each global batch, n = batch_size / S. A run
+    resumes with `start=`; no example is skipped or repeated.
 
     Args:
       split: examples to draw from.
       seed: of the order.
       batch_size: of the global batch, over all hosts; a multiple of S.
       start: first step, >= 0.
-      stop: step to end before; None: never ends.
+      stop: end of the steps, exclusive; None for no end.
       shard: (s, S), this host and the number of hosts.
-      partners: add, for each example, the next one of the global batch (the first after the
-        last), which mixup and cutmix mix it with.
-      threads: threads that read ahead, the images of a batch in parallel; 0 reads in the calling
-        thread, or, where the images are lazy, with 16 threads. At most 16 batches and, beyond
-        the second, 1 GiB are read ahead.
+      partners: add to each example the next one of the global batch (cyclically), the partner of
+        mixup and cutmix.
+      threads: that prefetch batches and read their images in parallel; 0 reads in the calling
+        thread, or with 16 threads if the images are lazy. At most 16 batches and, beyond the
+        second, 1 GiB are prefetched.
 
     Returns:
       An iterator of {"image": uint8[n, H, W, C], "label": int32[n], "position": int32[n]};
-      `position` is the place in the global batch, 0 .. batch_size-1. With `partners` also
+      `position` is the index in the global batch, 0 .. batch_size-1. With `partners` also
       "partner_image" and "partner_label".
 
     Raises:
@@ -117,10 +117,10 @@ def train_batches(
 def eval_batches(
     split: Split, *, batch_size: int, shard: tuple[int, int] = (0, 1), threads: int = 0
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Returns this host's part of the split in its own order, every example exactly once.
+    """Iterates over this host's shard of a split in order, every example exactly once.
 
-    Every host yields the same number of batches, ceil(N / batch_size), all of one size; the rows
-    that are left over are padding: zeros, with mask False.
+    Every host yields ceil(N / batch_size) batches of one size. The rows after the last example are
+    padding: zeros, with mask False.
 
     Args:
       split: examples to read.
@@ -130,7 +130,7 @@ def eval_batches(
 
     Returns:
       An iterator of {"image": uint8[n, H, W, C], "label": int32[n], "mask": bool[n],
-      "index": int64[n]}, n = batch_size / S; `index` is the place in `split`, -1 for padding.
+      "index": int64[n]}, n = batch_size / S; `index` is the position in `split`, -1 for padding.
 
     Raises:
       ConfigError: if the batch cannot be divided among the hosts.
@@ -161,12 +161,12 @@ def eval_batches(
 
 @functools.lru_cache(maxsize=4)
 def _epoch(seed: int, epoch: int, size: int) -> np.ndarray:
-    """The order of one epoch, kept: a step needs at most the end of one and the next."""
+    """Returns the order of one epoch, cached: a step needs at most two neighbouring epochs."""
     return order.permutation(seed=seed, stream=epoch, size=size)
 
 
 def _shard_size(batch_size: int, shard: tuple[int, int]) -> int:
-    """The rows of a global batch that one host takes."""
+    """Returns the number of rows of a global batch on one host."""
     host, hosts = shard
     if not 0 <= host < hosts:
         raise ConfigError(f"shard must be (host, hosts) with 0 <= host < hosts, got {shard}")
@@ -185,9 +185,9 @@ def _run(
     threads: int,
     rows: int,
 ) -> Iterator[dict]:
-    """Yields make(start, read), make(start + 1, read), ..., ahead by threads where that pays.
+    """Yields make(start, read), make(start + 1, read), ..., prefetched by threads if lazy.
 
-    `read(index) -> images` is how `make` gets at images; `rows` is the images of a batch.
+    `make` reads images by `read(index) -> images`; `rows` is the number of images of a batch.
     """
     stop = 2**62 if stop is None else stop
     if not threads and isinstance(split.images, np.ndarray):
@@ -198,7 +198,7 @@ def _run(
 
     threads = threads or 16
     batch_bytes = rows * max(int(np.prod(split.images.shape[1:])), 1)
-    ahead = min(max(READ_AHEAD_BYTES // batch_bytes, 2), READ_AHEAD)
+    prefetch = min(max(READ_AHEAD_BYTES // batch_bytes, 2), READ_AHEAD)
     pool = ThreadPoolExecutor(threads, "read-images")
 
     def read(index: np.ndarray) -> np.ndarray:
@@ -210,7 +210,7 @@ def _run(
         list(pool.map(fill, np.array_split(np.arange(len(index)), min(threads, len(index)))))
         return images
 
-    options = grain.ReadOptions(num_threads=min(threads, ahead), prefetch_buffer_size=ahead)
+    options = grain.ReadOptions(num_threads=min(threads, prefetch), prefetch_buffer_size=prefetch)
     steps = grain.MapDataset.range(start, stop).map(lambda step: make(step, read))
     batches = iter(steps.to_iter_dataset(options))
     try:

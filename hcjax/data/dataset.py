@@ -1,4 +1,4 @@
-"""What a dataset is here: the types that sources, batches and reports share. NumPy only."""
+"""Types of datasets, shared by sources, batches and reports. NumPy only."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Split(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """What a source returns: the parts it found ready-made, None where there is none."""
+    """The ready-made splits of a source; None where it has none."""
 
     class_names: tuple[str, ...]
     train: Split
@@ -34,14 +34,14 @@ class Parts(NamedTuple):
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images of K classes in three parts.
+    """Images of K classes in three splits.
 
     name: for people and reports.
     class_names: K names; label k is `class_names[k]`.
-    train, validation, test: disjoint parts; `validation` may be empty.
-    mean, std: float32[C] of the training part, in units where a pixel is 0..1.
-    statistics_examples: how many training images `mean` and `std` come from: all, unless the set
-      is streamed.
+    train, validation, test: disjoint splits; `validation` may be empty.
+    mean, std: float32[C] of the training set, in units where a pixel is 0..1.
+    statistics_examples: number of training images behind `mean` and `std`: all, unless the set is
+      streamed.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Dataset:
 
 
 class LazyImages:
-    """Images that are read when they are indexed; looks like uint8[N, H, W, C] to `batches`."""
+    """Images that are read when indexed, with the interface of a uint8[N, H, W, C] array."""
 
     dtype = np.dtype(np.uint8)
 
@@ -90,12 +90,12 @@ class LazyImages:
         return images
 
     def take(self, index: np.ndarray) -> LazyImages:
-        """The images at `index`, still unread."""
+        """Selects the images at `index` without reading them."""
         return LazyImages(self.read, self.rows[index], self.shape[1:])
 
 
 def take(split: Split, index: np.ndarray) -> Split:
-    """Returns the examples of `split` at the positions `index`; lazy images stay unread.
+    """Selects the examples of `split` at the positions `index`; lazy images stay unread.
 
     Args:
       split: any split.
@@ -114,15 +114,15 @@ def take(split: Split, index: np.ndarray) -> Split:
 
 
 def readable(images, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
-    """Returns what can be read of some images, and what is wrong with the others.
+    """Reads images, and collects the errors of those that cannot be read.
 
     Args:
       images: of a split.
       rows: int64[n] positions in `images`.
 
     Returns:
-      The rows that can be read, int64[m]; their images, uint8[m, H, W, C]; and, for each of the
-      other rows, the message of its DataError.
+      (readable rows int64[m], their images uint8[m, H, W, C], other row -> message of its
+      DataError).
 
     Example:
       >>> readable(np.zeros((3, 1, 1, 1), np.uint8), np.array([2, 0]))[0].tolist()
@@ -131,12 +131,12 @@ def readable(images, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[int
     try:
         return rows, images[rows], {}
     except DataError:
-        pass  # one of them at least; which, shows one by one
-    found, errors = {}, {}
+        pass  # at least one is damaged: read them one by one
+    arrays, errors = {}, {}
     for row in rows.tolist():
         try:
-            found[row] = images[np.array([row])]
+            arrays[row] = images[np.array([row])]
         except DataError as error:
             errors[row] = str(error)
     none = np.empty((0, *images.shape[1:]), np.uint8)
-    return np.array(list(found), np.int64), np.concatenate([none, *found.values()]), errors
+    return np.array(list(arrays), np.int64), np.concatenate([none, *arrays.values()]), errors

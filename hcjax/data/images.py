@@ -1,6 +1,6 @@
-"""Image files and single images, through Pillow: reading, and fitting to a stated shape.
+"""Image files, read by Pillow and fitted to a given shape.
 
-Comes in: a path or the bytes of a PNG or JPEG; goes out: uint8[H, W, C].
+In: a path or the bytes of a PNG or JPEG. Out: uint8[H, W, C].
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _MODES = {1: "L", 3: "RGB"}
 def read_image(
     file: str | Path | bytes, image_shape: tuple[int, int, int], *, where: str | None = None
 ) -> np.ndarray:
-    """Returns one image file as bytes of the stated shape.
+    """Reads one image file and fits it to a shape.
 
-    An image of another size is scaled (bilinear, antialiased) until it covers H x W, then what
-    sticks out on two sides is cut off; proportions are kept. Colour becomes grey and grey becomes
-    three equal channels as C asks.
+    An image of another size is scaled (bilinear, antialiased) until it covers H x W, then cropped
+    at the centre; proportions are kept. Colour becomes grey, or grey three equal channels,
+    according to C.
 
     Args:
       file: path of an image file, or its content.
@@ -57,7 +57,7 @@ def read_image(
 
 
 def read_shape(path: Path) -> tuple[int, int, int]:
-    """Returns (H, W, C) from an image file's header; C is 1 for grey, else 3."""
+    """Reads (H, W, C) from an image file's header; C is 1 for grey, else 3."""
     from PIL import Image
 
     try:
@@ -69,7 +69,7 @@ def read_shape(path: Path) -> tuple[int, int, int]:
 
 
 def fitted(images: np.ndarray, image_shape: tuple[int, int, int]) -> np.ndarray | LazyImages:
-    """Returns images in another shape, each fitted as in `read_image` when it is asked for.
+    """Fits images to another shape lazily, each as in `read_image` when it is indexed.
 
     Args:
       images: uint8[N, H, W, C], C 1 or 3.
@@ -102,7 +102,7 @@ def fitted(images: np.ndarray, image_shape: tuple[int, int, int]) -> np.ndarray 
 
 
 def size_pair(image_size) -> tuple[int, int] | None:
-    """Returns `image_size` as (H, W): an integer stands for a square, None stays None."""
+    """Converts `image_size` to (H, W): an integer means a square, None stays None."""
     if image_size is None:
         return None
     pair = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
@@ -126,7 +126,7 @@ def _check_depth(image, where: str) -> None:
 
 
 def _fit(image, image_shape: tuple[int, int, int]) -> np.ndarray:
-    """A Pillow image as uint8[H, W, C]."""
+    """Fits a Pillow image; returns uint8[H, W, C]."""
     from PIL import Image, ImageOps
 
     height, width, channels = image_shape

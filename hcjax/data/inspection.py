@@ -1,7 +1,7 @@
-"""The data report: what is in a dataset, and what looks wrong, on one screen.
+"""The data report: counts of a dataset and suspicious images, on one screen.
 
-Comes in: a `Dataset`; goes out: a dict of counts and a text. It reads every image once, and
-changes nothing: whether a finding is an error is for a person to say.
+In: a `Dataset`. Out: a dict of counts and a text. The report reads every image and changes nothing;
+a person decides whether a finding is an error.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ _SPLITS = ("train", "validation", "test")
 
 
 def report(dataset: Dataset) -> dict:
-    """Returns counts per class, unreadable, equal and constant images, and suspicious labels.
+    """Counts examples per class and finds unreadable, equal, constant and mislabelled images.
 
-    Duplicates are images with equal bytes (by hash). Labels are suspicious in two ways: the same
-    image has different labels; or, of the training part, an image is far nearer to another
-    class's mean image than to its own: d_own > 1.5 d_other (`FAR`), d the Euclidean distance.
-    The second only says where to look first. Of MNIST's labels it doubts 1 in 4,000, and would
-    find 15 % of wrong ones; of sets with more varied images it doubts many good ones.
+    Duplicates are images with equal bytes (by hash). A label is suspicious if the same image has
+    several labels, or if a training image is much nearer to another class's mean image than to its
+    own: d_own > 1.5 d_other (`FAR`), d the Euclidean distance. The second test is only a hint. It
+    flags 1 in 4,000 of MNIST's labels and would find 15 % of wrong ones; on sets with more varied
+    images it flags many correct ones.
 
     Args:
-      dataset: any; every image is read once (twice in the training part).
+      dataset: any; every image is read once (training images twice).
 
     Returns:
       A dict, ready for JSON:
       "name", "class_names", "image_shape" [H, W, C], "mean", "std", "statistics_examples";
       "counts": {split: [K numbers of examples]};
-      "unreadable": {split: number of images that cannot be read; nothing else counts them};
-      "unreadable_messages": of the first few, what is wrong with which file;
-      "duplicates": {split: number of images that an earlier one of the split equals};
-      "shared": {"train/test": number of the second part's images that the first has too, ...};
+      "unreadable": {split: number of images that cannot be read; no other count includes them};
+      "unreadable_messages": the errors of the first few;
+      "duplicates": {split: number of images equal to an earlier image of the split};
+      "shared": {"train/test": number of images of the second split that the first has too, ...};
       "conflicts": number of different images that have several labels;
       "constant": {split: number of images of a single value};
       "far_from_class": number of training images far from their class's mean; None if K times the
@@ -61,25 +61,25 @@ def report(dataset: Dataset) -> dict:
             listed.append(f"{part}[{index}]")
 
     labels_of: dict[bytes, set[int]] = {}  # hash of an image -> its labels
-    seen: dict[str, set[bytes]] = {}
+    digests: dict[str, set[bytes]] = {}  # of the images of each split
     duplicates, constant, shared, unreadable = {}, {}, {}, {}
     messages: list[str] = []
     for part, split in splits.items():
-        seen[part], duplicates[part], constant[part], unreadable[part] = set(), 0, 0, 0
-        shared |= {f"{earlier}/{part}": 0 for earlier in seen if earlier != part}
+        digests[part], duplicates[part], constant[part], unreadable[part] = set(), 0, 0, 0
+        shared |= {f"{earlier}/{part}": 0 for earlier in digests if earlier != part}
         for rows, images, errors in _chunks(split):
             unreadable[part] += len(errors)
             messages += [f"{part}[{i}]: {error}" for i, error in errors.items()]
             for i, image in zip(rows.tolist(), images, strict=True):
                 digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
-                if digest in seen[part]:
+                if digest in digests[part]:
                     duplicates[part] += 1
                     note("duplicates", part, i)
-                for earlier, digests in seen.items():
-                    if earlier != part and digest in digests:
+                for earlier, others in digests.items():
+                    if earlier != part and digest in others:
                         shared[f"{earlier}/{part}"] += 1
                         note("shared", part, i)
-                seen[part].add(digest)
+                digests[part].add(digest)
                 labels = labels_of.setdefault(digest, set())
                 if labels and int(split.labels[i]) not in labels:
                     note("conflicts", part, i)
@@ -113,7 +113,7 @@ def report(dataset: Dataset) -> dict:
 
 
 def text(report: dict) -> str:
-    """Returns a report as at most about 30 lines of text.
+    """Formats a report as at most about 30 lines of text.
 
     Args:
       report: from `report`.
@@ -158,19 +158,19 @@ def text(report: dict) -> str:
             "not computed" if far is None else f"{far:,}",
         ),
     }
-    for key, (title, found) in findings.items():
+    for key, (title, count) in findings.items():
         where = ", ".join(report["examples"].get(key, [])[:3])
-        lines.append(f"{title}: {found}{f'  (e.g. {where})' if where else ''}")
+        lines.append(f"{title}: {count}{f'  (e.g. {where})' if where else ''}")
     return "\n".join(lines)
 
 
 def _numbers(values: list[float]) -> str:
-    """Numbers with four decimals."""
+    """Formats numbers with four decimals."""
     return " ".join(f"{value:.4f}" for value in values)
 
 
 def _nonzero(counts: dict[str, int]) -> str:
-    """The counts that are not zero, or "0"."""
+    """Formats the counts that are not zero; "0" if all are."""
     return ", ".join(f"{part} {count:,}" for part, count in counts.items() if count) or "0"
 
 
@@ -182,7 +182,7 @@ def _chunks(split: Split):
 
 
 def _far_from_class(split: Split, num_classes: int) -> np.ndarray | None:
-    """Indices of images far nearer to another class's mean, the worst first; None if too large."""
+    """Returns indices of images much nearer to another class's mean, worst first; None if large."""
     size, pixels = len(split.labels), int(np.prod(split.images.shape[1:]))
     if num_classes * pixels > _MEANS_LIMIT:
         return None

@@ -1,7 +1,6 @@
-"""`load`: from the name of a source to a dataset. Adding a source is one file and one line here.
+"""`load` reads a dataset from a source. A new source is one file and one line here.
 
-A source finds what is ready-made and refuses what is wrong. Splitting, memory and statistics are
-the same for all of them.
+A source reads and checks its ready-made splits. Splitting, memory and statistics are shared.
 """
 
 from __future__ import annotations
@@ -41,37 +40,36 @@ def load(
     limit: int | None = None,
     memory_limit_bytes: int = 4 * 2**30,
 ) -> Dataset:
-    """Returns a dataset in three parts, with the statistics of its training part.
+    """Loads a dataset in three splits, with the statistics of its training set.
 
-    Validation is carved from train, and so is test where the source has none; every class keeps
-    its share, and the same arguments give the same parts on every machine. Where the source has
-    one ready part besides train, whatever its name, that part is the test (ImageNet's
-    "validation"). The test part is never used to choose anything.
+    Validation is carved from train, and so is test if the source has none. Every class keeps its
+    share, and the same arguments give the same splits on every machine. If the source has a single
+    ready split besides train, of any name, it becomes the test set (e.g. ImageNet's "validation").
+    The test set is never used to choose anything.
 
     Args:
       source: name in `SOURCES`: "mnist" (packed with hcjax), "idx" (a folder of IDX files),
         "folder" (images, one sub-folder per class), "npz" (a NumPy archive), "tfds" (TensorFlow
-        Datasets). Each one's `load` says what it expects.
+        Datasets). The `load` of each documents its files.
       name: of the set, for tfds; otherwise a name for reports.
       path: the folder or file; for tfds the `data_dir`, on disk or `gs://...`.
-      validation: number of examples (int), or share of train (float in (0, 1)), where none is
-        ready; 0: none, to train on everything.
-      test: likewise, for a source without a test part.
+      validation: number of examples (int), or share of train (float in (0, 1)), if none is
+        ready; 0 for none, to train on all examples.
+      test: likewise, for a source without a test set.
       seed: of the carving, in [0, 2**64).
       image_size: pixels, H = W or (H, W), that images are fitted to; None: as they are.
       channels: 1 or 3; None: as they are.
-      limit: keep this many examples of each part, every class with its share; for tests and
-        demos.
+      limit: keep a stratified sample of this size of each split; for tests and demos.
       memory_limit_bytes: decoded images are held in memory up to this size, and streamed beyond.
 
     Returns:
-      The dataset. Images are uint8[N, H, W, C] arrays, or `LazyImages` where they are streamed;
-      `mean` and `std` then come from a fixed sample of 4,096 training images.
+      The dataset. Images are uint8[N, H, W, C] arrays, or `LazyImages` if they are streamed; then
+      `mean` and `std` come from a fixed sample of 4,096 training images.
 
     Raises:
       ConfigError: if an argument is out of range or there is no such source.
-      DataError: if files are missing, damaged or do not fit together; the message names the file,
-        what was expected and what was found.
+      DataError: if files are missing, damaged or inconsistent; the message names the file, the
+        expected content and the actual one.
 
     Example:
       >>> data = load("mnist", limit=100)
@@ -97,21 +95,21 @@ def load(
 
 
 def _needed(path: str | None, source: str) -> str:
-    """The path, or ConfigError if there is none."""
+    """Returns the path; raises ConfigError if there is none."""
     if not path:
         raise ConfigError(f"source {source} needs a path, e.g. data.path=/data/my-images")
     return path
 
 
 def _fitted(split: Split, shape: tuple[int, int, int]) -> Split:
-    """The split with images of the wanted shape; a source's lazy images have it already."""
+    """Fits the images of a split; a source's lazy images are fitted already."""
     if isinstance(split.images, np.ndarray):
         return split._replace(images=fitted(split.images, shape))
     return split
 
 
 def _in_memory(splits: list[Split], memory_limit_bytes: int) -> list[Split]:
-    """The splits with lazy images read into arrays, if all of them fit."""
+    """Reads lazy images into arrays if all splits fit into memory."""
     size_bytes = sum(np.prod(split.images.shape, dtype=np.int64) for split in splits)
     if size_bytes > memory_limit_bytes:
         return splits
@@ -119,7 +117,7 @@ def _in_memory(splits: list[Split], memory_limit_bytes: int) -> list[Split]:
 
 
 def _read(images) -> np.ndarray:
-    """All images as an array; threads help, as decoding releases the interpreter's lock."""
+    """Reads all images into an array, in threads: decoding releases the interpreter's lock."""
     if isinstance(images, np.ndarray):
         return images
     out = np.empty(images.shape, np.uint8)

@@ -1,7 +1,7 @@
-"""The one source of randomness on the host: permutations that are pure functions of integers.
+"""Randomness on the host: permutations that are pure functions of integers.
 
-Comes in: a seed and a stream number; goes out: an order. Nothing here has a state, so a run can
-be continued at any step, on any number of hosts, with the same order.
+In: a seed and a stream number. Out: a permutation. There is no state, so a run resumes at any
+step, on any number of hosts, with the same order.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SAMPLE_STREAM = 2**63 + 1
 
 
 def permutation(*, seed: int, stream: int, size: int) -> np.ndarray:
-    """Returns a random order of `0 .. size-1` that depends on its three arguments only.
+    """Draws a random order of `0 .. size-1` that depends on the three arguments only.
 
     Example i gets the i-th 64-bit word of Philox with the key (seed, stream), and the examples
     are sorted by their words. The raw words of a NumPy bit generator never change between
@@ -48,7 +48,7 @@ def permutation(*, seed: int, stream: int, size: int) -> np.ndarray:
 
 
 def seed_of(key: jax.Array) -> int:
-    """Returns the last 64 bits of a PRNG key as a whole number: the seed of the batch order.
+    """Converts a PRNG key's last 64 bits to an integer, the seed of the batch order.
 
     Example:
       >>> seed_of(jax.random.key(7))

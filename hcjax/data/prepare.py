@@ -45,22 +45,22 @@ def make_prepare(
     num_classes: int,
     augment: Sequence[tuple[str, dict]] = (),
 ) -> Callable[[dict, jax.Array | None], dict]:
-    """Returns `prepare(batch, key) -> batch`, which makes a batch ready for the network.
+    """Returns `prepare(batch, key) -> batch`, which augments and normalises a batch.
 
     image = (augment(bytes / 255) - mean) / std. Augmentations run in the order given. Example p
     of the global batch uses the key fold_in(fold_in(key, p), i) in augmentation i, so an image
     depends on its position alone, never on the number of devices or hosts.
 
     Args:
-      mean: float32[C] of the training part, in units where a pixel is 0..1.
+      mean: float32[C] of the training set, in units where a pixel is 0..1.
       std: float32[C], likewise, > 0.
       num_classes: K.
       augment: pairs (name in `AUGMENTATIONS`, keyword arguments).
 
     Returns:
-      A pure function. It takes a batch of `train_batches` with a key, or, for evaluation, any
-      batch with `key=None`: then nothing is augmented. It returns a new dict with the batch's
-      entries (partners removed), "image" float32[n, H, W, C] and "target": the labels int32[n],
+      A pure function. It takes a batch of `train_batches` with a key; for evaluation, any batch
+      with `key=None`, which skips augmentation. It returns a new dict with the batch's entries
+      (partners removed), "image" float32[n, H, W, C] and "target": the labels int32[n],
       or probabilities float32[n, K] where an augmentation mixes labels.
 
     Raises:

@@ -1,8 +1,8 @@
-"""How a dataset's parts are cut, and what is computed from the training part.
+"""Splitting of a dataset, and the statistics of its training set.
 
-Comes in: the ready-made parts that a source found (`Parts`); goes out: train, validation and
-test, and the normalisation statistics of train. Pure NumPy; no file is opened,
-but lazy images are read for the statistics.
+In: the ready-made splits of a source (`Parts`). Out: train, validation and test, and the mean and
+standard deviation of train. Pure NumPy; no file is opened, but lazy images are read for the
+statistics.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ STATISTICS_SAMPLE = 4096  # images read for mean and std when a set is streamed
 
 
 def choose(labels: np.ndarray, count: int, *, seed: int) -> np.ndarray:
-    """Returns the positions of `count` examples in which every class keeps its share.
+    """Draws a stratified sample: positions of `count` examples, with every class in its share.
 
     Each class is shuffled, its r-th of n examples gets the place (r + 1/2) / n, and the `count`
     examples with the lowest places are chosen. A class of one example has the place 1/2, so it
@@ -50,20 +50,20 @@ def choose(labels: np.ndarray, count: int, *, seed: int) -> np.ndarray:
 def carve(
     labels: np.ndarray, amount: float, *, seed: int, what: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the positions (that stay, that are carved off), both ascending.
+    """Divides positions into (remaining, carved), both ascending and stratified.
 
     Args:
-      labels: int32[N] of what is carved from.
+      labels: int32[N] of the split to carve from.
       amount: number of examples (int), or share of N (float in (0, 1)); 0 carves nothing.
       seed: the choice depends on `labels`, `amount` and `seed` only.
-      what: the carved part's name, for messages.
+      what: name of the carved split, for messages.
 
     Returns:
       int64 arrays that together hold 0 .. N-1 once; classes keep their shares (`choose`).
 
     Raises:
       ConfigError: if `amount` is negative or a float outside [0, 1).
-      DataError: if nothing would be left in the first part.
+      DataError: if no example would remain.
 
     Example:
       >>> stay, carved = carve(np.zeros(10, np.int32), 0.2, seed=0, what="validation")
@@ -91,19 +91,19 @@ def carve(
 def cut(
     parts: Parts, *, validation: float, test: float, seed: int, limit: int | None
 ) -> tuple[Split, Split, Split]:
-    """Returns train, validation and test, once the missing ones are carved from train.
+    """Returns train, validation and test; missing ones are carved from train.
 
-    A source with train, validation and test is used as it is. One with a single ready part
-    besides train (ImageNet's "validation", say) is reported on that part: it becomes the test,
-    and validation is carved from train. So test is never used to choose anything. Images in
-    memory are copied once at most, and a part that is used whole not at all.
+    A source with all three is used as it is. If it has a single ready split besides train (e.g.
+    ImageNet's "validation"), that one becomes the test set, and validation is carved from train. So
+    the test set is never used to choose anything. Images in memory are copied at most once, and a
+    split that stays complete is not copied.
 
     Args:
       parts: from a source.
-      validation: how much of train becomes validation, where none is ready: see `carve`.
-      test: how much of train becomes test, where none is ready.
+      validation: number or share of train to carve as validation if the source has none.
+      test: the same for the test set, see `carve`.
       seed: of the carving.
-      limit: keep this many examples of each part, chosen by class (for tests and demos).
+      limit: keep a stratified sample of this size of each split (for tests and demos).
 
     Returns:
       Three disjoint splits (as far as the source's own parts are); lazy images stay unread.
@@ -122,7 +122,7 @@ def cut(
     _, train, ready_validation, ready_test = parts
     if ready_test is None:
         ready_validation, ready_test = None, ready_validation
-    rows = np.arange(len(train.labels))  # those of the source's train that stay train
+    rows = np.arange(len(train.labels))  # of the source's train that stay in train
     if ready_test is None:
         stay, carved = carve(train.labels, test, seed=seed, what="test")
         rows, tested = rows[stay], (train, rows[carved])
@@ -134,28 +134,28 @@ def cut(
     else:
         validated = ready_validation, np.arange(len(ready_validation.labels))
 
-    def taken(split: Split, rows: np.ndarray) -> Split:
-        """The rows, at most `limit` of them; nothing is copied where they are the whole split."""
+    def select(split: Split, rows: np.ndarray) -> Split:
+        """Selects at most `limit` of the rows; a complete split is not copied."""
         if limit is not None and limit < len(rows):
             rows = rows[choose(split.labels[rows], limit, seed=seed)]
         return split if len(rows) == len(split.labels) else take(split, rows)
 
-    return taken(train, rows), taken(*validated), taken(*tested)
+    return select(train, rows), select(*validated), select(*tested)
 
 
 def statistics(split: Split) -> tuple[np.ndarray, np.ndarray, int]:
-    """Returns the mean and standard deviation of each channel, in units where a pixel is 0..1.
+    """Computes mean and standard deviation of each channel, in units where a pixel is 0..1.
 
-    Exact sums over the histogram of pixel values. Images that are streamed are not all read: a
-    fixed sample of 4,096 (`STATISTICS_SAMPLE`) is, without those of it that cannot be read: the
-    data report says which they are, and training stops at the first.
+    The sums are exact, over the histogram of pixel values. Of streamed images only a fixed sample
+    of 4,096 (`STATISTICS_SAMPLE`) is read. Unreadable images are skipped here; the data report
+    lists them, and training stops at the first.
 
     Args:
-      split: the training part, at least one example.
+      split: the training set, at least one example.
 
     Returns:
-      mean float32[C], std float32[C] (1 where a channel is constant, so that it can be divided
-      by), and the number of images they come from.
+      mean float32[C], std float32[C] (1 where a channel is constant, so that division is safe), and
+      the number of images used.
 
     Raises:
       DataError: if none of the images can be read.

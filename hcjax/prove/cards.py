@@ -1,6 +1,6 @@
-"""What a compressed model is worth and what it costs: a card of each, and one table of them all.
+"""Scorecards of models: accuracy, size, work and speed, and one table of several cards.
 
-In: a Model and a dataset. Out: numbers that were counted or measured, none of them claimed.
+In: a Model and a dataset. Out: numbers that are counted or measured here.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ BATCHES = (1, 128)  # images at a time: for the latency, for the throughput
 
 
 class Scorecard(NamedTuple):
-    """A model's score, size, work and speed.
+    """A model's accuracy, size, work and speed.
 
-    name: of the stage or file. examples: of the test part, all of it. accuracy: on them.
-    difference: from the baseline's accuracy, and difference_error its standard error, paired; None
-    without a baseline. weights: numbers in the kernels of convolutions and dense layers; biases
-    are none, nor is what quantization adds. nonzeros: those that are not 0.
-    bits_per_weight: 8 · file_bytes / the baseline's weights (its own without one). file_bytes: of
-    the whole file, everything included. ratio: 4 · the baseline's weights / file_bytes, what they
-    take as float32. macs: products that are added up for one image. nonzero_macs: those by a
-    weight that is not 0; no speed follows from them. latency_seconds: of one image.
-    images_per_second: at batch 128. device: that both were measured on. predictions, labels:
-    int32[examples], in the order of the test part.
+    name: of the stage or file. examples: number of test images. accuracy: on the test set.
+    difference: accuracy minus the baseline's, and difference_error its paired standard error; None
+    without a baseline. weights: entries of the kernels of convolutions and dense layers; biases
+    and quantization parameters do not count. nonzeros: weights that are not 0.
+    bits_per_weight: 8 · file_bytes / weights of the baseline (of the model itself without one).
+    file_bytes: of the whole file. ratio: 4 · weights of the baseline / file_bytes, the compression
+    of float32 weights. macs: multiply-accumulates for one image. nonzero_macs: MACs with a weight
+    that is not 0; they imply no speed. latency_seconds: of one image. images_per_second: at batch
+    128. device: of both measurements. predictions, labels: int32[examples], in the order of the
+    test set.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Scorecard(NamedTuple):
 
     @property
     def right(self) -> np.ndarray:
-        """bool[examples]: where the prediction is the label."""
+        """bool[examples]: whether the prediction equals the label."""
         return self.predictions == self.labels
 
     @property
@@ -82,25 +82,24 @@ def scorecard(
     calls: int = 15,
     batch_size: int = 1000,
 ) -> Scorecard:
-    """Returns the card of a model: its whole test part scored, its numbers counted, its time taken.
+    """Scores a model on the whole test set, counts its weights and MACs, and measures its speed.
 
     Args:
-      model: float or int8; one that `fake_quantize` made has no file, so give its `int8`.
-      dataset: whose test part is scored; its mean and std are those that the network was trained
-        with.
+      model: float or int8. A fake-quantized model cannot be packed: give its `int8`.
+      dataset: the test set to score, with the mean and std that the network was trained with.
       name: for tables and pictures.
-      file_bytes: of the model's file; None packs it.
-      baseline: card of the model that this one was made from, of the same dataset.
-      timed: whether to measure; compiling the ways that `tune` tries takes seconds.
-      calls: >= 1, whose median is the time, after `tune` has chosen the fastest way to compile.
-      batch_size: images at a time, for the score.
+      file_bytes: of the model's file; None packs the model.
+      baseline: card of the original model, of the same dataset.
+      timed: whether to measure speed; `tune` compiles several programs, which takes seconds.
+      calls: number of timed calls, >= 1; their median is reported.
+      batch_size: of the scoring.
 
     Returns:
       Scorecard.
 
     Raises:
-      DataError: if the images or the number of classes are not the model's, or if the baseline
-        was scored on other examples.
+      DataError: if the dataset has other images or classes than the model, or if the baseline was
+        scored on other examples.
       TypeError: if the model cannot be packed.
 
     Example:
@@ -118,9 +117,9 @@ def scorecard(
         return model.apply(params, images.astype(model.image_dtype))
 
     _check(model, apply, dataset)
-    scored = evaluation.evaluate(apply, model.params, dataset, batch_size=batch_size)
-    order = np.argsort(scored.each["index"], kind="stable")
-    predictions, labels = scored.each["prediction"][order], scored.each["label"][order]
+    scores = evaluation.evaluate(apply, model.params, dataset, batch_size=batch_size)
+    order = np.argsort(scores.each["index"], kind="stable")
+    predictions, labels = scores.each["prediction"][order], scores.each["label"][order]
     difference = difference_error = None
     if baseline is not None:
         if not np.array_equal(labels, baseline.labels):
@@ -138,7 +137,7 @@ def scorecard(
     return Scorecard(
         name=name,
         examples=len(labels),
-        accuracy=scored.summary["accuracy"],
+        accuracy=scores.summary["accuracy"],
         difference=difference,
         difference_error=difference_error,
         weights=weights,
@@ -157,10 +156,10 @@ def scorecard(
 
 
 def as_json(cards: Sequence[Scorecard | Mapping]) -> list[dict[str, Any]]:
-    """Returns the cards as JSON would hold them, without what was said of each example.
+    """Converts cards to dicts for JSON, without predictions and labels.
 
     Args:
-      cards: of `scorecard`; dicts of an earlier call are returned as they are.
+      cards: from `scorecard`; dicts of an earlier call are returned as they are.
     """
     left_out = ("predictions", "labels")
     return [
@@ -172,11 +171,11 @@ def as_json(cards: Sequence[Scorecard | Mapping]) -> list[dict[str, Any]]:
 
 
 def table(cards: Sequence[Scorecard | Mapping], *, what: str = "stage") -> str:
-    """Returns the cards as one table, the first row the baseline; columns that say nothing are out.
+    """Tabulates cards, the baseline first; empty columns are left out.
 
     Args:
-      cards: of `scorecard`, or of `as_json`, where each may have a "validation_accuracy".
-      what: a card is of, e.g. "file".
+      cards: from `scorecard`, or from `as_json` with an optional "validation_accuracy".
+      what: head of the first column, e.g. "file".
 
     Example:
       >>> card = dict(name="int8", examples=100, accuracy=0.99, difference=-0.01,
@@ -193,19 +192,19 @@ def table(cards: Sequence[Scorecard | Mapping], *, what: str = "stage") -> str:
     columns = {
         what: lambda r: r["name"],
         "accuracy": lambda r: r["accuracy"],
-        "validation": lambda r: _written(r.get("validation_accuracy"), "{:.2f} %", 100),
+        "validation": lambda r: _format(r.get("validation_accuracy"), "{:.2f} %", 100),
         "difference": _difference,
         "non-zeros": lambda r: f"{r['nonzeros']:,}",
         "bits/weight": lambda r: f"{r['bits_per_weight']:.2f}",
         "file bytes": lambda r: f"{r['file_bytes']:,}",
         "ratio": lambda r: f"{r['ratio']:,.1f}×",
         "MACs": lambda r: f"{r['macs']:,}",
-        latency: lambda r: _written(r["latency_seconds"], "{:.3g} ms", 1e3),
-        "images/s": lambda r: _written(r["images_per_second"], "{:,.0f}"),
+        latency: lambda r: _format(r["latency_seconds"], "{:.3g} ms", 1e3),
+        "images/s": lambda r: _format(r["images_per_second"], "{:,.0f}"),
     }
     cells = {head: [cell(row) for row in rows] for head, cell in columns.items()}
-    kept = {head: column for head, column in cells.items() if any(c is not None for c in column)}
-    return text.table(list(zip(*kept.values(), strict=True)), list(kept))
+    filled = {head: column for head, column in cells.items() if any(c is not None for c in column)}
+    return text.table(list(zip(*filled.values(), strict=True)), list(filled))
 
 
 def _difference(row: Mapping) -> str | None:
@@ -215,12 +214,12 @@ def _difference(row: Mapping) -> str | None:
     return f"{100 * d:+.2f} %" if error is None else f"{100 * d:+.2f} ± {100 * error:.2f} %"
 
 
-def _written(number: float | None, form: str, unit: float = 1) -> str | None:
+def _format(number: float | None, form: str, unit: float = 1) -> str | None:
     return None if number is None else form.format(unit * number)
 
 
 def _check(model: Model, apply: Any, dataset: Dataset) -> None:
-    """Raises DataError unless a dataset's images and classes are a model's."""
+    """Raises DataError unless a model and a dataset have the same image shape and classes."""
     if dataset.image_shape != model.image_shape:
         raise DataError(
             f"the network takes images {list(model.image_shape)}, {dataset.name} has "
@@ -236,7 +235,7 @@ def _check(model: Model, apply: Any, dataset: Dataset) -> None:
 
 
 def _seconds(apply: Any, params: Any, dataset: Dataset, count: int, calls: int) -> float:
-    """Returns the median time of one call with so many test images."""
+    """Measures the median time of one call with `count` test images."""
     test = dataset.test
     index = np.arange(count) % len(test.labels)
     prepare = make_prepare(mean=dataset.mean, std=dataset.std, num_classes=dataset.num_classes)

@@ -1,4 +1,4 @@
-"""On what a compressed model changed its mind: examples and classes, against another model."""
+"""Prediction flips (churn): the test examples that two models classify differently."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ LISTED = 20  # examples of each kind that are printed
 
 
 class Changes(NamedTuple):
-    """The examples that two models answer differently; printed as a table by class.
+    """The prediction flips between two models; printed as a table by class.
 
-    before, after: names of the models. class_names: K names. examples: int[K], of each class in the
-    test part. index: int64[m], the changed examples' places in it, rising. label, was, now:
-    int32[m], their class and both answers.
+    before, after: names of the models. class_names: K names. examples: int[K], test examples of
+    each class. index: int64[m], positions of the flips in the test set, ascending. label, was, now:
+    int32[m], the label and both predictions of each flip.
     """
 
     before: str
@@ -33,7 +33,7 @@ class Changes(NamedTuple):
 
     @property
     def kinds(self) -> dict[str, np.ndarray]:
-        """bool[m] of each kind of change."""
+        """Kind of flip -> bool[m]."""
         return {
             "right -> wrong": self.was == self.label,
             "wrong -> right": self.now == self.label,
@@ -41,12 +41,12 @@ class Changes(NamedTuple):
         }
 
     def per_class(self) -> dict[str, np.ndarray]:
-        """Returns int[K] of each kind of change: how many examples of each class."""
+        """Counts each kind of flip by class: kind -> int[K]."""
         count = len(self.class_names)
         return {k: np.bincount(self.label[m], minlength=count) for k, m in self.kinds.items()}
 
     def as_json(self) -> dict[str, Any]:
-        """Returns what JSON holds of it: every changed example, and the counts by class."""
+        """Converts the flips to a dict for JSON: every example, and the counts by class."""
         return {
             "before": self.before,
             "after": self.after,
@@ -70,9 +70,9 @@ class Changes(NamedTuple):
         ]
         lines = [head, text.table(rows, ["class", "examples", *counts])]
         for kind, member in self.kinds.items():
-            found = np.flatnonzero(member)
-            shown = [self._example(i) for i in found[:LISTED]]
-            more = f", and {len(found) - LISTED:,} more" if len(found) > LISTED else ""
+            flips = np.flatnonzero(member)
+            shown = [self._example(i) for i in flips[:LISTED]]
+            more = f", and {len(flips) - LISTED:,} more" if len(flips) > LISTED else ""
             lines += [f"{kind}: {', '.join(shown)}{more}"] if shown else []
         return "\n".join(lines)
 
@@ -82,23 +82,23 @@ class Changes(NamedTuple):
 
 
 def changes(before: Scorecard, after: Scorecard, dataset: Dataset) -> Changes:
-    """Returns where one model's answers differ from another's, on the same test part.
+    """Finds the prediction flips between two models on the same test set.
 
     Args:
-      before: card of the model that the other was made from.
-      after: the other's.
-      dataset: that both were scored on.
+      before: card of the original model.
+      after: card of the compressed model.
+      dataset: the dataset of both cards.
 
     Raises:
-      DataError: if they were not scored on the same examples.
+      DataError: if the cards are of other examples.
 
     Example:
       >>> from hcjax.data import Split
       >>> from hcjax.prove.cards import Scorecard
       >>> def card(name, predictions):
       ...   blank = dict.fromkeys(Scorecard._fields)
-      ...   found = {"name": name, "predictions": np.array(predictions), "labels": np.array([0, 1])}
-      ...   return Scorecard(**blank | found)
+      ...   own = {"name": name, "predictions": np.array(predictions), "labels": np.array([0, 1])}
+      ...   return Scorecard(**blank | own)
       >>> split = Split(np.zeros((2, 1, 1, 1), np.uint8), np.array([0, 1], np.int32))
       >>> one = np.ones(1, np.float32)
       >>> data = Dataset("tiny", ("cat", "dog"), split, split, split, one, one, 2)

@@ -1,7 +1,7 @@
-"""A blank figure, its fonts and colours, and how it reaches the disk: shared by the pictures.
+"""Figures for all pictures: size, colours, safe text, and atomic writing as PNG.
 
-Matplotlib is imported by the function that draws, only through its `Figure` class: nothing
-touches pyplot, a display, or the settings of a notebook that calls this.
+Matplotlib is imported by the function that draws, and only its `Figure` class is used. So pyplot,
+a display and the settings of a calling notebook stay untouched.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _DPI = 130
 
 
 def figure(width: float, height: float, title: str):
-    """Returns an empty figure that no display knows of.
+    """Creates an empty figure without a display.
 
     Args:
       width: in inches.
       height: in inches.
-      title: above everything; a dollar sign is just that.
+      title: of the figure; a dollar sign is printed as it is.
 
     Returns:
       A `matplotlib.figure.Figure`.
@@ -40,14 +40,14 @@ def figure(width: float, height: float, title: str):
 
 
 def save(figure, path: str | os.PathLike) -> Path:
-    """Returns `path` after replacing it, in one move, by the figure as a PNG.
+    """Writes a figure to a PNG atomically and returns its path.
 
     Args:
       figure: a `matplotlib.figure.Figure`.
-      path: the file; its folder is made if it is missing.
+      path: the file; a missing folder is created.
 
     Returns:
-      The path that was written.
+      The path as a `Path`.
 
     Raises:
       CheckpointError: if the file cannot be written.
@@ -63,7 +63,7 @@ def save(figure, path: str | os.PathLike) -> Path:
 
 
 def label(class_names: Sequence[str], k: int) -> str:
-    """Returns a short name of class `k`, its number if the font cannot write the name.
+    """Shortens the name of class `k`; returns its number if the font lacks a letter of the name.
 
     Args:
       class_names: names of all classes; empty means 0, 1, 2, ….
@@ -84,13 +84,13 @@ def label(class_names: Sequence[str], k: int) -> str:
 
 
 def escape(words: str) -> str:
-    """Returns text in which a dollar sign does not start a formula.
+    """Escapes dollar signs, which would start a formula in matplotlib.
 
     Args:
       words: any text.
 
     Returns:
-      The text for matplotlib.
+      The escaped text.
 
     Example:
       >>> escape("$5 bills")

@@ -1,7 +1,6 @@
-"""Curves: loss and accuracy over the steps of a run; accuracy against what was done to a layer.
+"""Curves: loss and accuracy over the steps of a run; accuracy over compression levels of a layer.
 
-In come the records of `metrics.jsonl`, or plain numbers; out goes a PNG, written whole or not at
-all.
+In come the records of `metrics.jsonl`, or plain numbers; out goes a PNG, written atomically.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _LOW_ACCURACY_TICKS = (10, 20, 30, 40, 60, 70, 85)
 def learning_curves(
     path: str | os.PathLike, records: Sequence[Mapping[str, object]], *, title: str = ""
 ) -> Path:
-    """Returns the path of a picture of loss and accuracy over the steps of a run.
+    """Draws loss and accuracy over the steps of a run to a PNG and returns its path.
 
     The accuracy axis is logarithmic in the error, so that 99.0 % and 99.5 % are as far apart as
     90 % and 95 %; the loss axis is logarithmic where the loss falls more than fivefold. Many
@@ -33,12 +32,12 @@ def learning_curves(
     Args:
       path: the PNG to write.
       records: dicts with `step`, `split` ("train" or "validation") and `loss` (nats per
-        example) and `accuracy` (a fraction) where known, as `read_metrics` returns them.
-        Other keys, other splits and non-finite numbers are passed over.
-      title: what was run, e.g. the name of the config.
+        example) and `accuracy` (a fraction) where recorded, as `read_metrics` returns them.
+        Other keys, other splits and non-finite numbers are skipped.
+      title: of the picture, e.g. the name of the config.
 
     Returns:
-      The path that was written.
+      The path as a `Path`.
 
     Raises:
       CheckpointError: if the file cannot be written.
@@ -89,21 +88,21 @@ def layer_curves(
     against: str = "sparsity",
     title: str = "",
 ) -> Path:
-    """Returns the path of a picture of accuracy against what was done to one layer at a time.
+    """Draws accuracy over compression levels, one layer at a time, to a PNG; returns its path.
 
     Levels are equally far apart; the accuracy axis is that of `learning_curves`.
 
     Args:
       path: the PNG to write.
-      levels: what was done, in order, e.g. `found.levels` of `hcjax.sensitivity`.
-      accuracy: of each layer, by name, the accuracy (a fraction) at each level, e.g.
-        `{row.path: row.accuracy for row in found.rows}`.
-      baseline: accuracy of the network as it is, drawn as a line.
-      against: what the levels are; its last word says how they are written, see `formats.value`.
+      levels: sparsities or bits, in order, e.g. `levels` of `hcjax.sensitivity`'s result.
+      accuracy: layer name -> accuracy (a fraction) at each level, e.g.
+        `{row.path: row.accuracy for row in result.rows}`.
+      baseline: accuracy of the unchanged network, drawn as a line.
+      against: the quantity of the levels; its last word sets their format, see `formats.value`.
       title: above the picture.
 
     Returns:
-      The path that was written.
+      The path as a `Path`.
 
     Raises:
       CheckpointError: if the file cannot be written.
@@ -132,7 +131,7 @@ def layer_curves(
 def _series(
     records: Sequence[Mapping[str, object]], split: str, name: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the steps and finite values of one number of one split."""
+    """Returns steps and finite values of one metric on one split."""
     pairs = [
         (record["step"], float(record[name]))
         for record in records
@@ -143,7 +142,7 @@ def _series(
 
 
 def _running_mean(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the curve smoothed over a thirtieth of its points, nothing for few points."""
+    """Smooths a curve over a thirtieth of its points; returns an empty one for few points."""
     if steps.size <= 60:
         return steps[:0], values[:0]
     width = steps.size // 30
@@ -152,7 +151,7 @@ def _running_mean(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np
 
 
 def _loss_axis(ax, loss: np.ndarray) -> Callable:
-    """Makes the axis logarithmic if the loss falls far; returns loss -> height."""
+    """Makes the axis logarithmic if the loss falls fivefold; returns the map loss -> height."""
     if loss.min() > 0 and loss.max() > 5 * loss.min():
         few = loss.max() < 50 * loss.min()
         ax.set_yscale("log")
@@ -162,7 +161,7 @@ def _loss_axis(ax, loss: np.ndarray) -> Callable:
 
 
 def _accuracy_axis(ax, accuracy: np.ndarray) -> Callable:
-    """Makes the axis logarithmic in the error; returns accuracy -> height."""
+    """Makes the axis logarithmic in the error; returns the map accuracy -> height."""
     error = np.round(1 - accuracy, 9)  # a mean of ones is not always one
     wrong = error[error > 0]
     perfect = bool((error <= 0).any())
@@ -181,6 +180,6 @@ def _accuracy_axis(ax, accuracy: np.ndarray) -> Callable:
 
 
 def _best(name: str, steps: np.ndarray, values: np.ndarray) -> str:
-    """Returns what the best point of a curve was, and where."""
+    """Describes the best point of a curve: its value and step."""
     i = int(values.argmin() if name == "loss" else values.argmax())
     return f"best {formats.value(name, float(values[i]))} at step {steps[i]:,.0f}"

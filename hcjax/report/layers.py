@@ -1,6 +1,6 @@
-"""The picture of what quantization does to each layer of a network.
+"""The picture of each layer's quantization error.
 
-In come names and numbers; out goes a PNG, written whole or not at all.
+In come names and numbers; out goes a PNG, written atomically.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ def layer_errors(
     *,
     title: str = "",
 ) -> Path:
-    """Returns the path of a picture of each layer's SQNR and accuracy drop, as bars.
+    """Draws each layer's SQNR and accuracy drop as bars to a PNG and returns its path.
 
     Args:
       path: the PNG to write.
       names: of the layers, in order; the first is drawn at the top.
-      sqnr: in dB, of each; one that is infinite has no bar, and says so.
-      drops: of accuracy where the layer alone is quantized, as fractions.
+      sqnr: of each layer, in dB; an infinite one is labelled "exact" and has no bar.
+      drops: of accuracy if only this layer is quantized, as fractions.
       title: above the picture.
 
     Returns:
-      The path that was written.
+      The path as a `Path`.
 
     Raises:
       CheckpointError: if the file cannot be written.

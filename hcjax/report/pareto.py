@@ -1,6 +1,6 @@
-"""The Pareto picture of compressed models: how large each file is, and how often it is wrong.
+"""The Pareto picture of compressed models: test error over file size.
 
-In come names, bytes and errors; out goes a PNG, written whole or not at all.
+In come names, bytes and errors; out goes a PNG, written atomically.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ Point = tuple[str, float, float]  # name, bytes, error as a fraction
 
 
 def pareto(path: str | os.PathLike, points: Sequence[Point], *, title: str = "") -> Path:
-    """Returns the path of a picture of error against bytes, with the line of the best.
+    """Draws error over bytes with the Pareto front to a PNG and returns its path.
 
-    Bytes are on a logarithmic axis; so are errors where they differ more than tenfold and none is
-    0. The line joins the models that no other beats in both.
+    The axis of the bytes is logarithmic; so is that of the errors where they differ more than
+    tenfold and none is 0. The line joins the models of the front.
 
     Args:
       path: the PNG to write.
@@ -28,7 +28,7 @@ def pareto(path: str | os.PathLike, points: Sequence[Point], *, title: str = "")
       title: above the picture.
 
     Returns:
-      The path that was written.
+      The path as a `Path`.
 
     Raises:
       CheckpointError: if the file cannot be written.
@@ -46,21 +46,21 @@ def pareto(path: str | os.PathLike, points: Sequence[Point], *, title: str = "")
         raise ValueError("no models to draw")
     figure = canvas.figure(8.0, 5.0, title or "error against the size of the file")
     ax = figure.subplots()
-    best = frontier(points)
-    line = [points[i] for i in best]
+    front = frontier(points)
+    line = [points[i] for i in front]
     ax.plot([p[1] for p in line], [100 * p[2] for p in line], "-", color=_BEST, lw=1.2, zorder=1)
     for i, (name, size_bytes, error) in enumerate(points):
-        inside = i in best
-        colour = _BEST if inside else _OTHER
+        on_front = i in front
+        colour = _BEST if on_front else _OTHER
         ax.plot([size_bytes], [100 * error], "o", color=colour, ms=5, zorder=2)
         # the line runs along the lower left: its names stand below it, the others' above
         ax.annotate(
             canvas.escape(f"{name}\n{size_bytes:,} bytes, {formats.percent(error)}"),
             (size_bytes, 100 * error),
-            xytext=(-5, -5) if inside else (5, 5),
+            xytext=(-5, -5) if on_front else (5, 5),
             textcoords="offset points",
-            ha="right" if inside else "left",
-            va="top" if inside else "bottom",
+            ha="right" if on_front else "left",
+            va="top" if on_front else "bottom",
             fontsize=8,
             color=canvas.INK,
         )
@@ -81,10 +81,10 @@ def pareto(path: str | os.PathLike, points: Sequence[Point], *, title: str = "")
 
 
 def frontier(points: Sequence[Point]) -> list[int]:
-    """Returns which points no other beats, in the order of their bytes.
+    """Returns the indices of the points on the Pareto front, in the order of their bytes.
 
-    One beats another if neither its bytes nor its error is greater, and one of them is less; of
-    equal ones, the first stays.
+    A point dominates another if neither its bytes nor its error is greater, and one of them is
+    less. Of equal points the first is on the front.
 
     Args:
       points: (name, bytes, error).
@@ -93,8 +93,8 @@ def frontier(points: Sequence[Point]) -> list[int]:
       >>> frontier([("a", 100, 0.02), ("b", 10, 0.03), ("c", 50, 0.04), ("d", 200, 0.02)])
       [1, 0]
     """
-    found: list[int] = []
+    front: list[int] = []
     for i in sorted(range(len(points)), key=lambda i: points[i][1:]):
-        if not found or points[i][2] < points[found[-1]][2]:
-            found.append(i)
-    return found
+        if not front or points[i][2] < points[front[-1]][2]:
+            front.append(i)
+    return front

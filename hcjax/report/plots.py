@@ -1,7 +1,7 @@
 """The pictures of a run: learning curves, confusion matrix, worst mistakes, first filters.
 
-In come NumPy arrays (and for the curves the records of `metrics.jsonl`); out goes a PNG,
-written whole or not at all.
+In come NumPy arrays (and for the curves the records of `metrics.jsonl`); out goes a PNG, written
+atomically.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ def confusion_matrix(
     class_names: Sequence[str] = (),
     title: str = "",
 ) -> Path:
-    """Returns the path of a picture of which class was taken for which.
+    """Draws the confusion matrix to a PNG and returns its path.
 
     Colour is the share of the true class, on a logarithmic scale, so that a few mistakes among
-    thousands can be seen. Up to `MAX_NUMBERED_CLASSES` classes have names and counts.
+    thousands are visible. Up to `MAX_NUMBERED_CLASSES` classes have names and counts.
 
     Args:
       path: the PNG to write.
@@ -42,7 +42,7 @@ def confusion_matrix(
       title: above the picture.
 
     Returns:
-      The path that was written.
+      The path as a `Path`.
 
     Raises:
       CheckpointError: if the file cannot be written.
@@ -64,10 +64,10 @@ def confusion_matrix(
     figure = canvas.figure(max(side, 4.6) + 0.7, max(side, 4.2), title or "confusion matrix")
     ax = figure.subplots()
     share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
-    seen = np.ma.masked_equal(share, 0)
+    nonzero = np.ma.masked_equal(share, 0)
     # a third, so that the rarest mistake is not as white as none
-    low = min(0.01, seen.min()) / 3 if seen.count() else 0.01
-    image = ax.imshow(seen, cmap="Blues", norm=LogNorm(low, 1), interpolation="nearest")
+    low = min(0.01, nonzero.min()) / 3 if nonzero.count() else 0.01
+    image = ax.imshow(nonzero, cmap="Blues", norm=LogNorm(low, 1), interpolation="nearest")
     bar = figure.colorbar(image, ax=ax, fraction=0.045, pad=0.03)
     bar.ax.yaxis.set_major_formatter(lambda v, _: f"{100 * v:g} %")
     bar.set_label("share of the true class (none: white)")
@@ -96,12 +96,12 @@ def worst_mistakes(
     class_names: Sequence[str] = (),
     title: str = "",
 ) -> Path:
-    """Returns the path of a picture of wrongly classified images, as they are given in order.
+    """Draws misclassified images, in the given order, to a PNG and returns its path.
 
     Args:
       path: the PNG to write.
       images: uint8[n, H, W, C], usually n = 32, worst first; C is 1 (grey), 3 (RGB), or the
-        first channel is shown. n = 0 gives a picture that says so.
+        first channel is shown. n = 0 draws the words "no mistakes".
       labels: n true classes.
       predicted: n predicted classes.
       confidence: n probabilities of the predicted class.
@@ -109,7 +109,7 @@ def worst_mistakes(
       title: above the picture.
 
     Returns:
-      The path that was written.
+      The path as a `Path`.
 
     Raises:
       CheckpointError: if the file cannot be written.
@@ -147,7 +147,7 @@ def filters(
     input_shape: tuple[int, int, int] | None = None,
     title: str = "",
 ) -> Path:
-    """Returns the path of a picture of what the units of a first layer look for.
+    """Draws the filters of a first layer to a PNG and returns its path.
 
     Args:
       path: the PNG to write.
@@ -159,11 +159,11 @@ def filters(
       title: above the picture.
 
     Returns:
-      The path that was written.
+      The path as a `Path`.
 
     Raises:
       CheckpointError: if the file cannot be written.
-      ValueError: if the kernel is neither, or is dense and does not fit `input_shape`.
+      ValueError: if the kernel has another rank, or is dense and does not fit `input_shape`.
 
     Example:
       >>> import tempfile
@@ -180,11 +180,11 @@ def filters(
         )
     total = kernel.shape[-1]
     norms = np.linalg.norm(kernel.reshape(-1, total), axis=0)
-    kept = np.sort(np.argsort(-norms, kind="stable")[:MAX_FILTERS])
+    largest = np.sort(np.argsort(-norms, kind="stable")[:MAX_FILTERS])
     colour = kernel.shape[2] == 3
-    kernel = kernel[..., kept] if colour else kernel[..., kept].mean(axis=2, keepdims=True)
-    rows, columns = max(1, math.ceil(len(kept) / 8)), min(8, len(kept))
-    shown = f"{total}" if total <= MAX_FILTERS else f"the {len(kept)} largest of {total}"
+    kernel = kernel[..., largest] if colour else kernel[..., largest].mean(axis=2, keepdims=True)
+    rows, columns = max(1, math.ceil(len(largest) / 8)), min(8, len(largest))
+    shown = f"{total}" if total <= MAX_FILTERS else f"the {len(largest)} largest of {total}"
     default = f"first layer: {shown} filters of {kernel.shape[0]}×{kernel.shape[1]}"
     figure = canvas.figure(columns + (0.2 if colour else 1.6), 0.6 + rows, title or default)
     axes = np.atleast_1d(figure.subplots(rows, columns)).ravel()
@@ -194,7 +194,7 @@ def filters(
     for ax in axes:
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
-    for i in range(len(kept)):
+    for i in range(len(largest)):
         if colour:
             axes[i].imshow(np.clip(0.5 + kernel[..., i] / (2 * limit), 0, 1))
         else:

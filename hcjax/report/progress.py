@@ -1,7 +1,7 @@
-"""The progress line of a training run: how far, how fast, how good, and when it will be done.
+"""The progress line of a training run: steps, metrics, images/s and ETA.
 
-In come completed steps and the latest numbers; out goes one line that redraws itself on a
-terminal, or now and then a plain line where there is none (a file, a pipe, a job's log).
+In come completed steps and the latest metrics; out goes one line that is redrawn on a terminal,
+or a plain line every few seconds elsewhere (a file, a pipe, a job's log).
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ _RATE_WINDOW_SECONDS = 5.0
 
 
 class Progress:
-    """Shows a run's progress; a context manager that finishes the line when it is left.
+    """Shows a run's progress; a context manager that finishes the line at its exit.
 
-    images/s is the speed of the last seconds, up to the last update with numbers (where none has
-    any, the last one), without what happens in `aside`. ETA comes from all of this process's
-    steps, validation included, but for the first one, which compiles; the steps of earlier
-    processes (`initial`) do not count.
+    images/s is the speed of the last seconds, up to the last update with metrics (without any,
+    up to the last update); time inside `aside` is left out. ETA comes from all steps of this
+    process, validation included, except the first one, which compiles. Steps of earlier processes
+    (`initial`) do not count.
 
     Args:
       total: steps of the whole run.
       initial: steps completed before this process, after a resume.
       batch_size: images per step, over all devices and hosts.
-      quiet: shows nothing at all, e.g. on every host but the first.
-      every_seconds: where `stream` is not a terminal: the least time between two lines. The
-        default gives 360 lines an hour.
-      label: what the line starts with, e.g. `"seed 3"`.
-      stream: where to write; the default is standard error, so that results can be piped.
+      quiet: shows nothing, e.g. on every host but the first.
+      every_seconds: least time between two lines if `stream` is not a terminal. The default gives
+        360 lines an hour.
+      label: first words of the line, e.g. `"seed 3"`.
+      stream: the output; the default is standard error, so that results can be piped.
       clock: gives seconds; for tests.
 
     Note:
-      `update` is made for every step: most calls only read the clock. Numbers are read when a
-      line is drawn, at most 10 times a second, so a device array that is still being computed
-      makes the loop wait then: hand in numbers of an earlier step. A stream that breaks (a
-      closed pipe, a full disk) ends the display, never the training.
+      `update` is cheap enough for every step: most calls only read the clock. Metrics are read
+      when a line is drawn, at most 10 times a second. A device array that is still being computed
+      then blocks the loop, so hand in metrics of an earlier step. A stream that breaks (a closed
+      pipe, a full disk) ends the display, never the training.
 
     Example:
       >>> clock = iter([0, 1, 2, 3]).__next__
@@ -68,7 +68,7 @@ class Progress:
         self._total, self._step, self._batch_size = total, initial, batch_size
         self._quiet, self._label, self._clock = quiet, label, clock
         self._stream = sys.stderr if stream is None else stream
-        self._values: dict[str, object] = {}
+        self._metrics: dict[str, object] = {}
         self._first: tuple[float, int] | None = None
         self._recent: collections.deque[tuple[float, int]] = collections.deque()
         self._aside_seconds = 0.0
@@ -81,12 +81,12 @@ class Progress:
         self._due = self._start + self._every
 
     def update(self, step: int, **values: object) -> None:
-        """Records that `step` steps are complete, and redraws the line if it is time.
+        """Records completed steps, and redraws the line when it is due.
 
         Args:
           step: completed steps of the whole run.
-          **values: the latest numbers by name, e.g. `loss=0.1, accuracy=0.98`; a number stays
-            on the line until it is given again. Fractions are shown as percent.
+          **values: the latest metrics by name, e.g. `loss=0.1, accuracy=0.98`; a metric stays on
+            the line until its next value. Fractions are shown as percent.
         """
         if self._quiet:
             return
@@ -94,18 +94,18 @@ class Progress:
         self._step = step
         if self._first is None:
             self._first, self._aside_seconds = (now, step), 0.0
-        if values and not self._values:  # marks since the first are of a loop that ran ahead
+        if values and not self._metrics:  # marks since the first are of a loop that ran ahead
             self._recent = collections.deque([self._first])
-        self._values.update(values)
-        # where numbers are read the device has caught up with the loop, which else runs ahead of it
-        if values or not self._values:
+        self._metrics.update(values)
+        # reading a metric waits for the device; without one the loop runs ahead of it
+        if values or not self._metrics:
             self._mark(now - self._aside_seconds, step)
         if now >= self._due and (self._bar is not None or step < self._total):
             self._due = now + self._every
             self._draw(now, f"ETA {formats.clock(self._eta(now))}")
 
     def note(self, text: str) -> None:
-        """Writes a line of its own, above the line that redraws itself.
+        """Writes a separate line above the progress line.
 
         Args:
           text: one line, e.g. the validation result of an epoch.
@@ -120,7 +120,7 @@ class Progress:
 
     @contextlib.contextmanager
     def aside(self) -> Iterator[None]:
-        """Keeps the time inside the `with` block (evaluation, checkpoints) out of images/s."""
+        """Excludes the time inside the `with` block (evaluation, checkpoints) from images/s."""
         start = self._clock()
         try:
             yield
@@ -128,7 +128,7 @@ class Progress:
             self._aside_seconds += self._clock() - start
 
     def close(self) -> None:
-        """Draws the line a last time, with the time that this process took, and ends it."""
+        """Draws the line a last time, with this process's total time, and ends it."""
         if self._quiet:
             return
         now = self._clock()
@@ -146,14 +146,14 @@ class Progress:
         self.close()
 
     def _eta(self, now: float) -> float | None:
-        """Returns the seconds to the end of the run, None as long as nothing is known."""
+        """Returns the estimated seconds to the end of the run; None before the second step."""
         if self._first is None or self._step <= self._first[1]:
             return None
         since, first_step = self._first
         return (self._total - self._step) * (now - since) / (self._step - first_step)
 
     def _mark(self, now: float, step: int) -> None:
-        """Records a point that images/s is measured from and to, and drops those too far back."""
+        """Records a time stamp for images/s, and drops stamps outside the window."""
         recent = self._recent
         if recent and now < recent[-1][0] + _REDRAW_SECONDS:
             return
@@ -170,9 +170,9 @@ class Progress:
 
     def _draw(self, now: float, end: str) -> None:
         """Writes the line, or redraws it."""
-        # first the time: what does not fit into a narrow terminal is cut off at the end
+        # the time comes first: a narrow terminal cuts off the end
         parts = [end] + [
-            f"{formats.label(k)} {formats.value(k, v)}" for k, v in self._values.items()
+            f"{formats.label(k)} {formats.value(k, v)}" for k, v in self._metrics.items()
         ]
         speed = self._images_per_second()
         if speed is not None:
@@ -199,12 +199,12 @@ class Progress:
 
 
 def _is_terminal(stream: TextIO) -> bool:
-    """Says whether a line can be redrawn in `stream`."""
+    """Tells whether a line can be redrawn in `stream`."""
     return bool(getattr(stream, "isatty", bool)()) and os.environ.get("TERM") != "dumb"
 
 
 def _bar(total: int, initial: int, label: str, stream: TextIO):
-    """Returns a bar that draws only when told to."""
+    """Creates a bar that is drawn only by `refresh`."""
     import tqdm
 
     return tqdm.tqdm(

@@ -1,7 +1,7 @@
 """Plain-text tables for the terminal: the end of a run, a sweep, several seeds.
 
-In come numbers by name, as they stand in `report.json`; out goes text no wider than a screen
-where that can be helped. Nothing here prints.
+In come metrics by name, as in `report.json`; out goes text, usually no wider than a screen. No
+function here prints.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ def end_of_run(
     confusion: np.ndarray | None = None,
     class_names: Sequence[str] = (),
 ) -> str:
-    """Returns what a person wants to know of a finished run, on one screen.
+    """Summarizes a finished run on one screen.
 
     Args:
-      report: what `report.json` holds; keys that are not there are left out.
+      report: the content of `report.json`; missing keys are left out of the table.
       confusion: int[K, K] counts, true class by row, predicted class by column; None leaves the
         classes out. Of more than `MAX_CLASSES` classes, the 10 with the lowest accuracy are
         shown.
       class_names: K names; empty means 0, 1, 2, ….
 
     Returns:
-      The numbers, and beside them accuracy by class.
+      The metrics, and beside them the accuracy by class.
 
     Example:
       >>> confusion = np.array([[9, 1], [0, 10]])
@@ -74,7 +74,7 @@ def end_of_run(
 
 
 def per_class(confusion: np.ndarray, class_names: Sequence[str] = ()) -> str:
-    """Returns the accuracy of every class, or of the 10 worst of many.
+    """Tabulates the accuracy of every class, or of the 10 worst of many.
 
     Args:
       confusion: int[K, K] counts, true class by row, predicted class by column.
@@ -102,15 +102,15 @@ def per_class(confusion: np.ndarray, class_names: Sequence[str] = ()) -> str:
     names = list(class_names) or [str(k) for k in range(num_classes)]
     if len(names) != num_classes:
         raise ValueError(f"confusion has {num_classes} classes, class_names {len(names)}")
-    examples, right = confusion.sum(axis=1), np.diag(confusion)
-    taken = confusion - np.diag(right)
+    examples, correct = confusion.sum(axis=1), np.diag(confusion)
+    mistakes = confusion - np.diag(correct)
     rows = [
         [
             text.cut(names[k], 16),
-            right[k] / examples[k] if examples[k] else None,
+            correct[k] / examples[k] if examples[k] else None,
             int(examples[k]),
-            f"{text.cut(names[taken[k].argmax()], 16)} ({taken[k].max():,})"
-            if taken[k].any()
+            f"{text.cut(names[mistakes[k].argmax()], 16)} ({mistakes[k].max():,})"
+            if mistakes[k].any()
             else "-",
         ]
         for k in range(num_classes)
@@ -127,16 +127,16 @@ def sweep(
     *,
     best_by: str = "validation_accuracy",
 ) -> str:
-    """Returns the runs of a sweep, best first.
+    """Tabulates the runs of a sweep, best first.
 
     Args:
-      results: for every run its settings, e.g. `{"optim.learning_rate": 1e-3}`, and its
-        numbers, e.g. `{"validation_accuracy": 0.98}`; a run that failed has fewer, or none.
-      best_by: the number to sort by: the higher the better for an accuracy, else the lower.
+      results: (settings, metrics) of every run, e.g. `{"optim.learning_rate": 1e-3}` and
+        `{"validation_accuracy": 0.98}`; a failed run has fewer metrics, or none.
+      best_by: the metric to sort by: an accuracy from high to low, any other from low to high.
         Runs without it come last. Never choose by test data.
 
     Returns:
-      A table with a column per setting and per number.
+      A table with a column per setting and per metric.
 
     Example:
       >>> runs = [({"optim.learning_rate": rate}, {"validation_accuracy": a})
@@ -154,23 +154,23 @@ def sweep(
         return math.inf if score is None or math.isnan(score) else sign * float(score)
 
     results = sorted(results, key=rank)
-    settings = list(dict.fromkeys(name for given, _ in results for name in given))
-    scores = list(dict.fromkeys(name for _, numbers in results for name in numbers))
-    short = [name.rsplit(".", 1)[-1] for name in settings]
-    heads = [s if short.count(s) == 1 else name for s, name in zip(short, settings, strict=True)]
+    keys = list(dict.fromkeys(name for settings, _ in results for name in settings))
+    scores = list(dict.fromkeys(name for _, metrics in results for name in metrics))
+    short = [name.rsplit(".", 1)[-1] for name in keys]
+    heads = [s if short.count(s) == 1 else name for s, name in zip(short, keys, strict=True)]
     rows = [
-        [given.get(name) for name in settings] + [numbers.get(name) for name in scores]
-        for given, numbers in results
+        [settings.get(name) for name in keys] + [metrics.get(name) for name in scores]
+        for settings, metrics in results
     ]
     return table([[_plain(x) for x in row] for row in rows], heads + scores)
 
 
 def seeds(results: Sequence[Mapping[str, object]]) -> str:
-    """Returns the runs of several seeds, and their mean ± standard deviation.
+    """Tabulates the runs of several seeds, and their mean ± standard deviation.
 
     Args:
-      results: one mapping per run, with `seed` and numbers by name; what is not a number in
-        the first run is left out.
+      results: one mapping per run, with `seed` and metrics by name; keys without a number in the
+        first run are left out.
 
     Returns:
       A table with a row per seed and a last row for all of them.
@@ -193,11 +193,11 @@ def seeds(results: Sequence[Mapping[str, object]]) -> str:
 
 
 def stages(runs: Sequence[Sequence[Mapping[str, object]]], names: Sequence[str]) -> str:
-    """Returns the stages of several pipelines, each number as mean ± standard deviation.
+    """Tabulates the stages of several pipelines, each metric as mean ± standard deviation.
 
     Args:
-      runs: for each run its stages, mappings with `name` and numbers; the same in all runs.
-      names: which numbers.
+      runs: the stages of each run, mappings with `name` and metrics; the same in all runs.
+      names: of the metrics to show.
 
     Example:
       >>> runs = [[{"name": "int8", "difference": d, "ratio": 4.6}] for d in (0.0, -0.001)]
@@ -214,10 +214,9 @@ def stages(runs: Sequence[Sequence[Mapping[str, object]]], names: Sequence[str])
 
 
 def mean_std(values: Sequence[float | None]) -> tuple[float | None, float | None, int]:
-    """Returns mean, sample standard deviation and count of what is known.
+    """Returns mean, sample standard deviation and count of the values that are numbers.
 
-    std = sqrt(Σ (x - mean)² / (n - 1)), the estimate of the spread over all seeds, not only
-    over those that were run.
+    std = sqrt(Σ (x - mean)² / (n - 1)), the estimate for all seeds, not only the runs given.
 
     Args:
       values: numbers; None and NaN are left out.
@@ -229,13 +228,13 @@ def mean_std(values: Sequence[float | None]) -> tuple[float | None, float | None
       >>> mean_std([1.0, 3.0, None])
       (2.0, 1.4142135623730951, 2)
     """
-    known = np.array([x for x in values if x is not None and not math.isnan(x)], np.float64)
-    mean = float(known.mean()) if known.size else None
-    return mean, float(known.std(ddof=1)) if known.size > 1 else None, known.size
+    x = np.array([x for x in values if x is not None and not math.isnan(x)], np.float64)
+    mean = float(x.mean()) if x.size else None
+    return mean, float(x.std(ddof=1)) if x.size > 1 else None, x.size
 
 
 def _plus_minus(name: str, mean: float | None, std: float | None) -> str:
-    """Returns mean ± std: two digits of the std, four of the mean at most; the unit once."""
+    """Formats mean ± std: two digits of the std, at most four of the mean, the unit once."""
     if mean is None or std is None or std == 0:
         return formats.value(name, mean)
     if name.endswith(formats.FRACTIONS):
@@ -246,5 +245,5 @@ def _plus_minus(name: str, mean: float | None, std: float | None) -> str:
 
 
 def _plain(x: object) -> object:
-    """Returns a cell that `table` can write."""
+    """Converts a value to a cell that `table` can format."""
     return x if x is None or isinstance(x, int | float | str | np.number) else str(x)

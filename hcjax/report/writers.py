@@ -1,6 +1,6 @@
-"""The numbers of a run, as a file to read by program and as TensorBoard events.
+"""The metrics of a run, as a JSON Lines file and as TensorBoard events.
 
-In come a step, a split and its numbers; out go one line of `metrics.jsonl` and TensorBoard
+In come a step, a split and its metrics; out go one line of `metrics.jsonl` and TensorBoard
 scalars under `tensorboard/train`, `tensorboard/validation` (drawn into one chart). After a
 resume both continue as if the run had never stopped.
 """
@@ -26,29 +26,29 @@ _FLUSH_SECONDS = 2.0
 
 
 class MetricWriter:
-    """Appends the numbers of a run to `metrics.jsonl` and to TensorBoard event files.
+    """Appends the metrics of a run to `metrics.jsonl` and to TensorBoard event files.
 
     A line is one JSON object, `{"step": 100, "split": "train", "loss": 0.25, ...}`. NaN and
-    infinities are written as `null` (JSON has no word for them) and read back as NaN;
+    infinities are written as `null` (JSON has no literal for them) and read back as NaN;
     TensorBoard gets them as they are.
 
-    Opening drops every line of a step after `start_step`, which a killed process wrote before
-    it could save the same step, and a last line that was cut short. The file is replaced in one
-    move, so a kill during that leaves the old one. `start_step=0` is a new run.
+    Opening drops the lines of steps after `start_step`, which a killed process wrote before it
+    could save the same step, and a truncated last line. The file is replaced atomically.
+    `start_step=0` is a new run.
 
     Args:
-      workdir: where the files are; made if it is missing.
-      start_step: completed steps of the checkpoint that the run goes on from.
-      tensorboard: whether to write event files (by tensorboardX; never TensorFlow), which is
+      workdir: folder of the files; created if missing.
+      start_step: completed steps of the checkpoint that the run resumes from.
+      tensorboard: whether to write event files. TensorboardX writes them, never TensorFlow; it is
         imported at the first `write`, after the first training step.
 
     Raises:
       CheckpointError: if a file cannot be written, here or in `write`, e.g. a full disk.
 
     Note:
-      One process writes: on many hosts, the first. A line is handed to the system before
-      `write` returns, so a killed process loses none; events are handed over every 2 seconds,
-      because that waits for the disk.
+      One process writes: on many hosts, the first. A line reaches the system before `write`
+      returns, so a killed process loses none. Events are flushed every 2 seconds, because that
+      waits for the disk.
 
     Example:
       >>> import tempfile
@@ -73,12 +73,12 @@ class MetricWriter:
             self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115 (closed in `close`)
 
     def write(self, step: int, split: str, values: Mapping[str, object]) -> None:
-        """Appends one line, and the same scalars to TensorBoard.
+        """Appends one line to the file, and the same scalars to TensorBoard.
 
         Args:
           step: completed steps.
           split: one of `SPLITS`.
-          values: numbers by name; 0-d arrays are converted, which waits for the device.
+          values: metrics by name; 0-d arrays are converted, which waits for the device.
 
         Raises:
           ValueError: if `split` is not in `SPLITS`, or a name is `step` or `split`.
@@ -96,7 +96,7 @@ class MetricWriter:
                 self._write_events(int(step), split, numbers)
 
     def close(self) -> None:
-        """Hands over everything and closes the files; a second call does nothing."""
+        """Flushes and closes the files; a second call does nothing."""
         with self._naming_the_file():
             for events in self._events.values():
                 events.close()
@@ -110,12 +110,12 @@ class MetricWriter:
         self.close()
 
     def _append(self, line: bytes) -> None:
-        """Writes the whole line; the system may take only a part of it when a disk fills up."""
+        """Writes the whole line; a filling disk may take it in parts."""
         while line:
             line = line[self._file.write(line) :]
 
     def _write_events(self, step: int, split: str, numbers: Mapping[str, float]) -> None:
-        """Writes one event with a scalar per number."""
+        """Writes one event with a scalar per metric."""
         from tensorboardX.proto import event_pb2, summary_pb2
 
         if split not in self._events:
@@ -133,7 +133,7 @@ class MetricWriter:
             self._flushed = time.monotonic()
 
     def _open_events(self, split: str):
-        """Returns a new event file that hides what earlier files hold after `start_step`.
+        """Opens an event file that hides events after `start_step` in earlier files.
 
         `SummaryWriter` is not used: its queue and thread lose events and errors at a kill or on
         a full disk, and its `flush` sleeps.
@@ -149,7 +149,7 @@ class MetricWriter:
         events = RecordWriter(str(folder / name))
         start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
         first = event_pb2.Event(wall_time=now, file_version="brain.Event:2")
-        # TensorBoard drops what it has of this step and later when it meets the mark
+        # at this mark TensorBoard drops its events of this step and later ones
         mark = event_pb2.Event(wall_time=now, step=self._start_step + 1, session_log=start)
         for event in (first, mark):
             events.write(event.SerializeToString())
@@ -164,19 +164,18 @@ class MetricWriter:
 
 
 def read_metrics(workdir: str | os.PathLike) -> list[dict[str, object]]:
-    """Returns what a run wrote to `metrics.jsonl`, in the order of writing.
+    """Reads the metrics of a run from `metrics.jsonl`, in the order of writing.
 
     Args:
       workdir: the run's folder.
 
     Returns:
-      One dict per step and split: `step`, `split` and the numbers, NaN where the file holds
-      `null`. What was written in several lines for the same step and split is one dict, the
-      later number winning. A missing file gives an empty list.
+      One dict per step and split: `step`, `split` and the metrics, NaN where the file holds
+      `null`. Several lines of the same step and split are merged; the later value wins. A missing
+      file gives an empty list.
 
     Note:
-      A last line that was cut short is passed over; any other line that is not such an object
-      is passed over with a warning that names it.
+      A truncated last line is skipped; any other damaged line is skipped with a warning.
 
     Example:
       >>> import tempfile
@@ -191,13 +190,13 @@ def read_metrics(workdir: str | os.PathLike) -> list[dict[str, object]]:
 
 
 def _lines(path: Path) -> list[tuple[dict, bytes]]:
-    """Returns the whole lines of the file, each as an object and as its bytes."""
+    """Returns the complete lines of the file, each as (object, bytes)."""
     try:
         lines = path.read_bytes().split(b"\n")
     except FileNotFoundError:
         return []
-    found = []
-    for number, line in enumerate(lines[:-1], 1):  # what follows the last newline was cut short
+    records = []
+    for number, line in enumerate(lines[:-1], 1):  # bytes after the last newline are truncated
         try:
             record = json.loads(line)
             if not isinstance(record["step"], int) or not isinstance(record["split"], str):
@@ -209,17 +208,17 @@ def _lines(path: Path) -> list[tuple[dict, bytes]]:
                 stacklevel=3,
             )
         else:
-            found.append((record, line))
-    return found
+            records.append((record, line))
+    return records
 
 
 def _drop_after(path: Path, step: int) -> None:
     """Rewrites the file without lines of later steps and without damaged ones."""
-    kept = b"".join(line + b"\n" for record, line in _lines(path) if record["step"] <= step)
-    if path.exists() and path.read_bytes() != kept:
-        files.write_bytes(path, kept)
+    content = b"".join(line + b"\n" for record, line in _lines(path) if record["step"] <= step)
+    if path.exists() and path.read_bytes() != content:
+        files.write_bytes(path, content)
 
 
 def _number(x: object) -> int | float:
-    """Returns a Python number for a scalar of any kind."""
+    """Converts a scalar of any kind to a Python number."""
     return x if isinstance(x, int | float) else float(x)  # type: ignore[arg-type]

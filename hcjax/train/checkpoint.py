@@ -1,7 +1,7 @@
-"""Checkpoints: atomic, asynchronous, verified, free of any device layout; written by Orbax.
+"""Checkpoints: atomic, asynchronous, verified, independent of devices; written by Orbax.
 
-In: a pytree of host arrays and a small JSON record. Out: the newest checkpoint that reads back
-with the checksums it was written with; a damaged one is named, set aside and skipped.
+In: a pytree of host arrays and a small JSON record. Out: the newest checkpoint whose checksums
+match; a damaged one is reported, set aside and skipped.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Checkpoints:
     Args:
       workdir: folder of the run; checkpoints go to its sub-folder `checkpoints`.
       keep: how many of the newest to keep, >= 1. Keep 2 or more, so that a damaged last one has
-        one before it. None is for reading only: nothing is made, moved or cleaned up, not even
-        what a killed run left half-written, because the run may be alive.
+        predecessor. None is for reading only: no file is created, moved or cleaned up, not even the
+        unfinished ones of a killed run, because the run may be alive.
 
     Note:
       With several processes every process must make the same calls; process 0 writes.
@@ -49,15 +49,15 @@ class Checkpoints:
             self._manager = ocp.CheckpointManager(self.folder, options=options)
 
     def steps(self) -> list[int]:
-        """Returns the steps of which there is a checkpoint, oldest first."""
+        """Returns the steps with a checkpoint, oldest first."""
         return sorted(self._manager.all_steps())
 
     def save(self, step: int, tree: Any, record: dict) -> None:
-        """Starts writing a checkpoint; an error of the one before it is raised here.
+        """Starts writing a checkpoint; raises an error of the previous write.
 
         Args:
-          step: completed training steps, >= 0. A step that is already there is left as it is.
-          tree: pytree of NumPy arrays that nobody writes to any more, see `parallel.to_host`.
+          step: completed training steps, >= 0. A checkpoint of the same step is left as it is.
+          tree: pytree of NumPy arrays that do not change any more, see `parallel.to_host`.
           record: JSON-serialisable facts that belong to this step.
 
         Raises:
@@ -76,7 +76,7 @@ class Checkpoints:
                     f"the disk has {free / 2**20:.1f} MiB left; the checkpoints of steps "
                     f"{self.steps()} are intact. Free some space and start the same command again"
                 )
-            # Orbax refuses arrays without entries; their shape is all there is to know
+            # Orbax refuses empty arrays; the index holds their shape
             arrays = {f"{i:05d}": leaf for i, leaf in enumerate(leaves.values()) if leaf.size}
             index = [[n, a.dtype.name, a.shape, digest(a)] for n, a in leaves.items()]
             body = json.dumps({"step": step, "leaves": index, "record": record})
@@ -88,15 +88,15 @@ class Checkpoints:
             self._manager.save(step, args=args)
 
     def wait(self) -> None:
-        """Returns once everything saved is on the disk; raises CheckpointError if it is not."""
+        """Waits until all saved checkpoints are on the disk; raises CheckpointError on failure."""
         with _explained(self.folder):
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
 
     def restore(self) -> tuple[int, dict[str, np.ndarray], dict] | None:
-        """Returns (step, arrays by name, record) of the newest sound checkpoint, None if none is.
+        """Reads (step, arrays by name, record) of the newest sound checkpoint; None without any.
 
-        A damaged one is named in a warning and stays where it is, see `discard_after`.
+        A damaged one causes a warning and stays in place, see `discard_after`.
 
         Raises:
           CheckpointError: if there are checkpoints and all of them are damaged.
@@ -137,12 +137,12 @@ class Checkpoints:
         if target:
             args = ocp.args.Composite(arrays=ocp.args.StandardRestore(target))
             arrays |= self._manager.restore(step, args=args)["arrays"]
-        found = {}
+        verified = {}
         for (name, _, _, sha), array in zip(body["leaves"], arrays.values(), strict=True):
             if digest(array) != sha:
                 raise CheckpointError(f"{name} does not have the checksum it was written with")
-            found[name] = array
-        return found, body["record"]
+            verified[name] = array
+        return verified, body["record"]
 
     def discard_after(self, step: int) -> None:
         """Moves checkpoints newer than `step`, damaged ones, to `checkpoints/damaged/`."""
@@ -166,34 +166,34 @@ class Checkpoints:
 
 
 def restructure(arrays: dict[str, np.ndarray], template: Any) -> Any:
-    """Returns the named arrays in the structure of `template`.
+    """Puts named arrays into the structure of `template`.
 
     Args:
-      arrays: what `Checkpoints.restore` gave.
+      arrays: from `Checkpoints.restore`.
       template: pytree of arrays or shapes with the same names, shapes and dtypes.
 
     Raises:
       CheckpointError: if a name is missing or left over, or a shape or dtype differs.
     """
-    wanted = dict(trees.paths(template))
-    if set(wanted) != set(arrays):
-        missing, extra = sorted(set(wanted) - set(arrays)), sorted(set(arrays) - set(wanted))
+    leaves = dict(trees.paths(template))
+    if set(leaves) != set(arrays):
+        missing, extra = sorted(set(leaves) - set(arrays)), sorted(set(arrays) - set(leaves))
         raise CheckpointError(
             f"the checkpoint holds other arrays than this run: missing {missing[:3]}, left over "
             f"{extra[:3]}; the network or the optimiser is not the one that was saved"
         )
-    for name, leaf in wanted.items():
-        found = arrays[name]
-        if found.shape != leaf.shape or found.dtype != leaf.dtype:
+    for name, leaf in leaves.items():
+        array = arrays[name]
+        if array.shape != leaf.shape or array.dtype != leaf.dtype:
             raise CheckpointError(
-                f"the checkpoint's {name} is {found.dtype}{list(found.shape)}, but this run needs "
+                f"the checkpoint's {name} is {array.dtype}{list(array.shape)}, but this run needs "
                 f"{leaf.dtype}{list(leaf.shape)}"
             )
-    return jax.tree.unflatten(jax.tree.structure(template), [arrays[name] for name in wanted])
+    return jax.tree.unflatten(jax.tree.structure(template), [arrays[name] for name in leaves])
 
 
 def nested(arrays: dict[str, np.ndarray], prefix: str) -> Any:
-    """Returns the arrays whose names begin with `prefix/` as nested dicts; {} if none does.
+    """Nests the arrays whose names begin with `prefix/` into dicts; {} if there are none.
 
     Example:
       >>> nested({"params/a/b": 1, "step": 2}, "params")
@@ -220,7 +220,7 @@ def digest(array: np.ndarray) -> str:
 
 
 class _explained:
-    """Turns what the file system or Orbax raises while writing into a CheckpointError."""
+    """Converts exceptions of the file system or Orbax to CheckpointError."""
 
     def __init__(self, folder: Path):
         self.folder = folder

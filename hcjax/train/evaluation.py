@@ -1,7 +1,7 @@
-"""Evaluation: every example counted exactly once, on any number of devices or hosts.
+"""Evaluation: every example counts exactly once, on any number of devices or hosts.
 
 In: a network, its parameters and a split. Out: integer-exact sums over the split, their summary,
-and what the network said of each of this host's examples.
+and the predictions for this host's examples.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Evaluation(NamedTuple):
 
 
 def four_arguments(apply: Callable, state: Any) -> tuple[Callable, Any]:
-    """Returns (apply, state) in the training form, whichever form came in.
+    """Converts a network of either form to (apply, state) of the training form.
 
     Args:
       apply: `(params, state, images, *, train, key) -> (logits, state)`; or, with `state` None,
@@ -69,7 +69,7 @@ def make_eval_step(apply: Callable, *, prepare: Callable, devices: Devices = ONE
     Args:
       apply: `(params, state, images, *, train, key) -> (logits, state)`.
       prepare: `(batch, key) -> batch`, called with key None: no augmentation.
-      devices: how to add up over devices.
+      devices: sums over devices.
 
     Returns:
       A function of a batch with image uint8[N, H, W, C], label int32[N], mask bool[N]. sums are
@@ -102,11 +102,11 @@ def run_eval(
     batch_size: int,
     count: int | None = None,
 ) -> Evaluation:
-    """Returns the `Evaluation` of a split by a compiled, sharded step.
+    """Evaluates a split with a compiled, sharded step.
 
     Args:
       eval_step: from `parallel.evaluate(make_eval_step(...))`.
-      params, state: what to score.
+      params, state: of the network.
       split: the examples.
       batch_size: global; a multiple of the number of devices.
       count: devices of this host that the step runs on; None for all.
@@ -116,24 +116,24 @@ def run_eval(
     pending = []
     for batch in batches.eval_batches(split, batch_size=batch_size, shard=hosts):
         index = batch.pop("index")
-        kept = batch["mask"]
-        pending.append((index[kept], batch["label"][kept], kept))
+        mask = batch["mask"]
+        pending.append((index[mask], batch["label"][mask], mask))
         sums, outputs = eval_step(params, state, parallel.shard(batch, count))
         each.append(outputs)
         waiting.append(sums)
         if len(waiting) > _AHEAD:
-            total = _added(total, waiting.popleft())
+            total = _add(total, waiting.popleft())
     for sums in waiting:
-        total = _added(total, sums)
+        total = _add(total, sums)
     rows = []
-    for (index, label, kept), outputs in zip(pending, each, strict=True):
-        flat = {k: parallel.local_rows(v)[kept] for k, v in outputs.items()}
+    for (index, label, mask), outputs in zip(pending, each, strict=True):
+        flat = {k: parallel.local_rows(v)[mask] for k, v in outputs.items()}
         rows.append({"index": index, "label": label, **flat})
     return Evaluation(total, {k: np.concatenate([r[k] for r in rows]) for k in rows[0]})
 
 
-def _added(total: dict, sums: dict) -> dict:
-    """Returns the total with a step's sums, once they are computed, in 64 bits."""
+def _add(total: dict, sums: dict) -> dict:
+    """Adds a step's sums to the total in 64 bits; waits for the device."""
     wide = {
         k: v.astype(np.int64 if v.dtype.kind in "iu" else np.float64)
         for k, v in parallel.to_host(sums).items()
@@ -151,7 +151,7 @@ def evaluate(
     batch_size: int = 1000,
     accelerate: bool = True,
 ) -> Evaluation:
-    """Returns how a network does on one part of a dataset, each example counted once.
+    """Evaluates a network on one split of a dataset, each example once.
 
     Args:
       apply: `(params, state, images, *, train, key) -> (logits, state)`; or, with `state` None,
@@ -161,7 +161,7 @@ def evaluate(
       state: running statistics, {} for none; None for the two-argument form of `apply`.
       part: "train", "validation" or "test".
       batch_size: examples per step over all devices, rounded up to a multiple of their number.
-      accelerate: rewrite what the platform's compiler is slow at, see `hcjax.accelerate`.
+      accelerate: whether to rewrite the step for the platform, see `hcjax.accelerate`.
 
     Returns:
       Evaluation; `.summary["accuracy"]` is the fraction of examples classified correctly.

@@ -1,4 +1,4 @@
-"""Loud stops: what is said once a loss or a parameter is infinite or NaN."""
+"""Errors for a loss or a parameter that is infinite or NaN."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hcjax.errors import DivergedError
 
 
 def diverged(where: str, sums: dict) -> DivergedError:
-    """Returns the error that names the sums that are not finite, and what to try."""
+    """Builds the error that names the non-finite sums and suggests remedies."""
     wrong = [k for k, v in sums.items() if not np.isfinite(v)]
     return DivergedError(
         f"{', '.join(wrong) or 'a parameter'} is infinite or NaN in {where}; try a lower learning "

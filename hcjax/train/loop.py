@@ -106,7 +106,7 @@ def fit(
       teacher: `float32[N, H, W, C] -> logits` of the prepared images, or whatever the loss reads:
         its target is then (target, what the teacher returns), see `distill.taught` and `guided`.
       teacher_logits: file that keeps them for other runs with the same key, data, batches,
-        augmentation and teacher, see `teaching.remembered`. None keeps none.
+        augmentation and teacher, see `teaching.cached_logits`. None keeps none.
       accelerate: rewrite what the platform's compiler is slow at, see `hcjax.accelerate`.
       eval_every: steps between validations; None for one epoch.
       eval_batch_size: examples per evaluation step over all devices, rounded up to their multiple.
@@ -185,12 +185,12 @@ def fit(
     with hosts.explained(), ExitStack() as stack:
         if workdir is not None:
             session.open(Path(workdir), keep, stack)
-        terminated = stack.enter_context(preemption.notice())
+        terminated = stack.enter_context(preemption.catch_sigterm())
         quiet = quiet or jax.process_index() != 0
         taught = {"data": data, "augment": augment, "key": key, "identity": identity}
         stop = session.step if session.stopped else steps
         taught |= {"teacher": teacher if session.step < stop else None, "steps": steps}
-        told = stack.enter_context(teaching.remembered(teacher_logits, **taught, quiet=quiet))
+        told = stack.enter_context(teaching.cached_logits(teacher_logits, **taught, quiet=quiet))
         progress = Progress(steps, initial=session.step, batch_size=batch_size, quiet=quiet)
         session.progress = stack.enter_context(progress)
         window = (session.step + 10, profile_steps, lambda: session.train_state)

@@ -1,4 +1,4 @@
-"""The examples a network got most wrong, over all hosts."""
+"""The misclassified examples with the largest loss, over all hosts."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ def worst(each: dict, count: int = 32) -> dict:
     """Returns the `count` misclassified examples with the largest loss, the worst first.
 
     Args:
-      each: of an Evaluation: arrays [n] of this host's examples, with label, prediction and loss.
-      count: at most so many, >= 1.
+      each: `each` of an Evaluation: arrays [n] of this host's examples.
+      count: number of examples, >= 1.
 
     Returns:
       dict of arrays [m], m <= count, with the keys of `each`; the same on every host.
@@ -25,13 +25,14 @@ def worst(each: dict, count: int = 32) -> dict:
       >>> worst({k: np.array(v) for k, v in each.items()}, 1)["loss"].tolist()
       [3.0]
     """
-    found = _order(each, count)
+    mistakes = _order(each, count)
     if jax.process_count() > 1:
-        short = count - len(found["loss"])  # every host sends as many: padded with right ones
-        padded = {k: np.pad(v, (0, short)) for k, v in found.items()}
+        # every host sends `count` examples, padded with correct ones
+        short = count - len(mistakes["loss"])
+        padded = {k: np.pad(v, (0, short)) for k, v in mistakes.items()}
         gathered = multihost_utils.process_allgather(padded)
-        found = _order({k: np.asarray(v).reshape(-1) for k, v in gathered.items()}, count)
-    return found
+        mistakes = _order({k: np.asarray(v).reshape(-1) for k, v in gathered.items()}, count)
+    return mistakes
 
 
 def _order(each: dict, count: int) -> dict:

@@ -1,8 +1,8 @@
-"""Steps sharded over every device: the one file that says `pmap`.
+"""Steps sharded over all devices; the only file that uses `pmap`.
 
 In: a pure step. Out: the same step over all devices of all hosts. Batches are split along their
-first axis; the state is one replicated copy, of the same shape on 1 or N devices (in_axes and
-out_axes None), so nothing else in the project sees how many devices there are.
+first axis. The state is one replicated copy, of the same shape on 1 or N devices (in_axes and
+out_axes None), so no other file depends on the number of devices.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ def train(
     devices: Sequence | None = None,
     accelerate: bool = False,
 ) -> Callable:
-    """Returns `train_step` over all devices; the state is donated.
+    """Shards `train_step` over all devices; the state is donated.
 
     Args:
       train_step: from `make_train_step(..., devices=parallel.DEVICES)`.
       devices: the devices to use; None for all of them.
-      accelerate: rewrite it for this platform, see `hcjax.accelerate`, and compile it with
-        `compiler.options()`.
+      accelerate: whether to rewrite the step for this platform, see `hcjax.accelerate`, and compile
+        it with `compiler.options()`.
 
     Returns:
       `(state, batch, key) -> (state, sums)`; every leaf of `batch` is [D, N/D, ...] with D the
@@ -57,7 +57,7 @@ def evaluate(
     devices: Sequence | None = None,
     accelerate: bool = False,
 ) -> Callable:
-    """Returns `eval_step(params, state, batch) -> (sums, each)` over all devices.
+    """Shards `eval_step(params, state, batch) -> (sums, each)` over all devices.
 
     Args:
       eval_step: from `make_eval_step(..., devices=parallel.DEVICES)`.
@@ -72,7 +72,7 @@ def evaluate(
 
 
 def teach(step: Callable, *, accelerate: bool = False) -> Callable:
-    """Returns `step(number, batch, key) -> logits` over all devices: [D, N/D, K].
+    """Shards `step(number, batch, key) -> logits` over all devices; logits are [D, N/D, K].
 
     Args:
       step: a pure function. accelerate: as of `train`.
@@ -83,14 +83,14 @@ def teach(step: Callable, *, accelerate: bool = False) -> Callable:
 def _mapped(
     step: Callable, accelerate: bool, *, replicated: int, donate: tuple[int, ...] = (), **axes: Any
 ) -> Callable:
-    """Returns a step over all devices, accelerated if asked for.
+    """Shards a step over all devices, and accelerates it on request.
 
-    Then it is compiled with better kernels too, unless it loops over convolutions.
+    An accelerated step is compiled with better kernels too, unless it loops over convolutions.
 
     Args:
-      donate: arguments whose memory the results may take. axes: of `jax.pmap`.
-      replicated: how many arguments, the first ones, are not split. They are laid out as results
-        are, or the second step, which takes the first one's results, would be traced anew.
+      donate: arguments whose memory the results may reuse. axes: of `jax.pmap`.
+      replicated: number of leading arguments that are not split. They get the layout of the
+        results, or the second step, on the first one's results, would be traced again.
     """
     around = partial(jax.pmap, axis_name=AXIS, donate_argnums=donate, **axes)
     if not (accelerate and compiler.options()):
@@ -98,16 +98,16 @@ def _mapped(
     fast = compiler.compiled(step, around=around, donate_argnums=donate)
     layout = NamedSharding(Mesh(jax.devices(), (AXIS,)), PartitionSpec())
 
-    def placed(tree):
+    def replicate(tree):
         first = next(iter(jax.tree.leaves(tree)), None)
-        done = isinstance(first, jax.Array) and first.sharding == layout
-        return tree if done else jax.device_put(tree, layout)
+        replicated_already = isinstance(first, jax.Array) and first.sharding == layout
+        return tree if replicated_already else jax.device_put(tree, layout)
 
-    return lambda *args: fast(*map(placed, args[:replicated]), *args[replicated:])
+    return lambda *args: fast(*map(replicate, args[:replicated]), *args[replicated:])
 
 
 def shard(batch: dict, count: int | None = None) -> dict:
-    """Returns the batch with every leaf [N, ...] reshaped to [count, N / count, ...].
+    """Reshapes every leaf [N, ...] of a batch to [count, N / count, ...].
 
     Args:
       batch: dict of arrays with the same first axis, this host's part of the global batch.
@@ -134,19 +134,19 @@ def shard(batch: dict, count: int | None = None) -> dict:
 
 
 def round_up(batch_size: int) -> int:
-    """Returns the smallest multiple of the number of all devices that is >= batch_size."""
+    """Rounds a batch size up to a multiple of the number of all devices."""
     return -(-batch_size // jax.device_count()) * jax.device_count()
 
 
 def local_rows(x: jax.Array) -> np.ndarray:
-    """Returns this host's part of an output [D, n, ...] of a sharded step, as [D * n, ...]."""
+    """Copies this host's shards of an output [D, n, ...] to one array [D * n, ...]."""
     parts = sorted(x.addressable_shards, key=lambda s: s.index[0].start or 0)
     rows = np.concatenate([np.asarray(s.data) for s in parts])
     return rows.reshape(-1, *rows.shape[2:])
 
 
 def to_host(tree: Any) -> Any:
-    """Returns the pytree as fresh NumPy arrays, free of any device or host layout.
+    """Copies a pytree to NumPy arrays, independent of any device or host layout.
 
     Args:
       tree: pytree of arrays, replicated over devices.

@@ -13,13 +13,13 @@ import jax
 
 @contextmanager
 def window(workdir: str | Path | None, start: int, steps: int, newest: Callable[[], Any]):
-    """Gives a function of the step that traces `steps` steps from `start` on.
+    """Yields `at(step)`, which traces `steps` steps from `start` on.
 
     Args:
       workdir: the trace goes to its folder `profile`; None for the current folder's.
-      start: completed steps at which the trace begins; a run that ends before is warned of.
+      start: completed steps at which the trace begins; a run that ends earlier warns.
       steps: how many; 0 traces nothing.
-      newest: gives what the last step returned, which the trace waits for.
+      newest: returns the outputs of the last step; the trace waits for them.
     """
     running = reached = False
 

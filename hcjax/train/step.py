@@ -1,7 +1,7 @@
-"""One training step, as a pure function; it knows no devices, no config and no compression.
+"""One training step as a pure function, independent of devices, configs and compression.
 
 In: a loss and an optax optimiser. Out: `train_step(state, batch, key) -> (state, sums)`, to be
-compiled by `jax.jit`, or sharded over devices by `parallel`, which hands in how to add up.
+compiled by `jax.jit`, or sharded over devices by `parallel`, which passes the sums over devices.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hcjax import metrics, optim
 
 
 class TrainState(NamedTuple):
-    """All that a training step reads and writes; one shape on 1 or N devices.
+    """The state of a training; its shape does not depend on the number of devices.
 
     step: int32[], number of completed steps. params: the trained pytree. state: the network's
     running statistics ({} for most). opt_state: the optimiser's. ema: moving average of
@@ -37,9 +37,9 @@ class TrainState(NamedTuple):
 
 
 class Devices(NamedTuple):
-    """How a step adds up over the devices that share its batch: three functions.
+    """Reductions over the devices that share a batch.
 
-    sum(tree) and mean(tree) combine a pytree over devices; key(key) makes a device's own key.
+    sum(tree) and mean(tree) reduce a pytree over devices; key(key) derives a device's own key.
     """
 
     sum: Callable[[Any], Any]
@@ -51,12 +51,12 @@ ONE_DEVICE = Devices(sum=lambda tree: tree, mean=lambda tree: tree, key=lambda k
 
 
 def init_state(params: Any, state: Any, tx: optax.GradientTransformation, *, ema: bool = False):
-    """Returns the `TrainState` before the first step, made of copies, so that it can be donated.
+    """Creates the `TrainState` before the first step from copies, so that it can be donated.
 
     Args:
       params: pytree of floating point arrays.
       state: pytree of running statistics, {} for none.
-      tx: the optimiser whose state is created.
+      tx: the optimiser.
       ema: whether to keep a moving average of (params, state).
 
     Returns:
@@ -89,10 +89,10 @@ def make_loss_fn(
 
     Args:
       apply: `(params, state, images, *, train, key) -> (logits, state)`; in place of logits also
-        (logits, ...), all of which the loss gets.
+        (logits, ...); the loss gets the whole tuple.
       loss: `(logits float32[N, K], target) -> float32[N]`, nats per example.
       penalty: `params -> float32[]`, e.g. L1 or L2; None for none.
-      class_weights: float32[K] >= 0, w_i = class_weights[label_i]; None weighs all alike.
+      class_weights: float32[K] >= 0, w_i = class_weights[label_i]; None for equal weights.
 
     Returns:
       `loss_fn(params, state, batch, key) -> (loss, (state, sums))`. `batch` holds image
@@ -100,8 +100,8 @@ def make_loss_fn(
       (the sum of weights), correct and nll, all float32[].
 
     Note:
-      The loss is a sum, not a mean: whoever calls divides by `sums["count"]`, added over all
-      devices, so that shards of unequal weight count right.
+      The loss is a sum, not a mean: the caller divides by `sums["count"]`, summed over all devices,
+      so that shards of unequal weight are averaged correctly.
     """
 
     def loss_fn(params, state, batch, key):
@@ -137,12 +137,12 @@ def make_train_step(
 
     Args:
       loss_fn: `(params, state, batch, key) -> (loss, (state, sums))`; the loss is a sum over the
-        batch and sums["count"] what it is divided by, see `make_loss_fn`.
+        batch and sums["count"] its divisor, see `make_loss_fn`.
       tx: optax optimiser. Its update also receives `value=` the mean loss.
       prepare: `(batch, key) -> batch`, e.g. augmentation and normalisation; its key is the same
-        on every device, so that a per-example key made from it does not depend on their number.
-      ema_decay: in [0, 1); None keeps no average. The state must have been initialised alike.
-      devices: how to add up over devices; the default is for one.
+        on every device, so that per-example keys do not depend on the number of devices.
+      ema_decay: in [0, 1); None keeps no average. Else `init_state(ema=True)`.
+      devices: reductions over devices; the default is for one.
 
     Returns:
       A pure function. `key` is the run's key: the step's own is fold_in(key, state.step). The
@@ -189,8 +189,8 @@ def keys(key: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:
 def moving_average(average: Any, tree: Any, step: jax.Array, decay: float):
     """Returns d * average + (1 - d) * tree with d = min(decay, (1 + step) / (10 + step)).
 
-    A number that is exactly 0 is so in the average too: what a mask holds at zero stays pruned,
-    where the mean would still remember 0.37 of it after 1 / (1 - d) steps.
+    An entry that is exactly 0 is 0 in the average too, so that pruned weights stay pruned. The
+    plain average would still hold 0.37 of their old values after 1 / (1 - d) steps.
 
     Args:
       average: pytree of arrays. tree: the same structure, the newest values.

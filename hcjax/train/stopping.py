@@ -1,4 +1,4 @@
-"""Early stopping: which validation was the best, and when to stop waiting for a better one."""
+"""Early stopping: the best validation so far, and the number of validations since."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What a teacher says of the images of a training: in the step, once for all, or kept in a file.
+"""Teacher logits of a training: computed in the step, once for all images, or cached in a file.
 
-Order and augmentation are a pure function of (key, step), and so are the teacher's logits: a run
-with the same key, batches and augmentation, e.g. with another student or temperature, finds them.
-Without augmentation they are a function of the image alone: one pass over them is enough.
+Order and augmentation are a pure function of (key, step), and so are the teacher logits. A run
+with the same key, batches and augmentation, e.g. with another student or temperature, reuses them.
+Without augmentation they depend on the image alone: one pass over the images is enough.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FORMAT = "hcjax teacher's logits 1"
 
 
 def with_teacher(prepare: Callable, teacher: Callable) -> Callable:
-    """Returns `prepare`, after which a batch's target is the pair (target, teacher's logits).
+    """Extends `prepare`: a batch's target becomes the pair (target, teacher logits).
 
     Args:
       prepare: `(batch, key) -> batch`, see `make_prepare`.
@@ -39,7 +39,7 @@ def with_teacher(prepare: Callable, teacher: Callable) -> Callable:
         the batch has "teacher_logits" already.
 
     Raises:
-      ConfigError: if the teacher is no function.
+      ConfigError: if the teacher is not callable.
 
     Example:
       >>> ready = with_teacher(lambda batch, key: batch, lambda images: 2 * images)
@@ -56,16 +56,16 @@ def with_teacher(prepare: Callable, teacher: Callable) -> Callable:
         )
 
     def prepared(batch: dict, key: jax.Array | None) -> dict:
-        known = batch.get(LOGITS)
+        cached = batch.get(LOGITS)
         batch = prepare({k: v for k, v in batch.items() if k != LOGITS}, key)
-        logits = teacher(batch["image"]) if known is None else known
+        logits = teacher(batch["image"]) if cached is None else cached
         return batch | {"target": (batch["target"], logits)}
 
     return prepared
 
 
 @contextmanager
-def remembered(
+def cached_logits(
     path: str | Path | None,
     teacher: Callable | None,
     *,
@@ -76,68 +76,71 @@ def remembered(
     steps: int = 0,
     quiet: bool = True,
 ) -> Iterator[Callable[[int, dict], dict]]:
-    """Gives `(step, sharded batch) -> batch` with the teacher's logits, from a file or into it.
+    """Yields `(step, sharded batch) -> batch`, which adds teacher logits, cached in a file.
 
-    Without a file, images that nothing augments are shown to the teacher once, before the first
-    step, where that is less work: on one host, in a training of an epoch or more, and if all the
-    logits take 256 MiB at most. Other batches stay as they are, and the step asks the teacher.
+    Without a file, the teacher sees all images once before the first step if that is less work:
+    without augmentation, on one host, in a training of an epoch or more, and if all logits take at
+    most 256 MiB. Otherwise batches stay as they are, and the step calls the teacher.
 
-    A record of the file is a checksum and float32[n, K], at a place that follows from the step
-    alone: one that is missing or damaged is computed and written again, and two runs that fill one
-    file at a time write the same. It takes 4 · K bytes for each image of each step. The first run
-    augments its images twice, for the teacher and for the student; the next ones save the teacher.
+    A record of the file is a checksum and float32[n, K], at an offset that depends on the step
+    alone. A missing or damaged record is computed and written again; two runs that fill one file at
+    the same time write the same bytes. The file takes 4 · K bytes for each image of each step. The
+    first run augments its images twice, for the teacher and for the student; later runs save the
+    teacher.
 
     Args:
-      path: the file, made if it is missing; None for none.
-      teacher: `images -> logits`; nothing in the file says which, so its name should. None for
-        none: batches stay as they are.
-      data, augment, key: as of `fit`.
-      identity: JSON object of what makes a run the same, as `fit` writes it down.
+      path: the file, created if missing; None for no file.
+      teacher: `images -> logits`; the file does not record which, so its name should. None leaves
+        the batches as they are.
+      data, augment, key: see `fit`.
+      identity: JSON object that identifies the training, as `fit` records it.
       steps: of the whole training. quiet: show no progress.
 
     Raises:
-      ConfigError: if the file is of another training, naming what differs; or if the teacher
-        returns more than logits, of which there is no file.
-      CheckpointError: if it is no such file, or cannot be read or written.
+      ConfigError: if the file is of another training, naming the differences; or if the teacher
+        returns more than logits, which no file can hold.
+      CheckpointError: if the file is of another format, or cannot be read or written.
     """
     hosts, size = jax.process_count(), len(data.train.labels)
     once = hosts == 1 and steps * identity["batch_size"] >= size and not augment
     once = once and 4 * size * data.num_classes <= TABLE_BYTES
-    if teacher is not None and (path or once) and not _logits_alone(teacher, data):
+    if teacher is not None and (path or once) and not _returns_logits(teacher, data):
         if path:
             raise ConfigError(f"{path} can keep a teacher's logits, and this one returns more")
         once = False
     if teacher is None or (path is None and not once):
         yield lambda number, batch: batch
         return
-    known = {"mean": data.mean, "std": data.std, "num_classes": data.num_classes}
-    prepare = make_prepare(**known, augment=augment)
+    prepare = make_prepare(
+        mean=data.mean, std=data.std, num_classes=data.num_classes, augment=augment
+    )
 
-    def teach(number, batch, key):
+    def compute(number, batch, key):
         prepare_key, _ = step.keys(key, number)
         return teacher(prepare(batch, prepare_key)["image"]).astype(np.float32)
 
-    teach = parallel.teach(teach, accelerate=identity["accelerate"])
+    compute = parallel.teach(compute, accelerate=identity["accelerate"])
     if path is None:
-        yield _of_every_image(teach, data, key, identity["batch_size"], quiet)
+        yield _from_table(compute, data, key, identity["batch_size"], quiet)
         return
     path = Path(path).expanduser()
-    facts = {k: v for k, v in identity.items() if k not in ("ema_decay", "accelerate")}
-    facts |= {k: getattr(data, k) for k in ("image_shape", "mean", "std")}
-    facts |= {"images_crc32": _seen(data.train.images), "rng": str(jax.random.key_impl(key))}
-    facts = jsonable(facts | {"format": FORMAT, "hosts": hosts})
+    header = {k: v for k, v in identity.items() if k not in ("ema_decay", "accelerate")}
+    header |= {k: getattr(data, k) for k in ("image_shape", "mean", "std")}
+    crc32 = _images_checksum(data.train.images)
+    header |= {"images_crc32": crc32, "rng": str(jax.random.key_impl(key))}
+    header = jsonable(header | {"format": FORMAT, "hosts": hosts})
     pending = []
     with _explained(path):
-        file = _open(path, facts)
+        file = _open(path, header)
 
     def seek(number, labels):
-        """Returns the length of a step's record, which the file is then at."""
+        """Moves the file to a step's record and returns the length of the record."""
         record = 4 + 4 * labels.size * data.num_classes
         file.seek(HEADER_BYTES + (number * hosts + jax.process_index()) * record)
         return record
 
     def write():
-        """Writes what the step before was told; this one's computation goes on meanwhile."""
+        """Writes the logits of the step before, while those of this step are computed."""
         while pending:
             number, labels, logits = pending.pop()
             values = np.ascontiguousarray(parallel.local_rows(logits), "<f4").tobytes()
@@ -145,52 +148,53 @@ def remembered(
                 seek(number, labels)
                 file.write(_checksum(values) + values)
 
-    def told(number: int, batch: dict) -> dict:
+    def add_logits(number: int, batch: dict) -> dict:
         write()
         labels = batch["label"]
         with _explained(path):
-            record = seek(number, labels)
-            found = file.read(record)
-        if len(found) == record and _checksum(found[4:]) == found[:4]:
-            known = np.frombuffer(found, "<f4", offset=4)
-            return batch | {LOGITS: known.reshape(*labels.shape, data.num_classes)}
-        logits = teach(np.int32(number), batch, key)
+            size = seek(number, labels)
+            record = file.read(size)
+        if len(record) == size and _checksum(record[4:]) == record[:4]:
+            cached = np.frombuffer(record, "<f4", offset=4)
+            return batch | {LOGITS: cached.reshape(*labels.shape, data.num_classes)}
+        logits = compute(np.int32(number), batch, key)
         pending.append((number, labels, logits))
         return batch | {LOGITS: logits}
 
     with file:
-        yield told
+        yield add_logits
         write()
 
 
-def _of_every_image(
-    teach: Callable, data: Dataset, key: jax.Array, batch_size: int, quiet: bool
+def _from_table(
+    compute: Callable, data: Dataset, key: jax.Array, batch_size: int, quiet: bool
 ) -> Callable[[int, dict], dict]:
-    """Returns `(step, sharded batch) -> batch` with logits that were all computed before."""
-    size, found = len(data.train.labels), []
+    """Computes the logits of all images; returns `(step, sharded batch) -> batch` with them."""
+    size, logits = len(data.train.labels), []
     stream = batches.eval_batches(data.train, batch_size=batch_size)
     with Progress(-(-size // batch_size), batch_size=batch_size, quiet=quiet, label="teacher") as p:
         for batch in stream:
-            shown = {k: batch[k] for k in ("image", "label")}
-            shown["position"] = np.arange(batch_size, dtype=np.int32)
-            found.append(parallel.local_rows(teach(np.int32(0), parallel.shard(shown), key)))
-            p.update(len(found))
-    table, seed = np.concatenate(found)[:size], order.seed_of(key)
+            inputs = {k: batch[k] for k in ("image", "label")}
+            inputs["position"] = np.arange(batch_size, dtype=np.int32)
+            logits.append(parallel.local_rows(compute(np.int32(0), parallel.shard(inputs), key)))
+            p.update(len(logits))
+    table, seed = np.concatenate(logits)[:size], order.seed_of(key)
 
-    def told(number: int, batch: dict) -> dict:
+    def add_logits(number: int, batch: dict) -> dict:
         rows = batches.indices(seed=seed, step=number, batch_size=batch_size, size=size)
         return batch | {LOGITS: table[rows].reshape(*batch["label"].shape, -1)}
 
-    return told
+    return add_logits
 
 
-def _logits_alone(teacher: Callable, data: Dataset) -> bool:
+def _returns_logits(teacher: Callable, data: Dataset) -> bool:
+    """Tells whether a teacher returns logits alone."""
     images = jax.ShapeDtypeStruct((1, *data.image_shape), np.float32)
     return isinstance(jax.eval_shape(teacher, images), jax.ShapeDtypeStruct)
 
 
-def _seen(images: Any) -> int:
-    """Returns a checksum of images: of all, or of some where they are many, or read on demand."""
+def _images_checksum(images: Any) -> int:
+    """Returns a checksum of all images, or of 256 if they are large or lazy."""
     if not (isinstance(images, np.ndarray) and images.nbytes <= TABLE_BYTES):
         images = images[np.linspace(0, len(images) - 1, min(len(images), 256)).astype(np.int64)]
     return zlib.crc32(np.ascontiguousarray(images))
@@ -200,36 +204,37 @@ def _checksum(values: bytes) -> bytes:
     return zlib.crc32(values).to_bytes(4, "little")
 
 
-def _open(path: Path, facts: dict) -> BinaryIO:
-    """Returns the file, open for reading and writing, made if it is missing; checks its header."""
-    header = json.dumps(facts, sort_keys=True).encode()
-    if len(header) > HEADER_BYTES:
-        raise ConfigError(f"too many augmentations for {path}: {len(header)} bytes of options")
+def _open(path: Path, header: dict) -> BinaryIO:
+    """Opens the file for reading and writing, creates it if missing, and checks its header."""
+    content = json.dumps(header, sort_keys=True).encode()
+    if len(content) > HEADER_BYTES:
+        raise ConfigError(f"too many augmentations for {path}: {len(content)} bytes of options")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
     file = open(path, "r+b", buffering=0)  # noqa: SIM115
     try:
-        if found := file.read(HEADER_BYTES):
-            _compare(path, found, facts)
+        if old := file.read(HEADER_BYTES):
+            _compare(path, old, header)
         else:
-            file.write(header.ljust(HEADER_BYTES))
+            file.write(content.ljust(HEADER_BYTES))
     except BaseException:
         file.close()
         raise
     return file
 
 
-def _compare(path: Path, found: bytes, facts: dict) -> None:
+def _compare(path: Path, content: bytes, header: dict) -> None:
+    """Raises unless a file's header is that of this training."""
     try:
-        there: Any = json.loads(found)
-        right = there["format"] == FORMAT
+        old: Any = json.loads(content)
+        valid = old["format"] == FORMAT
     except (ValueError, TypeError, KeyError):
-        right = False
-    if not right:
+        valid = False
+    if not valid:
         raise CheckpointError(f"{path} does not hold a teacher's logits; move it, or name another")
-    differ = [k for k in sorted(facts | there) if facts.get(k) != there.get(k)]
+    differ = [k for k in sorted(header | old) if header.get(k) != old.get(k)]
     if differ:
-        lines = "; ".join(f"{k} is {there.get(k)!r} there, {facts.get(k)!r} here" for k in differ)
+        lines = "; ".join(f"{k} is {old.get(k)!r} there, {header.get(k)!r} here" for k in differ)
         raise ConfigError(f"{path} holds a teacher's logits of another training: {lines:.500}")
 
 

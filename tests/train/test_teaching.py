@@ -108,10 +108,10 @@ def test_logits_of_other_pixels_and_of_other_random_numbers_are_refused(dataset,
 
 def test_of_many_images_and_of_those_read_on_demand_some_are_compared(monkeypatch):
     images = np.random.default_rng(0).integers(0, 256, (1000, 2, 2, 1), np.uint8)
-    whole = teaching._seen(images)
+    whole = teaching._images_checksum(images)
     monkeypatch.setattr(teaching, "TABLE_BYTES", 100)
-    some = teaching._seen(images)
-    assert len({whole, some, teaching._seen(images + 1)}) == 3
+    some = teaching._images_checksum(images)
+    assert len({whole, some, teaching._images_checksum(images + 1)}) == 3
 
 
 def test_losses_that_do_not_fit_the_teacher_say_so(dataset):

@@ -1,6 +1,6 @@
-"""The table of augmentations: each a pure function of (key, image), traced inside the step.
+"""The table of augmentations, pure functions of (key, image) that are traced inside the step.
 
-Comes in: one image float32[H, W, C] in 0..1, not yet normalised; goes out: another. `prepare`
+In: one image float32[H, W, C] in 0..1, not yet normalised. Out: the augmented image. `prepare`
 vmaps them over a batch, with a key for each example.
 
 Why not dm-pix: of these it has flips, crops and colour, a line or two each; it has no cutout,
@@ -31,7 +31,7 @@ MIXES = ("mixup", "cutmix")  # these also take and return the target
 
 
 def needs_partners(augment: Sequence[tuple[str, dict]]) -> bool:
-    """Returns whether batches need partners: whether an augmentation mixes two examples.
+    """Tells whether an augmentation mixes two examples, so that batches need partners.
 
     Args:
       augment: pairs (name, keyword arguments).

@@ -1,7 +1,7 @@
 """Augmentations that change values or mix two images: cutout, noise, colour, mixup, cutmix.
 
-Comes in: (key, one image float32[H, W, C] in 0..1), for mixup and cutmix also its target and a
-partner from the same global batch; goes out: the new image (and target).
+In: (key, one image float32[H, W, C] in 0..1), for mixup and cutmix also its target and a
+partner from the same global batch. Out: the new image (and target).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from hcjax.data.augment.limits import check_range
 
 
 def cutout(key: jax.Array, image: jax.Array, *, size: int = 8, fill: float = 0.0) -> jax.Array:
-    """Returns the image with one square covered.
+    """Covers one square of the image.
 
     Args:
       key: random key.
@@ -40,7 +40,7 @@ def cutout(key: jax.Array, image: jax.Array, *, size: int = 8, fill: float = 0.0
 
 
 def noise(key: jax.Array, image: jax.Array, *, std: float = 0.05) -> jax.Array:
-    """Returns the image with normal noise added, cut to 0..1.
+    """Adds normal noise to the image and clips it to 0..1.
 
     Args:
       key: random key.
@@ -66,7 +66,7 @@ def color(
     contrast: float = 0.2,
     saturation: float = 0.2,
 ) -> jax.Array:
-    """Returns the image with brightness, contrast and saturation changed, cut to 0..1.
+    """Changes brightness, contrast and saturation of the image and clips it to 0..1.
 
     With b, c and s uniform within the limits: x (1 + b); then m + (x - m)(1 + c), m the image's
     mean; then g + (x - g)(1 + s), g each pixel's mean over the channels (nothing for C = 1).
@@ -106,7 +106,7 @@ def mixup(
     *,
     alpha: float = 0.2,
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns image and target mixed with the partner's: l x + (1 - l) x', l ~ Beta(alpha, alpha).
+    """Mixes image and target with the partner's: l x + (1 - l) x', l ~ Beta(alpha, alpha).
 
     Args:
       key: random key.
@@ -141,11 +141,11 @@ def cutmix(
     *,
     alpha: float = 1.0,
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns the image with a box pasted from the partner; targets are mixed by area.
+    """Pastes a box of the partner into the image; targets are mixed by area.
 
     The box has the image's proportions and the share 1 - l of its area, l ~ Beta(alpha, alpha),
-    with its centre uniform over the image; what sticks out is cut off, and the targets are mixed
-    by the pixels really pasted.
+    with its centre uniform over the image. It is cropped at the border; targets are mixed by the
+    share of pasted pixels.
 
     Args:
       key: random key.
@@ -172,13 +172,13 @@ def cutmix(
     side = jnp.sqrt(1 - _symmetric_beta(share_key, alpha))
     centre = jnp.floor(jax.random.uniform(centre_key, (2,)) * jnp.array([height, width]))
     pasted = _box(height, width, centre, (jnp.round(side * height), jnp.round(side * width)))
-    kept = 1 - pasted.mean()
+    share = 1 - pasted.mean()
     mixed = jnp.where(pasted, partner_image, image)
-    return mixed, kept * target + (1 - kept) * partner_target
+    return mixed, share * target + (1 - share) * partner_target
 
 
 def _symmetric_beta(key: jax.Array, alpha: float) -> jax.Array:
-    """A draw from Beta(alpha, alpha), in closed form.
+    """Draws from Beta(alpha, alpha) in closed form.
 
     x / sqrt(1 + x^2) / 2 + 1/2 with x = sqrt(U^(-1/alpha) - 1) cos(2 pi V) (Devroye, "Random
     Variate Generation in One Line of Code", 1996, from Bailey's t distribution). Exact like
@@ -190,7 +190,7 @@ def _symmetric_beta(key: jax.Array, alpha: float) -> jax.Array:
 
 
 def _box(height: int, width: int, centre: jax.Array, sides: tuple) -> jax.Array:
-    """bool[H, W, 1]: the pixels of a box of integer sides that starts sides/2 before `centre`."""
+    """Marks, in bool[H, W, 1], a box of integer sides that starts sides/2 before `centre`."""
     rows, columns = jnp.arange(height)[:, None, None], jnp.arange(width)[None, :, None]
     top, left = centre[0] - sides[0] // 2, centre[1] - sides[1] // 2
     inside = (rows >= top) & (rows < top + sides[0])

@@ -1,6 +1,6 @@
 """Augmentations that move pixels: shift, crop, flip, affine, elastic.
 
-Comes in: (key, one image float32[H, W, C] in 0..1); goes out: another image. Lengths are in
+In: (key, one image float32[H, W, C] in 0..1). Out: another image. Lengths are in
 pixels. Every random geometric change is one resampling, which is what keeps images sharp.
 """
 
@@ -14,7 +14,7 @@ from hcjax.data.augment.resample import bilinear, warp
 
 
 def shift(key: jax.Array, image: jax.Array, *, pixels: int = 2) -> jax.Array:
-    """Returns the image moved by whole pixels, with 0 where nothing was.
+    """Moves the image by whole pixels and fills the gap with 0.
 
     The "random crop with padding 4" of CIFAR recipes is `shift` with 4 pixels.
 
@@ -43,19 +43,19 @@ def crop(
     area: tuple[float, float] = (0.25, 1.0),
     aspect: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> jax.Array:
-    """Returns a random part of the image, enlarged to the image's size.
+    """Crops a random box of the image and enlarges it to the image's size.
 
     Args:
       key: random key.
       image: float32[H, W, C].
-      area: the part's share of the image is uniform in this range, within (0, 1].
+      area: the box's share of the image is uniform in this range, within (0, 1].
       aspect: its width : height, times the image's, is log-uniform in this range, > 0.
 
     Returns:
       float32[H, W, C].
 
     Note:
-      Bilinear, exact for enlarging. The part is cut to the image where it would not fit.
+      Bilinear, exact for enlarging. The box is clipped to the image.
 
     Reference:
       Szegedy et al., "Going Deeper with Convolutions", 2014, arXiv:1409.4842, section 6.
@@ -83,7 +83,7 @@ def crop(
 def flip(
     key: jax.Array, image: jax.Array, *, probability: float = 0.5, vertical: bool = False
 ) -> jax.Array:
-    """Returns the image, mirrored with the given probability.
+    """Mirrors the image with the given probability.
 
     Args:
       key: random key.
@@ -115,7 +115,7 @@ def affine(
     elastic: float = 0.0,
     cells: int = 4,
 ) -> jax.Array:
-    """Returns the image rotated, scaled, sheared and moved about its centre, resampled once.
+    """Rotates, scales, shears and moves the image about its centre, in one resampling.
 
     With t, s, h and o uniform within the limits, a point p (row, column from the centre) goes to
     (1 + s) R(t) [[1, 0], [h, 1]] p + o, R(t) a rotation; then elastic displacement, if any, as
@@ -163,7 +163,7 @@ def affine(
 def elastic(
     key: jax.Array, image: jax.Array, *, strength: float = 1.0, cells: int = 4
 ) -> jax.Array:
-    """Returns the image with each pixel displaced by a smooth random field.
+    """Displaces each pixel by a smooth random field.
 
     The field is a normal grid of cells x cells vectors, enlarged to the image by cubic
     interpolation.
@@ -192,7 +192,7 @@ def elastic(
 
 
 def _displacement(key: jax.Array, shape: tuple, strength: float, cells: int) -> jax.Array:
-    """A smooth random field float32[2, H, W] in pixels."""
+    """Draws a smooth random field float32[2, H, W] in pixels."""
     check_range("elastic", "cells", cells, 2)
     coarse = strength * jax.random.normal(key, (2, cells, cells))
     return jax.image.resize(coarse, (2, *shape[:2]), "cubic")

@@ -1,4 +1,4 @@
-"""Checks of an augmentation's strengths, made when it is traced."""
+"""Checks of an augmentation's strengths at trace time."""
 
 from __future__ import annotations
 

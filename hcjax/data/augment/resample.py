@@ -1,7 +1,7 @@
-"""Resampling an image once, at any coordinates: what every geometric augmentation ends in.
+"""Bilinear resampling of an image at any coordinates, the last step of geometric augmentations.
 
-Comes in: an image and, for each output pixel, where in the image it comes from; goes out: the
-image seen there, by bilinear interpolation, with 0 outside.
+In: an image and the source coordinates of each output pixel. Out: the resampled image, with 0
+outside.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 
 def bilinear(image: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
-    """Returns the image at fractional coordinates; what lies outside the image is 0.
+    """Samples the image at fractional coordinates; pixels outside the image are 0.
 
     out[p] = sum over the four pixels (i, j) around (r, c) = (rows[p], columns[p]) of
     (1 - |r - i|) (1 - |c - j|) image[i, j].
@@ -57,7 +57,7 @@ def grid(height: int, width: int) -> tuple[jax.Array, jax.Array]:
 
 
 def warp(image: jax.Array, matrix: jax.Array, offset: jax.Array, displacement=0.0) -> jax.Array:
-    """Returns the image under the linear map `matrix` about its centre, then moved by `offset`.
+    """Applies the linear map `matrix` about the image's centre, then moves it by `offset`.
 
     Output pixel p (relative to the centre) shows the image at
     inverse(matrix) (p - offset) + displacement[p].

@@ -1,6 +1,6 @@
 """Source `folder`: image files, with one sub-folder per class.
 
-Comes in: a path; goes out: `Parts` with lazy images, which `load` reads into memory if they fit.
+In: a path. Out: `Parts` with lazy images, which `load` reads into memory if they fit.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _FOLDERS = {"train": ("train",), "validation": ("validation", "val", "valid"), "
 
 
 def load(path: str | Path, *, image_size=None, channels: int | None = None) -> Parts:
-    """Returns the parts in a folder of PNG and JPEG files.
+    """Reads the splits in a folder of PNG and JPEG files.
 
     Either `path/<class>/<file>` or, with ready parts, `path/train/<class>/<file>` and the same
     under `val` (or `valid`, `validation`) and `test`, where there are any. Classes are the
-    sub-folders of train in alphabetical order; hidden files are passed over.
+    sub-folders of train in alphabetical order; hidden files are skipped.
 
     Args:
       path: the folder.
@@ -65,12 +65,12 @@ def load(path: str | Path, *, image_size=None, channels: int | None = None) -> P
 
 
 def _visible(folder: Path) -> list[Path]:
-    """What a folder holds, in order, without hidden files."""
+    """Lists the entries of a folder in order, without hidden files."""
     return sorted(p for p in folder.iterdir() if not p.name.startswith("."))
 
 
 def _files(folder: Path, class_names: tuple[str, ...]) -> tuple[list[Path], list[int]]:
-    """The image files of one part and their labels."""
+    """Lists the image files of one split and their labels."""
     files, labels = [], []
     for entry in _visible(folder):
         if not entry.is_dir():
@@ -80,19 +80,19 @@ def _files(folder: Path, class_names: tuple[str, ...]) -> tuple[list[Path], list
                 f"{entry}: expected a class of the training part ({', '.join(class_names)}), "
                 f"found '{entry.name}'"
             )
-        found = _visible(entry)
-        for file in found:
+        images = _visible(entry)
+        for file in images:
             if file.is_dir() or file.suffix.lower() not in SUFFIXES:
                 raise DataError(f"{file}: expected an image ({', '.join(SUFFIXES)})")
-        if not found:
+        if not images:
             raise DataError(f"{entry}: expected images of class '{entry.name}', found none")
-        files += found
-        labels += [class_names.index(entry.name)] * len(found)
+        files += images
+        labels += [class_names.index(entry.name)] * len(images)
     return files, labels
 
 
 def _image_shape(listed: dict, size: tuple[int, int] | None, channels: int | None) -> tuple:
-    """(H, W, C) of all images; without a stated size, every header is read to be sure."""
+    """Returns (H, W, C) of all images; without a stated size, checks every header."""
     files = [file for part in listed.values() for file in part[0]]
     first = read_shape(files[0])
     if size is None:

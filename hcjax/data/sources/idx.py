@@ -1,6 +1,6 @@
 """Source `idx`: a folder of IDX files (MNIST's format), compressed or not.
 
-Comes in: a path; goes out: `Parts`. NumPy and the standard library only.
+In: a path. Out: `Parts`. NumPy and the standard library only.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _PREFIXES = {"train": ("train",), "test": ("t10k", "test"), "validation": ("vali
 
 
 def read_idx(path: str | Path) -> np.ndarray:
-    """Returns the array in an IDX file of unsigned bytes.
+    """Reads the array in an IDX file of unsigned bytes.
 
     The file is: two zero bytes, 0x08 (unsigned byte), the number of axes, the size of each axis
-    as a big-endian int32, then the values. A name ending in `.gz` is decompressed, all members of
-    it, but no further than the header says.
+    as a big-endian int32, then the values. All members of a `.gz` file are
+    decompressed, but not beyond the length in the header.
 
     Args:
       path: file to read.
@@ -55,7 +55,7 @@ def read_idx(path: str | Path) -> np.ndarray:
 
 
 def parse_idx(file: BinaryIO, path: str | Path) -> np.ndarray:
-    """Returns the array in an open IDX file; `path` is for its suffix and for messages."""
+    """Reads the array in an open IDX file; `path` gives the suffix and is named in messages."""
     if str(path).endswith(".gz"):
         file = gzip.GzipFile(fileobj=file)
     try:
@@ -82,7 +82,7 @@ def parse_idx(file: BinaryIO, path: str | Path) -> np.ndarray:
 
 
 def load(path: str | Path) -> Parts:
-    """Returns the parts in a folder of IDX files with the standard names.
+    """Reads the splits in a folder of IDX files with the standard names.
 
     The names are `train-images-idx3-ubyte` and `train-labels-idx1-ubyte`, with `t10k-` (or
     `test-`) for the test part and `validation-` for a validation part, with or without `.gz`,
@@ -114,7 +114,7 @@ def load(path: str | Path) -> Parts:
 def check_parts(
     splits: dict[str, Split | None], *, class_names: tuple[str, ...] | None, where: str
 ) -> Parts:
-    """Returns `Parts` of splits held in memory, once they fit together.
+    """Checks that splits in memory are consistent and returns them as `Parts`.
 
     Args:
       splits: "train" and, or None, "validation" and "test".
@@ -169,7 +169,7 @@ def check_parts(
 
 
 def _class_names(folder: Path) -> tuple[str, ...] | None:
-    """The lines of classes.txt, or None where there is no such file."""
+    """Reads the lines of classes.txt; None if there is no such file."""
     listed = folder / "classes.txt"
     if not listed.exists():
         return None
@@ -181,7 +181,7 @@ def _class_names(folder: Path) -> tuple[str, ...] | None:
 
 
 def _names(part: str, kind: str) -> list[str]:
-    """Legal file names of a part's images or labels, the standard one first."""
+    """Lists the legal file names of a split's images or labels, the standard one first."""
     axes = {"images": 3, "labels": 1}[kind]
     return [
         f"{prefix}-{kind}{dash}idx{axes}-ubyte{suffix}"
@@ -192,22 +192,22 @@ def _names(part: str, kind: str) -> list[str]:
 
 
 def _read_part(folder: Path, part: str) -> Split | None:
-    """The part's images and labels, or None where the folder has neither file."""
-    found = {}
+    """Reads a split's images and labels; None if the folder has neither file."""
+    paths = {}
     for kind in ("images", "labels"):
-        found[kind] = next((folder / n for n in _names(part, kind) if (folder / n).exists()), None)
-    if found["images"] is None and found["labels"] is None:
+        paths[kind] = next((folder / n for n in _names(part, kind) if (folder / n).exists()), None)
+    if paths["images"] is None and paths["labels"] is None:
         return None
-    for kind, path in found.items():
+    for kind, path in paths.items():
         if path is None:
-            other = found["labels" if kind == "images" else "images"].name
+            other = paths["labels" if kind == "images" else "images"].name
             raise DataError(f"{folder}: found {other}, expected {_names(part, kind)[0]} beside it")
-    images, labels = read_idx(found["images"]), read_idx(found["labels"])
+    images, labels = read_idx(paths["images"]), read_idx(paths["labels"])
     if images.ndim not in (3, 4):
         raise DataError(
-            f"{found['images']}: expected images with 3 axes (N, H, W) or 4 (N, H, W, C), "
+            f"{paths['images']}: expected images with 3 axes (N, H, W) or 4 (N, H, W, C), "
             f"found the shape {images.shape}"
         )
     if labels.ndim != 1:
-        raise DataError(f"{found['labels']}: expected one axis, found the shape {labels.shape}")
+        raise DataError(f"{paths['labels']}: expected one axis, found the shape {labels.shape}")
     return Split(images if images.ndim == 4 else images[..., None], labels.astype(np.int32))

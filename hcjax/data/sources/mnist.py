@@ -25,7 +25,7 @@ FILES = {
 
 
 def load() -> Parts:
-    """Returns MNIST's 60,000 training and 10,000 test images of handwritten digits.
+    """Loads MNIST's 60,000 training and 10,000 test images of handwritten digits.
 
     Returns:
       Parts with train and test, images uint8[N, 28, 28, 1], class names "0" .. "9".
@@ -45,7 +45,7 @@ def load() -> Parts:
 
 
 def read(name: str, sha256: str) -> np.ndarray:
-    """Returns the array in a packed IDX file, once its bytes have the expected sha256."""
+    """Reads the array in a packed IDX file and checks its sha256."""
     file = resources.files("hcjax.data") / "files" / "mnist" / name
     try:
         data = file.read_bytes()

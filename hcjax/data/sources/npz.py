@@ -1,4 +1,4 @@
-"""Source `npz`: one NumPy archive. Comes in: a path; goes out: `Parts`. NumPy only."""
+"""Source `npz`: one NumPy archive. In: a path. Out: `Parts`. NumPy only."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _KEYS = {
 
 
 def load(path: str | Path) -> Parts:
-    """Returns the parts in an `.npz` file.
+    """Reads the splits in an `.npz` file.
 
     Arrays are named x_train, y_train, x_val, y_val, x_test, y_test; or train_images,
     train_labels, val_..., test_...; or just images, labels. Only the training ones must be there.
@@ -77,7 +77,7 @@ def load(path: str | Path) -> Parts:
 
 
 def _images(images: np.ndarray, where: str) -> np.ndarray:
-    """uint8[N, H, W, C] of what is given, or DataError."""
+    """Converts images to uint8[N, H, W, C], or raises DataError."""
     if images.ndim not in (3, 4):
         raise DataError(
             f"{where}: expected the shape (N, H, W) or (N, H, W, C), found {images.shape}"
@@ -104,7 +104,7 @@ def _images(images: np.ndarray, where: str) -> np.ndarray:
 
 
 def _labels(labels: np.ndarray, where: str) -> np.ndarray:
-    """int32[N] of what is given, or DataError."""
+    """Converts labels to int32[N], or raises DataError."""
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1 or labels.dtype.kind not in "iu":

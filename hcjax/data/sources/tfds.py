@@ -1,8 +1,8 @@
 """Source `tfds`: any image classification set of TensorFlow Datasets, read without TensorFlow.
 
-Comes in: a name and, optionally, the `data_dir` where it is prepared, on disk or on `gs://`; goes
-out: `Parts`. Records are ArrayRecord files, read in any order through `tfds.data_source`; images
-are decoded by Pillow when they are asked for.
+In: a name and, optionally, the `data_dir` where it is prepared, on disk or on `gs://`. Out:
+`Parts`. Records are ArrayRecord files, read in any order through `tfds.data_source`; images are
+decoded by Pillow when they are indexed.
 
 TensorFlow Datasets *reads* without TensorFlow, but most sets need TensorFlow to be *prepared*
 (downloaded and rewritten as ArrayRecord). That happens in a process of its own, so that no run of
@@ -39,7 +39,7 @@ def load(
     channels: int | None = None,
     memory_limit_bytes: int = 4 * 2**30,
 ) -> Parts:
-    """Returns the parts of a set of TensorFlow Datasets.
+    """Reads the splits of a set of TensorFlow Datasets.
 
     Args:
       name: e.g. "cifar10", "svhn_cropped", "emnist/balanced", "imagenet2012".
@@ -95,13 +95,13 @@ def load(
         if in_memory:
             labels = np.array([record[label_key] for record in records], np.int32)
         else:
-            labels = _kept_labels(records, label_key, builder.info.splits[part].filepaths)
+            labels = _cached_labels(records, label_key, builder.info.splits[part].filepaths)
         splits[part] = _split(records, image_key, image_shape, labels, class_names, where)
     return Parts(class_names, **splits)
 
 
 def _builder(tfds, name: str, path: str | None):
-    """The builder of a prepared set; prepares it first where that is possible."""
+    """Returns the builder of a prepared set; prepares the set first where that is possible."""
     place = path or "~/tensorflow_datasets"
     ways_out = (
         "Ways out: name a folder or gs:// bucket where it is prepared (data.path=DATA_DIR); or "
@@ -128,7 +128,7 @@ def _builder(tfds, name: str, path: str | None):
 
 
 def _keys(tfds, builder, name: str) -> tuple[str, str]:
-    """The names of the image and the label among the set's features."""
+    """Returns the names of the image and the label among the set's features."""
     features, keys = builder.info.features, builder.info.supervised_keys or ("image", "label")
     expected = (tfds.features.Image, tfds.features.ClassLabel)
     for key, kind in zip(keys, expected, strict=False):
@@ -141,7 +141,7 @@ def _keys(tfds, builder, name: str) -> tuple[str, str]:
 
 
 def _split(records, key: str, image_shape, labels: np.ndarray, class_names, where: str) -> Split:
-    """A split over encoded records, decoded when asked for."""
+    """Makes a split of encoded records that are decoded when indexed."""
     wrong = np.flatnonzero((labels < 0) | (labels >= len(class_names)))
     if len(wrong):
         raise DataError(
@@ -155,8 +155,8 @@ def _split(records, key: str, image_shape, labels: np.ndarray, class_names, wher
     return Split(LazyImages(read, np.arange(len(labels)), image_shape), labels)
 
 
-def _kept_labels(records, key: str, files) -> np.ndarray:
-    """All labels of a streamed part, kept for later runs as long as its files stay the same."""
+def _cached_labels(records, key: str, files) -> np.ndarray:
+    """Reads all labels of a streamed split, cached on disk until its files change."""
     state = [(str(file), stat.length, stat.mtime) for file in files for stat in [file.stat()]]
     digest = hashlib.sha256(repr(state).encode()).hexdigest()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "hcjax")

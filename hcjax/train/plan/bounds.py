@@ -1,4 +1,4 @@
-"""The arithmetic of a plan: from what the compiler says of a step to bounds on time and batch.
+"""The arithmetic of a plan: from the compiler's facts of a step to bounds on time and batch.
 
 In: facts of compiled programs, a slice of chips. Out: the entries of a plan, and its text.
 """
@@ -43,8 +43,8 @@ def entry(
     memory["available"] = int(where.chip.hbm_bytes)
     communicated = facts["collectives"]
     reduced = [c for c in communicated if c["kind"] == "all-reduce"]
-    whole = all(c["group"] in (0, devices) and c["groups"] == 1 for c in reduced)
-    found = {
+    over_all = all(c["group"] in (0, devices) and c["groups"] == 1 for c in reduced)
+    work = {
         "compile_seconds": facts["compile_seconds"],
         "flops": cores * facts["flops"],
         "bytes_accessed": cores * facts["bytes_accessed"],
@@ -53,10 +53,10 @@ def entry(
         "collectives": communicated,
         "all_reduces": len(reduced),
         "all_reduce_bytes": sum(c["size_bytes"] for c in reduced),
-        "all_reduced_over_all_chips": whole,
+        "all_reduced_over_all_chips": over_all,
         "other_collectives": sorted({c["kind"] for c in communicated} - {"all-reduce"}),
     }
-    return found | _times(found, where, per_chip)
+    return work | _times(work, where, per_chip)
 
 
 def scaling(
@@ -80,19 +80,19 @@ def scaling(
     slices = where.smaller()
     for place, part in enumerate(slices):
         if part == where:
-            found = here
+            row = here
         elif place == 0:
-            found = compile_for(part, per_chip)
+            row = compile_for(part, per_chip)
         else:
-            found = here | _times(here, part, per_chip)
-        images = found["images_per_second"]
+            row = here | _times(here, part, per_chip)
+        images = row["images_per_second"]
         rows.append(
             {
                 "topology": part.name,
                 "chips": part.chips,
                 "hosts": part.hosts,
                 "batch_size": per_chip * part.chips,
-                "seconds": found["seconds"]["bound"],
+                "seconds": row["seconds"]["bound"],
                 "images_per_second": images,
                 "efficiency": images / part.chips,
                 "compiled": part == where or place == 0,
@@ -227,12 +227,12 @@ def text(plan: dict) -> str:
     return "\n".join(lines)
 
 
-def _times(found: dict, where: chips.Slice, per_chip: int) -> dict:
+def _times(work: dict, where: chips.Slice, per_chip: int) -> dict:
     """Returns the bounds of a step on a slice: seconds by cause, images per second."""
     seconds = {
-        "compute": found["flops"] / where.chip.peak_flops,
-        "memory": found["hbm_bytes"] / where.chip.hbm_bandwidth,
-        "all_reduce": where.all_reduce_seconds(found["all_reduce_bytes"]),
+        "compute": work["flops"] / where.chip.peak_flops,
+        "memory": work["hbm_bytes"] / where.chip.hbm_bandwidth,
+        "all_reduce": where.all_reduce_seconds(work["all_reduce_bytes"]),
     }
     seconds["bound"] = max(seconds["compute"], seconds["memory"]) + seconds["all_reduce"]
     return {"seconds": seconds, "images_per_second": per_chip * where.chips / seconds["bound"]}

@@ -1,4 +1,4 @@
-"""TPU chips and slices: what the arithmetic of a plan needs to know, with its sources.
+"""TPU chips and slices: published figures for the arithmetic of a plan, with their sources.
 
 In: a topology's name, e.g. `v5e:2x4`. Out: the chip's published figures and the slice's shape.
 Nothing here needs a TPU, libtpu or jax.
@@ -63,12 +63,12 @@ class Slice(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The name it is asked for by, e.g. `v5e:2x4`."""
+        """The topology's name, e.g. `v5e:2x4`."""
         return f"{self.chip.name}:{'x'.join(map(str, self.shape))}"
 
     @property
     def chips(self) -> int:
-        """Their number."""
+        """The number of chips."""
         return math.prod(self.shape)
 
     @property
@@ -79,7 +79,7 @@ class Slice(NamedTuple):
 
     @property
     def hosts(self) -> int:
-        """Their number."""
+        """The number of hosts."""
         return self.chips // math.prod(self.host)
 
     @property
@@ -155,14 +155,14 @@ def parse(topology: str) -> Slice:
             f"plan: the shape of '{topology}' must be {chip.axes} positive numbers, "
             f"{name}:{form}. Examples: {EXAMPLES}"
         )
-    found = Slice(chip, shape)
-    if found.chips > chip.pod:
+    part = Slice(chip, shape)
+    if part.chips > chip.pod:
         raise ConfigError(
-            f"plan: '{topology}' has {found.chips} chips; a {name} slice has at most {chip.pod}"
+            f"plan: '{topology}' has {part.chips} chips; a {name} slice has at most {chip.pod}"
         )
-    if any(size % host for size, host in zip(shape, found.host, strict=True)):
+    if any(size % host for size, host in zip(shape, part.host, strict=True)):
         raise ConfigError(
             f"plan: the shape of '{topology}' must be made of whole hosts of "
             f"{'x'.join(map(str, chip.host))} chips. Examples: {EXAMPLES}"
         )
-    return found
+    return part

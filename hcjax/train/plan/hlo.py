@@ -1,7 +1,7 @@
-"""Readings of a compiled TPU program: what it computes, holds, moves and communicates.
+"""Readings of a compiled TPU program: its work, memory, traffic and communication.
 
-In: what `lowered.compile()` gave; its text is optimised and scheduled HLO. Out: plain numbers per
-device, among them the collectives with their shapes and groups, and the bytes that operations
+In: the result of `lowered.compile()`; its text is optimised and scheduled HLO. Out: plain numbers
+per device, among them the collectives with their shapes and groups, and the bytes that operations
 read from and write to the chip's main memory (HBM).
 """
 
@@ -38,7 +38,7 @@ class Collective(NamedTuple):
 
 
 def facts(compiled: Any) -> dict:
-    """Returns what the compiler says of a program, per device.
+    """Reads the compiler's facts of a program, per device.
 
     Args:
       compiled: a `jax.stages.Compiled`.
@@ -92,7 +92,7 @@ def collectives(text: str) -> list[Collective]:
 
 
 def hbm_bytes(text: str) -> int:
-    """Returns the bytes that a program reads from HBM and writes to it, as it was scheduled.
+    """Counts the bytes that a scheduled program reads from HBM and writes to it.
 
     The compiler keeps what it can in the chip's fast memory and marks those buffers with a memory
     space, S(1); they cost no HBM traffic. An operation counts the buffers without a mark that it

@@ -1,9 +1,9 @@
-"""What a training and an evaluation step would do on TPUs that are not there.
+"""Plans: compile a training and an evaluation step for TPUs that are not attached.
 
-In: the pure steps, the shapes they take, and a topology's name. Out: a plan, a dict of plain
-numbers: work, memory, communication and time bounds per chip, as Google's own compiler for that
-chip sees them. The steps that are compiled are the ones that run: `parallel.train(step)`, over
-the topology's devices.
+In: the pure steps, the shapes of their arguments, and a topology's name. Out: a plan, a dict of
+plain numbers: work, memory, communication and time bounds per chip, from Google's own compiler for
+that chip. The compiled steps are the ones that run: `parallel.train(step)`, over the topology's
+devices.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def plan(
     cache: str | os.PathLike | None = None,
     say: Callable[[str], None] | None = None,
 ) -> dict:
-    """Returns what the steps do on each chip of a TPU slice; `text` makes it readable.
+    """Compiles the steps for a TPU slice and returns their cost per chip; `text` formats it.
 
     step time >= max(FLOPs / peak, HBM bytes / HBM bandwidth) + time to all-reduce
 
@@ -58,8 +58,8 @@ def plan(
       scaling: also compile for one host, for the first row of the table of weak scaling.
       quick: compile with less search (jax's optimization level O1), 3 times sooner: the same
         communication, but a program that may be slower and use more memory.
-      cache: folder that keeps what compilations gave, by the program's hash; None for none.
-      say: called with one line of text before each slow thing; None prints it to stderr.
+      cache: folder of cached compilation results, by the program's hash; None for none.
+      say: called with one line of text before each slow compilation; None prints it to stderr.
 
     Returns:
       A dict that `json.dump` accepts. `train` and `eval` hold, per chip and step: flops,
@@ -133,7 +133,7 @@ def compile_step(
     cache: str | os.PathLike | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict:
-    """Returns what one step does per chip of a slice: an entry of `plan`'s result.
+    """Compiles one step for a slice and returns its entry of the plan.
 
     Args:
       step: a pure training step, or evaluation step if `evaluate`.
