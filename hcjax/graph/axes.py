@@ -1,4 +1,4 @@
-"""Layers: where a convolution or a dense op has its channels."""
+"""Where a layer has its kernel and its channels, in a graph whose constants are known."""
 
 from __future__ import annotations
 
@@ -7,29 +7,34 @@ from typing import Any
 import numpy as np
 
 from hcjax.graph.model import Op
+from hcjax.graph.ops.kind import LayerAxes
+from hcjax.graph.ops.table import kind_of
+
+
+def layer_axes(op: Op, values: dict[int, Any]) -> LayerAxes | None:
+    """Returns the axes of a layer; None if an op is no layer, or none of its operands is a kernel.
+
+    Args:
+      op: of a graph.
+      values: number -> array of operands that do not depend on the images; the second operand is
+        the kernel where both are among them.
+    """
+    kind = kind_of(op)
+    if kind is None or kind.layer is None:
+        return None
+    axes = None
+    for side in (1, 0):
+        if op.inputs[side] in values:
+            axes = axes or kind.layer(op, side, np.ndim(values[op.inputs[side]]))
+    return axes
 
 
 def channel_axis(op: Op, values: dict[int, Any]) -> int | None:
     """Returns the axis of a layer's output that holds its channels; None if none does."""
-    if op.kind == "conv_general_dilated":
-        if op.params.get("batch_group_count", 1) != 1 or op.inputs[1] not in values:
-            return None
-        return op.params["dimension_numbers"].out_spec[1]
-    (left, right), batches = op.params["dimension_numbers"]
-    if batches[0] or batches[1]:
-        return None
-    if op.inputs[1] in values and np.ndim(values[op.inputs[1]]) == len(right) + 1:
-        return len(op.shape) - 1
-    if op.inputs[0] in values and np.ndim(values[op.inputs[0]]) == len(left) + 1:
-        return 0
-    return None
+    axes = layer_axes(op, values)
+    return axes.channels if axes else None
 
 
 def kernel_axis(op: Op, values: dict[int, Any]) -> int:
     """Returns the axis of a layer's kernel that holds its output channels."""
-    if op.kind == "conv_general_dilated":
-        return op.params["dimension_numbers"].rhs_spec[0]
-    contracted, _ = op.params["dimension_numbers"]
-    side = 1 if op.inputs[1] in values else 0
-    ndim = np.ndim(values[op.inputs[side]])
-    return next(a for a in range(ndim) if a not in contracted[side])
+    return layer_axes(op, values).outputs

@@ -107,7 +107,7 @@ def _parts(
     op, number = layer.op, layer.op.inputs[layer.side]
     kernels = _kernels(layer, ranks)
     macs = [n for n in layer.parts(ranks) if n]
-    make = _convolution if op.kind == "conv_general_dilated" else _dense
+    make = {"conv_general_dilated": _convolution, "dot_general": _dense}[op.kind]
     for i, (name, place, kernel) in enumerate(kernels):
         last = i == len(kernels) - 1
         inputs = (number, next(fresh)) if layer.side == 0 else (next(fresh), number)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hcjax.errors import ConfigError
-from hcjax.graph.axes import channel_axis, kernel_axis
+from hcjax.graph.axes import channel_axis, kernel_axis, layer_axes
 from hcjax.graph.constants import evaluate_constants, source_path
 from hcjax.graph.model import LAYERS, Model, Op, Size, layer_of
 
@@ -105,7 +105,7 @@ def read(model: Model, select: Sequence[str] | None) -> list[Layer]:
         elif select is not None and not any(re.fullmatch(s, name) for s in select):
             why = "it is not selected"
         axis, value = kernel_axis(op, values), values[kernel]
-        tensor = _tensor(op, value, axis)
+        tensor = layer_axes(op, values).matrices(value)
         spectra = () if why else _spectra(tensor)
         found.append(Layer(op, name, side, value, axis, tensor, shapes[inside[0]], spectra, why))
     for pattern in select or ():
@@ -125,16 +125,6 @@ def _behind(model: Model) -> dict[int, set[str]]:
             continue
         found |= dict.fromkeys(op.outputs, set().union(*(found.get(i, set()) for i in op.inputs)))
     return found
-
-
-def _tensor(op: Op, kernel: Any, axis: int) -> np.ndarray:
-    """Returns a layer's kernel as float64[O, I, taps]."""
-    kernel = np.asarray(kernel, np.float64)
-    if op.kind == "dot_general":
-        kernel = np.moveaxis(kernel, axis, 0)
-        return kernel.reshape(len(kernel), -1, 1)
-    kernel = kernel.transpose(op.params["dimension_numbers"].rhs_spec)
-    return kernel.reshape(*kernel.shape[:2], -1)
 
 
 def _spectra(tensor: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray], ...]:

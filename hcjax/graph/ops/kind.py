@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from hcjax.graph.model import Op, Size
 
@@ -39,6 +40,34 @@ def nothing(op: Op, shapes: Shapes) -> tuple[int, ...]:
     return ()
 
 
+class LayerAxes(NamedTuple):
+    """Where the axes of a layer lie, one of whose operands is its kernel.
+
+    Attributes:
+      channels: axis of the result that holds the output channels; None if not exactly one does.
+      outputs: axis of the kernel that holds them.
+      summed: pairs (axis of the other operand, axis of the kernel) that are summed over, ascending
+        in the kernel.
+      taps: axes of the kernel that slide over the other operand.
+    """
+
+    channels: int | None
+    outputs: int
+    summed: tuple[tuple[int, int], ...]
+    taps: tuple[int, ...] = ()
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """The axes of the kernel as (outputs, inputs, taps)."""
+        return (self.outputs, *(b for _, b in self.summed), *self.taps)
+
+    def matrices(self, kernel: Any) -> np.ndarray:
+        """Returns a kernel as float64[outputs, inputs, taps]."""
+        kernel = np.asarray(kernel, np.float64).transpose(self.order)
+        inputs = int(np.prod(kernel.shape[1 : 1 + len(self.summed)]))
+        return kernel.reshape(len(kernel), inputs, -1)
+
+
 class Kind(NamedTuple):
     """What every reading may ask about one kind of op; only `family` and `run` are required.
 
@@ -56,6 +85,8 @@ class Kind(NamedTuple):
         the result: bounds of int32 sums and MACs. Sizes that depend on the batch give 0: unknown.
       traits: any of "affine" (y = a x + b with constants), "clip", "homogeneous" (f(s x) = s f(x)
         for s > 0), "keeps zero" (zero where its operand is), "product" (zero where any operand is).
+      layer: `(op, side, rank) -> LayerAxes`, of layers: the operand `side` is the kernel, and has
+        `rank` axes.
       decode: name of a field -> its value of jax, from what JSON holds.
       resize: `(op, stays, remains) -> params` that change when indices are cut: `stays` holds, for
         each operand, bool[size] of each axis; `remains` the same of the result.
@@ -71,6 +102,7 @@ class Kind(NamedTuple):
     mixes: Callable[[Op, Shapes], tuple[int, ...]] = nothing
     terms: Callable[[Op, Shapes], int] | None = None
     traits: frozenset[str] = frozenset()
+    layer: Callable[[Op, int, int], LayerAxes] | None = None
     decode: dict[str, Callable[[Any], Any]] = {}  # noqa: RUF012  # never written to
     resize: Callable[[Op, list, list], dict] | None = None
     further: Callable[[dict], dict] = lambda params: params

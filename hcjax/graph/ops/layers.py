@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from hcjax.graph.model import Op, Size, at_batch
-from hcjax.graph.ops.kind import LAYER, Kind, Shapes, count
+from hcjax.graph.ops.kind import LAYER, Kind, LayerAxes, Shapes, count
 from hcjax.graph.qtensor import QTensor
 
 _CONVOLUTION = (
@@ -68,6 +68,22 @@ def _dense_terms(op: Op, shapes: Shapes) -> int:
     return count([shapes[0][a] for a in left])
 
 
+def _convolution_axes(op: Op, side: int, rank: int) -> LayerAxes:
+    numbers = op.params["dimension_numbers"]
+    (out, inputs, *taps), (_, features, *_) = numbers.rhs_spec, numbers.lhs_spec
+    channels = numbers.out_spec[1] if side == 1 else None
+    return LayerAxes(channels, out, ((features, inputs),), tuple(taps))
+
+
+def _dense_axes(op: Op, side: int, rank: int) -> LayerAxes:
+    contracted, batched = op.params["dimension_numbers"]
+    summed = sorted(zip(contracted[1 - side], contracted[side], strict=True), key=lambda ab: ab[1])
+    outputs = next((a for a in range(rank) if a not in contracted[side]), 0)
+    alone = not any(batched) and rank == len(summed) + 1
+    channels = (len(op.shape) - 1 if side == 1 else 0) if alone else None
+    return LayerAxes(channels, outputs, tuple(summed))
+
+
 def _resize_groups(op: Op, stays: list, remains: list) -> dict:
     if op.params["feature_group_count"] == 1:
         return {}
@@ -98,6 +114,7 @@ LAYER_KINDS = {
         _CONVOLUTION,
         optional=_OPTIONAL,
         terms=_convolution_terms,
+        layer=_convolution_axes,
         decode=_DECODE | {"dimension_numbers": lambda numbers: lax.ConvDimensionNumbers(*numbers)},
         resize=_resize_groups,
         further=_one_batch_group,
@@ -108,6 +125,7 @@ LAYER_KINDS = {
         ("dimension_numbers", "preferred_element_type", "bias_axis"),
         optional=_OPTIONAL,
         terms=_dense_terms,
+        layer=_dense_axes,
         decode=_DECODE,
     ),
 }

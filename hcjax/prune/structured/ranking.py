@@ -11,6 +11,7 @@ import numpy as np
 from hcjax.errors import ConfigError
 from hcjax.graph.coupling.channels import Channels, Group
 from hcjax.graph.model import LAYERS, Model
+from hcjax.graph.ops import KINDS
 
 SCOPES = ("global", "uniform")
 
@@ -142,12 +143,9 @@ def products(model: Model, channels: Channels) -> Products:
     for op in model.graph.ops:
         if op.kind not in LAYERS or any(i not in channels.axes for i in op.inputs):
             continue
-        left, right = (channels.axes[i] for i in op.inputs[:2])
-        numbers = op.params["dimension_numbers"]
-        if op.kind == "dot_general":
-            summed = [left[a] for a in numbers[0][0]]
-        else:
-            summed = [along for a, along in enumerate(right) if a != numbers.rhs_spec[0]]
+        kernel = channels.axes[op.inputs[1]]
+        axes = KINDS[op.kind].layer(op, 1, len(kernel))
+        summed = [kernel[a] for a in (*(b for _, b in axes.summed), *axes.taps)]
         starts.append(len(rows))
         rows += [*channels.axes[op.output], *summed]
     sizes = np.stack([np.bincount(along, minlength=channels.count) for along in rows])

@@ -110,10 +110,8 @@ def _layers(model: Model, found: Channels) -> list[_Layer]:
 
 def _inside(op: Op) -> bool:
     """Returns whether a layer's windows lie in the image, so that a constant gives a constant."""
-    if op.kind == "dot_general":
-        return True
-    borders = (n for pair in op.params["padding"] for n in pair)
-    return not any(borders) and set(op.params["lhs_dilation"]) <= {1}
+    borders = (n for pair in op.params.get("padding", ()) for n in pair)
+    return not any(borders) and set(op.params.get("lhs_dilation", ())) <= {1}
 
 
 def _needed(layer: _Layer, i: int, count: int) -> np.ndarray:

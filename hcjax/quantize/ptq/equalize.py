@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hcjax.errors import ConfigError
-from hcjax.graph.axes import channel_axis, kernel_axis
+from hcjax.graph.axes import channel_axis, kernel_axis, layer_axes
 from hcjax.graph.constants import evaluate_constants
 from hcjax.graph.model import LAYERS, Model, Op, is_quantized, readers
 from hcjax.graph.ops.table import has
@@ -188,24 +188,19 @@ def _by_weight(op: Op, seen: np.ndarray, values: dict[int, Any]) -> np.ndarray |
 
     None where a weight reads several.
     """
-    side = 1 if op.inputs[1] in values else 0
-    kernel = np.shape(values[op.inputs[side]])
-    numbers = op.params["dimension_numbers"]
-    if op.kind == "conv_general_dilated":
-        features = _alike(np.moveaxis(seen, numbers.lhs_spec[1], 0), 1)
-        outputs, inputs = (kernel[a] for a in numbers.rhs_spec[:2])
-        if features is None:
-            return None
-        group = np.arange(outputs)[:, None] // (outputs // op.params["feature_group_count"])
-        which = features[group * inputs + np.arange(inputs)]
-        which = which.reshape(*which.shape, *[1] * (len(kernel) - 2))
-        return which.transpose(np.argsort(numbers.rhs_spec))
-    contracted = numbers[0][1 - side], numbers[0][side]
-    moved = np.moveaxis(seen, contracted[0], range(len(contracted[0])))
-    features = _alike(moved, len(contracted[0]))
+    axes = layer_axes(op, values)
+    order = [a for a, _ in axes.summed]
+    features = _alike(np.moveaxis(seen, order, range(len(order))), len(order))
     if features is None:
         return None
-    return np.expand_dims(features.transpose(np.argsort(contracted[1])), kernel_axis(op, values))
+    which, groups = features[None], op.params.get("feature_group_count", 1)
+    if groups > 1:  # of a convolution: each output reads the inputs of its own group
+        kernel = np.shape(next(values[i] for i in op.inputs[1::-1] if i in values))
+        outputs, inputs = (kernel[a] for a in axes.order[:2])
+        group = np.arange(outputs)[:, None] // (outputs // groups)
+        which = features[group * inputs + np.arange(inputs)]
+    which = which.reshape(*which.shape, *[1] * len(axes.taps))
+    return which.transpose(np.argsort(axes.order))
 
 
 def _alike(seen: np.ndarray, kept: int) -> np.ndarray | None:
