@@ -27,7 +27,7 @@ from hcjax.devices import hosts
 from hcjax.errors import ArtifactError, ConfigError
 from hcjax.export.hcz import pack
 from hcjax.graph.fold import fold
-from hcjax.graph.model import Model, free, is_quantized
+from hcjax.graph.model import Model, is_quantized, unused_name
 from hcjax.graph.tracing.trace import trace
 from hcjax.models import inference
 from hcjax.runs.saved import about_of, load_any
@@ -106,7 +106,7 @@ def compress(
         for stage in stages:
             begun = model
             for name, make in stage:
-                model = kept(free(name, found.files), partial(make, work, begun, model))
+                model = kept(unused_name(name, found.files), partial(make, work, begun, model))
     except Preempted:
         return None
     return found

@@ -16,7 +16,7 @@ from hcjax.distill.logits import alike
 from hcjax.errors import ConfigError, unknown_name
 from hcjax.graph.axes import channel_axis
 from hcjax.graph.constants import evaluate_constants, layer_name
-from hcjax.graph.model import LAYERS, Model, Op, readers, run
+from hcjax.graph.model import LAYERS, Model, Op, consumers, run
 from hcjax.graph.ops.kind import ELEMENTWISE
 from hcjax.graph.ops.table import family
 
@@ -69,7 +69,7 @@ def _ends(model: Model) -> dict[str, tuple[int, int]]:
     """Returns each layer's activation and its channel axis; of layers of one name, the last's."""
     ops, known, stretched = evaluate_constants(model)
     paths = {number: path for path, number in model.graph.params.items()}
-    read_by = readers(ops)
+    read_by = consumers(ops)
 
     def alone(end: Op) -> Op | None:
         """Returns what follows an op, if it is elementwise and no other value goes into it."""

@@ -1,4 +1,4 @@
-"""What in a graph does not depend on the images: its values, and the parameters behind them."""
+"""Constants of a graph: values that do not depend on the images, and the parameters behind them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from hcjax.graph.model import Model, Op, layer_of
 def evaluate_constants(
     model: Model, *, kept: Container[str] = ()
 ) -> tuple[list[Op], dict[int, Any], dict[int, Any]]:
-    """Returns the ops that need a batch, and the values of all numbers that do not.
+    """Evaluates constants: returns the ops that need a batch, and the values of all other numbers.
 
-    The third is the values, for a batch of one, of numbers that have a batch axis but do not depend
-    on the images: a bias that was broadcast to the whole activation. Their ops are among the first.
-    kept: kinds of op that are not evaluated, whatever they read.
+    Returns:
+      (ops, constants, batch-shaped constants). The last are values, for a batch of one, that have a
+      batch axis and yet do not depend on the images: e.g. a bias broadcast to a whole activation.
+      Their ops are among the first.
     """
     leaves = model.leaves(model.params)
     given = dict(model.graph.constants)
@@ -47,7 +48,7 @@ def evaluate_constants(
 
 
 def randomised(model: Model) -> dict[int, Any]:
-    """Returns the constants of randomised parameters, no two numbers of a leaf being equal."""
+    """Evaluates constants for randomised parameters; no two numbers of a leaf are equal."""
     rng = np.random.default_rng(0)
 
     def draw(leaf):
@@ -63,7 +64,7 @@ def randomised(model: Model) -> dict[int, Any]:
 
 
 def trained_numbers(model: Model) -> set[int]:
-    """Returns the numbers that depend on parameters, and not on the images."""
+    """Returns the numbers that depend on parameters and not on the images."""
     found = set(model.graph.params.values())
     images = {model.graph.images}
     for op in model.graph.ops:
@@ -87,6 +88,6 @@ def source_path(model: Model, number: int, paths: dict[int, str]) -> str:
 
 
 def layer_name(model: Model, op: Op, kernel: int, paths: dict[int, str]) -> str:
-    """Returns what a layer is called: where the first parameter of its kernel lies, or its kind."""
+    """Returns a layer's name: the folder of its kernel's first parameter, or its kind."""
     path = source_path(model, kernel, paths)
     return layer_of(path) if path else op.kind

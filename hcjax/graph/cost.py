@@ -1,4 +1,4 @@
-"""`cost`: what each layer of a Model computes, holds and moves."""
+"""`cost`: MACs, parameters and bytes of each layer of a Model."""
 
 from __future__ import annotations
 
@@ -145,6 +145,6 @@ def kernels(model: Model) -> tuple[int, int, int]:
 
 
 def _name(paths: list[str], op: Op) -> str:
-    """Returns what a layer is called: where its parameters lie, or its kind."""
+    """Returns a layer's name: the folder of its parameters, or its kind."""
     parts = {layer_of(path) for path in paths}
     return parts.pop() if len(parts) == 1 else paths[0] if paths else op.kind

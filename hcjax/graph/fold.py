@@ -1,4 +1,4 @@
-"""`fold`: per-channel affine maps moved into the convolution or dense layer before them.
+"""`fold`: moves per-channel affine maps into the convolution or dense layer before them.
 
 BatchNorm in inference, biases and scales are y · s + t with one s and t per channel. A layer
 followed by such maps is one layer with kernel · s and bias t; the graph loses their ops.
@@ -13,7 +13,7 @@ import numpy as np
 
 from hcjax.graph.axes import channel_axis, kernel_axis
 from hcjax.graph.constants import evaluate_constants, source_path, trained_numbers
-from hcjax.graph.model import LAYERS, Graph, Model, Op, free, layer_of, reaching
+from hcjax.graph.model import LAYERS, Graph, Model, Op, layer_of, live_ops, unused_name
 from hcjax.graph.ops.table import defined, has
 
 
@@ -66,7 +66,7 @@ def fold(model: Model) -> Model:
                 kept[kept.index(found)] = new
                 continue
         kept.append(op)
-    return _rebuilt(model, reaching(kept, model.graph.logits), values)
+    return _rebuilt(model, live_ops(kept, model.graph.logits), values)
 
 
 class _Layer(NamedTuple):
@@ -136,7 +136,7 @@ def _rebuilt(model: Model, kept: list[Op | _Layer], values: dict[int, Any]) -> M
         if number in constants or number in numbers.values():
             return
         if number in trained:
-            name = free(wanted, params)
+            name = unused_name(wanted, params)
             params[name], numbers[name] = values[number], number
         else:
             constants[number] = values[number]
@@ -167,7 +167,7 @@ def _rebuilt(model: Model, kept: list[Op | _Layer], values: dict[int, Any]) -> M
         following += 2
         new = ((kernel_number, "kernel", scaled), (bias_number, "bias", bias))
         for number, kind, value in new:
-            name = free(f"{base}/{kind}", params)
+            name = unused_name(f"{base}/{kind}", params)
             params[name], numbers[name] = jnp.asarray(value, dtype), number
         inputs = tuple(kernel_number if n == layer.kernel else n for n in op.inputs[:2])
         about = {"inputs": (*inputs, bias_number), "outputs": (layer.output,)}

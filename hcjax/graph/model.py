@@ -1,4 +1,4 @@
-"""A network as a pure function and the graph behind it: what every reading takes and gives.
+"""A network as a pure function, and the graph behind it. Every reading takes and gives these.
 
 A `Graph` is a list of ops in order; values are numbered, and each is the images, a parameter, a
 constant or the output of one op. Shapes hold for any batch size: each size of a shape is (q, r) and
@@ -148,7 +148,7 @@ def run(
       graph: the ops.
       leaves: path -> array of every parameter.
       images: float[N, ...].
-      see: called with each op's output number and value; what it returns, if not None, goes on.
+      see: called with each op's output number and value. It may return another value to go on with.
     """
     env = dict(graph.constants)
     env |= {number: leaves[path] for path, number in graph.params.items()}
@@ -162,7 +162,7 @@ def run(
 
 
 def bound(eqn: walker.Eqn, params: dict) -> Callable[..., list]:
-    """Returns an equation as a function of batch size and operands; `params` may hold sizes."""
+    """Returns a function of batch size and operands that binds an equation."""
 
     def compute(batch, *inputs):
         return walker.bind(eqn, [_array(x) for x in inputs], at_batch(params, batch))
@@ -171,12 +171,12 @@ def bound(eqn: walker.Eqn, params: dict) -> Callable[..., list]:
 
 
 def plain(sizes: Sequence[Size]) -> tuple[Size | int, ...]:
-    """Returns a shape as an equation's parameters hold it: a `Size` only if it is the batch's."""
+    """Returns a shape as equations hold it: a `Size` only where it depends on the batch."""
     return tuple(size if size.q else size.r for size in sizes)
 
 
 def at_batch(value: Any, batch: int) -> Any:
-    """Returns an equation's parameters with every `Size` size at a batch size."""
+    """Evaluates every `Size` among an equation's params at a batch size."""
     if isinstance(value, Size):
         return value.q * batch + value.r
     if isinstance(value, dict):
@@ -207,15 +207,15 @@ def layer_of(path: str) -> str:
 
 
 def is_quantized(model: Model) -> bool:
-    """Returns whether a model is from `fake_quantize` or `int8`: it rounds somewhere."""
+    """Returns whether a model comes from `fake_quantize` or `int8`."""
     return any(op.kind in ("step", "quantize") for op in model.graph.ops)
 
 
-def free(wanted: str, taken: Container[str]) -> str:
-    """Returns a name that is not taken: the wanted one, or that with a number.
+def unused_name(wanted: str, taken: Container[str]) -> str:
+    """Returns the wanted name, with a number behind it if it is taken.
 
     Example:
-      >>> free("conv", ["dense"]), free("conv", ["conv", "conv_1"])
+      >>> unused_name("conv", ["dense"]), unused_name("conv", ["conv", "conv_1"])
       ('conv', 'conv_2')
     """
     name, i = wanted, 1
@@ -224,8 +224,8 @@ def free(wanted: str, taken: Container[str]) -> str:
     return name
 
 
-def readers(ops: Iterable[Op]) -> dict[int, list[Op]]:
-    """Returns the ops that read each number, in order; once for each such operand."""
+def consumers(ops: Iterable[Op]) -> dict[int, list[Op]]:
+    """Returns number -> the ops that read it, in order; an op counts once for each operand."""
     found: dict[int, list[Op]] = {}
     for op in ops:
         for i in op.inputs:
@@ -233,15 +233,22 @@ def readers(ops: Iterable[Op]) -> dict[int, list[Op]]:
     return found
 
 
-def seen(model: Model, leaves: dict[str, Any], images: jax.Array) -> dict[int, jax.Array]:
-    """Returns the value of every number that an op computes, the first of its results."""
+def capture_activations(
+    model: Model, leaves: dict[str, Any], images: jax.Array
+) -> dict[int, jax.Array]:
+    """Runs the network and returns number -> activation, of the first result of every op."""
     env: dict[int, jax.Array] = {}
     run(model.graph, leaves, images, see=env.__setitem__)
     return env
 
 
-def reaching(items: Sequence[Any], logits: int) -> list:
-    """Returns what the logits depend on, in order, of things with `inputs` and `outputs`."""
+def live_ops(items: Sequence[Any], logits: int) -> list:
+    """Eliminates dead code: returns the items that the logits depend on, in order.
+
+    Args:
+      items: things with `inputs` and `outputs`, e.g. ops.
+      logits: number of the result.
+    """
     wanted, kept = {logits}, []
     for item in reversed(items):
         if wanted.intersection(item.outputs):

@@ -1,4 +1,4 @@
-"""QTensor: integers and the scale that makes numbers of them, the one form of quantized arrays.
+"""QTensor: integers and their scale, the one form of quantized arrays.
 
 Symmetric: value = scale · q, q in ±(2^(bits-1) - 1), so that -x is there wherever x is. Asymmetric:
 value = scale · (q - zero), q in [-2^(bits-1), 2^(bits-1) - 1]. Zero is exact in both.

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from hcjax.graph.model import Model, Op, Size, free, reaching
+from hcjax.graph.model import Model, Op, Size, live_ops, unused_name
 from hcjax.graph.ops.table import defined
 from hcjax.lowrank.factors import Layer
 from hcjax.lowrank.ranks import Rank, chosen
@@ -82,15 +82,15 @@ def factorize(
         layer, ranks = changed[op.output]
         for name, part, kernel in _parts(layer, ranks, fresh):
             number = part.inputs[1 - layer.side]
-            paths[number] = free(f"{layer.name}/{name}/kernel", leaves)
+            paths[number] = unused_name(f"{layer.name}/{name}/kernel", leaves)
             leaves[paths[number]] = jnp.asarray(kernel, layer.kernel.dtype)
             ops.append(part)
         for bias in op.inputs[2:]:
             if bias in paths:
                 value = leaves[paths[bias]]
-                paths[bias] = free(f"{layer.name}/{name}/bias", leaves)
+                paths[bias] = unused_name(f"{layer.name}/{name}/bias", leaves)
                 leaves[paths[bias]] = value
-    ops = reaching(ops, model.graph.logits)
+    ops = live_ops(ops, model.graph.logits)
     used = {i for op in ops for i in op.inputs} | {model.graph.logits}
     params = {path: number for number, path in paths.items() if number in used}
     constants = {n: v for n, v in model.graph.constants.items() if n in used}

@@ -16,7 +16,7 @@ import numpy as np
 from hcjax.core import text
 from hcjax.graph import examples
 from hcjax.graph.axes import channel_axis, kernel_axis
-from hcjax.graph.model import LAYERS, Model, Op, run, seen
+from hcjax.graph.model import LAYERS, Model, Op, capture_activations, run
 from hcjax.quantize import fake
 from hcjax.quantize.lowering.builder import Builder
 from hcjax.quantize.ranges import Ranges
@@ -188,8 +188,8 @@ def _real(env: dict[int, jax.Array], layer: _Layer) -> jax.Array:
 
 def _powers(model, quantized, found, params, quantized_params, images) -> jax.Array:
     """Returns float32[L, 2]: the power of each layer's output, and of its error."""
-    floats = seen(model, model.leaves(params), images)
-    whole = seen(quantized, quantized.leaves(quantized_params), images)
+    floats = capture_activations(model, model.leaves(params), images)
+    whole = capture_activations(quantized, quantized.leaves(quantized_params), images)
     rows = []
     for layer in found:
         x = floats[layer.end].astype(jnp.float32)
@@ -199,7 +199,7 @@ def _powers(model, quantized, found, params, quantized_params, images) -> jax.Ar
 
 def _constants(quantized, found, params, images) -> tuple[list, list]:
     """Returns each layer's kernel as its integers stand for it, and the step of its output."""
-    env = seen(quantized, quantized.leaves(params), images)
+    env = capture_activations(quantized, quantized.leaves(params), images)
     kernels = []
     for layer in found:
         whole, step = env[layer.whole], env[layer.kernel_step]

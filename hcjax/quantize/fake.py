@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from hcjax.errors import ConfigError
-from hcjax.graph.model import Graph, Model, is_quantized, reaching
+from hcjax.graph.model import Graph, Model, is_quantized, live_ops
 from hcjax.quantize.lowering import conversion
 from hcjax.quantize.lowering.builder import Builder
 from hcjax.quantize.lowering.rules import place
@@ -82,7 +82,7 @@ def build(model: Model, ranges: Ranges, spec: QuantSpec) -> tuple[Model, Builder
     for op in builder.original:
         place(builder, op)
     logits = conversion.logits(builder)
-    ops = reaching(builder.ops, logits)
+    ops = live_ops(builder.ops, logits)
     used = {i for op in ops for i in op.inputs} | {logits}
     numbers = {path: number for path, number in builder.numbers.items() if number in used}
     constants = {number: value for number, value in builder.constants.items() if number in used}

@@ -11,7 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from hcjax.errors import ConfigError
-from hcjax.graph.model import Graph, Model, reaching
+from hcjax.graph.model import Graph, Model, live_ops
 from hcjax.quantize.fake import check_float, fake_quantize
 from hcjax.quantize.program import Program
 from hcjax.quantize.ranges import Ranges
@@ -74,7 +74,7 @@ def int8(
     program = Program(model)
     for op in program.read:
         program.add(op)
-    ops = tuple(reaching(program.ops, model.graph.logits))
+    ops = tuple(live_ops(program.ops, model.graph.logits))
     used = {i for op in ops for i in op.inputs}
     numbers = {path: n for path, n in program.numbers.items() if n in used}
     return model.replace(

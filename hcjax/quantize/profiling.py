@@ -17,7 +17,7 @@ import numpy as np
 from hcjax.accelerate import compiler
 from hcjax.core import text
 from hcjax.graph.axes import kernel_axis
-from hcjax.graph.model import LAYERS, Model, Op, reaching, seen
+from hcjax.graph.model import LAYERS, Model, Op, capture_activations, live_ops
 from hcjax.graph.qtensor import QTensor
 from hcjax.quantize import error_analysis, fake
 from hcjax.quantize.int8 import int8
@@ -180,7 +180,7 @@ def pair_sums(model: Model) -> dict[str, int]:
 def _seen(model: Model, images: Any) -> dict[int, jax.Array]:
     """Returns the value of every number that depends on images."""
     images = jax.numpy.asarray(images)
-    compute = jax.jit(lambda images: seen(model, model.leaves(model.params), images))
+    compute = jax.jit(lambda images: capture_activations(model, model.leaves(model.params), images))
     return {model.graph.images: images} | compute(images)
 
 
@@ -193,7 +193,7 @@ def _alone(
         if behind.intersection(op.inputs):
             later.append(op)
             behind.update(op.outputs)
-    part = reaching(later, end)
+    part = live_ops(later, end)
     read = {i for op in part for i in op.inputs} - {o for op in part for o in op.outputs}
     # what has the batch's size is given, all else may be laid out by the compiler
     given = sorted(i for i in read if getattr(values[i], "ndim", 0) and len(values[i]) == batch)

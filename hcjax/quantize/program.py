@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hcjax.graph.constants import evaluate_constants
-from hcjax.graph.model import Model, Op, free
+from hcjax.graph.model import Model, Op, unused_name
 from hcjax.graph.ops import fixed_point
 from hcjax.graph.ops.kind import LAYER, SUM
 from hcjax.graph.ops.table import defined, family
@@ -52,7 +52,7 @@ class Program:
 
     def parameter(self, path: str, value: Any) -> int:
         """Adds a parameter, and returns its number."""
-        name = free(path, self.params)
+        name = unused_name(path, self.params)
         self._next += 1
         self.params[name], self.numbers[name] = value, self._next
         return self._next

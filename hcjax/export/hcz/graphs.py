@@ -13,7 +13,7 @@ import numpy as np
 from hcjax.errors import ArtifactError
 from hcjax.export.hcz.arrays import dtype_of
 from hcjax.graph.constants import evaluate_constants, trained_numbers
-from hcjax.graph.model import Graph, Model, Op, Size, at_batch, free
+from hcjax.graph.model import Graph, Model, Op, Size, at_batch, unused_name
 from hcjax.graph.ops.layers import macs
 from hcjax.graph.ops.table import KINDS, STORED, defined, kind_of, params_of
 
@@ -54,7 +54,7 @@ def written(model: Model) -> Written:
             return numbers[i]
         numbers[i] = len(numbers)
         if i in paths or i in trained:
-            path = paths[i] if i in paths else free(f"{kind}/value", taken)
+            path = paths[i] if i in paths else unused_name(f"{kind}/value", taken)
             taken.add(path)
             params.append((path, numbers[i], values[i]))
         else:

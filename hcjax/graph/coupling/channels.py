@@ -2,7 +2,7 @@
 
 In: a Model. Out: groups of channels, each with its slices of parameters: through convolutions,
 depthwise ones included, dense layers, norms, residual sums, concatenation, flattening, pooling and
-squeeze-and-excite. What mixes channels, or has no rule, is kept whole, with a reason.
+squeeze-and-excite. Axes whose channels are mixed, or followed by no rule, are kept, with a reason.
 """
 
 from __future__ import annotations

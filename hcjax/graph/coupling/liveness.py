@@ -1,7 +1,8 @@
-"""`varying`: which numbers of a network's values depend on the images, and what the others are.
+"""Liveness: which elements of a network's values depend on the images, and the other values.
 
-In a pruned network a channel whose kernel is all zero is a constant, and so is what follows from
-it. Each value is computed for one image, beside a mask of what of it could be other for another.
+In a pruned network a channel whose kernel is all zero is a constant, and so are values computed
+from it. Each value is computed for one image, beside a mask of the elements that could differ for
+another image.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ Mask = jax.Array | None  # bool, of a value's shape; None: nothing of it depends
 
 
 def varying(model: Model, numbers: Iterable[int]) -> dict[int, tuple[Any, Any]]:
-    """Returns number -> (value, mask), for a batch of one; mask: whether it depends on the images.
+    """Returns number -> (value, mask) for a batch of one.
 
     Where the mask is False, the value is the same for all images.
     """

@@ -1,4 +1,4 @@
-"""`without`: a network without some of its channels, every op and array at its new size."""
+"""Removes channels from a network: every op and array gets its new size."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Stays = tuple[np.ndarray, ...]  # bool[size] of each axis: which indices stay
 
 
 def without(model: Model, channels: Channels, gone: np.ndarray) -> Model:
-    """Returns the network without some channels; what was cut is appended to its `cut`.
+    """Returns the network without some channels, and appends the cuts to its `cut`.
 
     Args:
       model: whose channels they are.

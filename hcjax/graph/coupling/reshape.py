@@ -1,4 +1,4 @@
-"""What a reshape does to channels: which axes it merges, and which one of them stays cuttable."""
+"""Channels through a reshape: the axes that it merges, and the one of them that stays cuttable."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Which indices go together: what cutting one index of an axis cuts elsewhere, op by op.
+"""Coupling: which indices of which axes can be cut only together, op by op.
 
-A rule takes the nodes of an op's operands, makes one class of those that are one channel, and
-returns the nodes of its result. What mixes channels, or has no rule, keeps them all.
+A rule takes the nodes of an op's operands, merges those that are one channel into a class, and
+returns the nodes of the result. An op that mixes channels, or has no rule, keeps all of them.
 """
 
 from __future__ import annotations

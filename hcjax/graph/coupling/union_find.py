@@ -1,4 +1,4 @@
-"""Classes of nodes: which indices of a graph's values must be cut together.
+"""Union-find over nodes: which indices of a graph's values must be cut together.
 
 Each axis of each value is an array of nodes, one for each index. Nodes that must be cut together
 are one class, a channel; a class that nothing may be cut from has a reason.

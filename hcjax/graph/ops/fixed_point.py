@@ -1,4 +1,4 @@
-"""The integer program's arithmetic, written once: the int8 network and its training round by it.
+"""Fixed-point arithmetic of the integer program, shared by the int8 network and its training.
 
 A real number is step · q. A layer's accumulator is int32 and stands for scale · acc + offset; it
 becomes int8 again by fixed-point multiplication, as ratio = scale / step:
@@ -65,7 +65,7 @@ def limits(bits: int, *, signed: bool) -> tuple[int, int]:
 
 
 def pre_shift(bound: int) -> int:
-    """Returns by how many bits an accumulator of at most ±bound is shifted up before mulhi.
+    """Returns the bits by which an accumulator of at most ±bound is shifted up before mulhi.
 
     Raises:
       ValueError: if bound has more than 30 bits.
@@ -140,9 +140,9 @@ def requantize(
 
 
 def apart(*values: Any) -> Any:
-    """Returns values that no compiler knows: what is computed of them has the same bits anywhere.
+    """Hides values from constant folding and fusion: later arithmetic has the same bits everywhere.
 
-    XLA contracts a product and a sum, and folds constants.
+    XLA would contract a product and a sum, and fold constants.
 
     Example:
       >>> jax.jit(lambda x: apart(x, 3.0)[0] / 2)(jnp.float32(1.0)).item()

@@ -1,7 +1,7 @@
-"""Whether a network's logits of an image depend on that image alone: which axis holds the images.
+"""The batch axis: checks that the logits of an image depend on that image alone.
 
-Every value that has the images of a batch on one of its axes has a `Place`; a rule for each kind of
-op says where they go. An op that would mix them, or lose track of them, is refused.
+Every value that holds the images of a batch along one of its axes has a `Place`. A rule for each
+kind of op follows it. An op that would mix images, or lose track of them, is refused.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Place(NamedTuple):
 
 
 class Value(NamedTuple):
-    """What a rule knows of an operand: its shape, and its place if it has one."""
+    """An operand as rules see it: its shape, and its place if it has one."""
 
     shape: Shape
     place: Place | None
@@ -72,7 +72,7 @@ def _check(fine: bool, why: str = _MIXES) -> None:
 
 
 def _fresh(op: Op, shape: Shape) -> Place | None:
-    """Returns where what does not depend on the images repeats itself for each of them."""
+    """Returns the place of a value that is the same for every image; None without a batch axis."""
     axes = [a for a, size in enumerate(shape) if size.q]
     if not axes:
         return None

@@ -1,4 +1,4 @@
-"""Reads a jaxpr into ops: the one place that knows what is inlined and what stays one op."""
+"""Reads a jaxpr into ops: decides which equations are inlined and which become one op."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class Reader:
         return outputs
 
     def _standard(self, op: Op, dtypes: list) -> Op:
-        """Returns an op that runs by its kind, if its equation says no more than that."""
+        """Returns the op that runs by its kind; the op itself where its equation says more."""
         op = op._replace(macs=macs(op, tuple(self.shapes[i] for i in op.inputs)))
         kind = KINDS.get(op.kind)
         if kind is None:
@@ -138,7 +138,7 @@ class Reader:
         return output
 
     def _parts(self, op: Op) -> list[int]:
-        """Returns the numbers of the parts of a split, each an op of one result."""
+        """Rewrites a split as one slice for each part, and returns their numbers."""
         along, start, found = op.params["axis"], 0, []
         if any(isinstance(size, Size) for size in op.params["sizes"]):
             self.ops.append(op)
@@ -154,21 +154,21 @@ class Reader:
         return found
 
     def _unstacked(self, op: Op) -> list[int]:
-        """Returns the numbers of the parts of an unstack, each a slice and a reshape."""
+        """Rewrites an unstack as slices and reshapes, and returns their numbers."""
         along = op.params["axis"]
         shape = (*op.shape[:along], Size(0, 1), *op.shape[along:])
         whole = op._replace(shape=shape, params=op.params | {"sizes": [1] * len(op.outputs)})
         return [self._reshape(part, op.shape, op) for part in self._parts(whole)]
 
     def _stacked(self, op: Op) -> list[int]:
-        """Returns the number of what a stack gives, as a concatenation."""
+        """Rewrites a stack as a concatenation, and returns its number."""
         along = op.params["axis"]
         shape = tuple(Size(0, 1) if a == along else n for a, n in enumerate(op.shape))
         parts = [self._reshape(i, shape, op) for i in op.inputs]
         return [self._emit("concatenate", parts, op.shape, op, {"dimension": along})]
 
     def _reshaped(self, op: Op) -> list[int]:
-        """Returns the number of what a reshape gives, without an order of its own."""
+        """Rewrites a reshape in another order of axes as a transpose and a reshape."""
         number, order = op.inputs[0], op.params["dimensions"]
         if order is None:
             self.ops.append(self._standard(op, []))
@@ -181,7 +181,7 @@ class Reader:
         return self._emit("reshape", (number,), shape, of, {"new_sizes": plain(shape)})
 
     def _each_result(self, op: Op) -> list[int]:
-        """Returns the numbers of an op's results, each of an op of its own."""
+        """Rewrites an op with several results as one op for each of them."""
         shapes, params = [self.shapes[o] for o in op.outputs], {"axis": -1, **op.params}
         dtypes = [op.dtype, *self.dtypes[1:]]
         return [
@@ -190,7 +190,7 @@ class Reader:
         ]
 
     def _slice(self, op: Op, sizes: tuple[Size, ...]) -> list[int] | None:
-        """Returns the number of what a gather takes, as a slice; None if it is none."""
+        """Rewrites a gather as a slice and returns its number; None where none takes the same."""
         index = self._constant(op.inputs[1])
         params = None if index is None else as_slice(op.params, index, plain(sizes))
         if params is None:
@@ -204,7 +204,7 @@ class Reader:
         return [found if taken == op.shape else self._reshape(found, op.shape, op)]
 
     def _constant(self, number: int) -> np.ndarray | None:
-        """Returns what a number is, if neither parameters nor images are behind it."""
+        """Evaluates a number that depends on neither parameters nor images; None for any other."""
         if number in self.constants:
             return np.asarray(self.constants[number])
         made = next((op for op in self.ops if number in op.outputs), None)
@@ -216,7 +216,7 @@ class Reader:
         return np.asarray(made.run(1, *inputs)[made.outputs.index(number)])
 
     def _scaled(self, value: Any) -> Any:
-        """Returns an equation's parameters with every symbolic size as `Size`."""
+        """Returns an equation's params with every symbolic size as `Size`."""
         if isinstance(value, dict):
             return {k: self._scaled(v) for k, v in value.items()}
         if type(value) in (tuple, list):

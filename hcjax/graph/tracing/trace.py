@@ -1,8 +1,8 @@
-"""`trace`: any library's network, read once, as a Model.
+"""`trace`: reads any library's network, once, into a Model.
 
 In: `apply(params, images) -> logits` and example images. Out: the graph behind it. `jit` and remat
-are inlined, relu stays one op with its own derivative, other custom derivative rules are listed in
-`Model.plain`; what does not depend on the images stays an expression of the parameters.
+are inlined. relu stays one op with its own derivative; other custom derivative rules are listed in
+`Model.plain`. Values that do not depend on the images stay expressions of the parameters.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from jax import export
 
 from hcjax import trees
 from hcjax.core import walker
-from hcjax.graph.model import Graph, Model, Op, reaching
+from hcjax.graph.model import Graph, Model, Op, live_ops
 from hcjax.graph.tracing.batch_axis import Place, Value, placed
 from hcjax.graph.tracing.reader import Reader, counted
 
@@ -82,7 +82,7 @@ def trace(apply: Callable, params: Any, images: Any, *, frozen: str = "") -> Mod
             f"the network must return one array [N, K], got {shapes}; in training mode some "
             "libraries return new statistics too: use inference mode"
         )
-    ops = reaching(reader.ops, outputs[0])
+    ops = live_ops(reader.ops, outputs[0])
     used = {i for op in ops for i in op.inputs} | {outputs[0]}
     trained, constants, dropped = {}, {k: v for k, v in reader.constants.items() if k in used}, []
     held = []

@@ -18,7 +18,7 @@ import numpy as np
 
 from hcjax.graph.axes import channel_axis, kernel_axis
 from hcjax.graph.constants import evaluate_constants, layer_name, randomised, trained_numbers
-from hcjax.graph.model import LAYERS, Model, Op, Size, free, readers
+from hcjax.graph.model import LAYERS, Model, Op, Size, consumers, unused_name
 from hcjax.graph.ops import fixed_point
 from hcjax.graph.ops.table import preserves_values
 from hcjax.quantize import straight_through
@@ -48,7 +48,7 @@ class Builder:
         self.bits, self.activation_bits, self.input_bits = bits, activation_bits, input_bits
         self.in_float = re.compile(floats or "(?!)").fullmatch  # of a layer's name
         self.known = values | stretched
-        self.readers = readers(self.original)
+        self.readers = consumers(self.original)
         self.shape[model.graph.images] = (Size(1, 0), *(Size(0, d) for d in model.image_shape))
         self.dtype = {o.output: o.dtype for o in self.original}
         self.ops: list[Op] = []
@@ -116,7 +116,7 @@ class Builder:
 
     def parameter(self, path: str, value: Any) -> int:
         """Adds a parameter, and returns its number."""
-        name = free(path, self.params)
+        name = unused_name(path, self.params)
         self._next += 1
         self.params[name], self.numbers[name] = jnp.asarray(value), self._next
         return self._next

@@ -19,7 +19,7 @@ import optax
 
 from hcjax.errors import ConfigError
 from hcjax.graph.constants import evaluate_constants
-from hcjax.graph.model import Model, Op, reaching, run
+from hcjax.graph.model import Model, Op, live_ops, run
 from hcjax.graph.ops import fixed_point
 from hcjax.graph.ops.table import computes
 from hcjax.quantize.ptq.bias_correction import Placed, matched, real
@@ -136,7 +136,7 @@ def _values(
     model: Model, leaves: dict[str, Any], images: np.ndarray, number: int, batch_size: int
 ) -> np.ndarray:
     """Returns one value of a graph for all images."""
-    kept = tuple(reaching(model.graph.ops, number))
+    kept = tuple(live_ops(model.graph.ops, number))
     give = jax.jit(partial(run, model.graph._replace(ops=kept, logits=number)))
     parts = range(0, len(images), batch_size)
     return np.concatenate([give(leaves, images[i : i + batch_size]) for i in parts])

@@ -11,7 +11,7 @@ import numpy as np
 
 from hcjax import trees
 from hcjax.errors import ConfigError
-from hcjax.graph.model import Model, free, seen
+from hcjax.graph.model import Model, capture_activations, unused_name
 
 
 class Placed(NamedTuple):
@@ -129,7 +129,7 @@ def mean_errors(
     errors = _measured(model, fake, images, batch_size)(fake.leaves(fake.params))
     named: dict[str, np.ndarray] = {}
     for layer in matched(model, fake):
-        named[free(layer.name, named)] = errors[layer.original]
+        named[unused_name(layer.name, named)] = errors[layer.original]
     return named
 
 
@@ -165,11 +165,15 @@ def _measured(
 
     @jax.jit
     def of_float(leaves, x):
-        return {n: _mean(y, axes[n]) for n, y in seen(model, leaves, x).items() if n in axes}
+        return {
+            n: _mean(y, axes[n])
+            for n, y in capture_activations(model, leaves, x).items()
+            if n in axes
+        }
 
     @jax.jit
     def of_fake(leaves, x):
-        env = seen(fake, leaves, x)
+        env = capture_activations(fake, leaves, x)
         return {v.original: _mean(real(v, env), v.axis) for v in found}
 
     def mean(of, leaves):

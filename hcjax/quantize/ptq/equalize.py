@@ -15,7 +15,7 @@ import numpy as np
 from hcjax.errors import ConfigError
 from hcjax.graph.axes import channel_axis, kernel_axis, layer_axes
 from hcjax.graph.constants import evaluate_constants
-from hcjax.graph.model import LAYERS, Model, Op, is_quantized, readers
+from hcjax.graph.model import LAYERS, Model, Op, consumers, is_quantized
 from hcjax.graph.ops.table import has
 
 _CLOSE = 1e-3  # of a scale to 1, where iterating ends
@@ -96,7 +96,7 @@ def pairs(model: Model) -> tuple[Pair, ...]:
     """Returns every two layers whose channels `equalize` scales, in order."""
     ops, values, _ = evaluate_constants(model)
     leaves = {*model.graph.constants, *model.graph.params.values()}
-    read_by = readers(model.graph.ops)
+    read_by = consumers(model.graph.ops)
 
     def alone(number):
         return len(read_by.get(number, ())) == 1 and number != model.graph.logits
