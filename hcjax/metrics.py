@@ -20,7 +20,7 @@ NUM_BINS = 15  # as in Guo et al. 2017
 
 
 def logits_of(outputs: Any) -> jax.Array:
-    """Returns the logits of what a network returns: all of it, or the first of a tuple.
+    """Returns the logits among a network's outputs: the first of a tuple, or the only output.
 
     Args:
       outputs: float[N, K], or (logits, ...), e.g. with activations that a loss reads.
@@ -33,7 +33,7 @@ def logits_of(outputs: Any) -> jax.Array:
 
 
 def sums(logits: jax.Array, labels: jax.Array, weight: jax.Array) -> dict[str, jax.Array]:
-    """Returns the weighted sums that a training step reports.
+    """Computes the weighted sums that a training step reports.
 
     Args:
       logits: float[N, K].
@@ -64,7 +64,7 @@ def sums(logits: jax.Array, labels: jax.Array, weight: jax.Array) -> dict[str, j
 
 
 def eval_sums(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
-    """Returns the sums from which every evaluation score is made.
+    """Computes the sums behind all evaluation scores.
 
     Args:
       logits: float[N, K].
@@ -116,12 +116,12 @@ def eval_sums(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> dict[str
 
 
 def summarize(sums: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the scores that a dictionary of sums holds, on the host.
+    """Divides sums by their count and returns the scores, on the host.
 
     Expected calibration error:  ECE = sum_m n_m / n · |accuracy_m - confidence_m|.
 
     Args:
-      sums: what `sums` or `eval_sums` gave, added over all batches.
+      sums: from `sums` or `eval_sums`, added over all batches.
 
     Returns:
       "examples" int, "accuracy", "error" = 1 - accuracy, "nll" in nats per example; with the sums
@@ -163,15 +163,15 @@ def summarize(sums: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def paired(right: np.ndarray, baseline: np.ndarray) -> tuple[float, float | None]:
-    """Returns by how much one model is better than another on the same examples, and how surely.
+    """Returns the difference of two models' accuracies on the same examples, and its error.
 
     With x = right - baseline, each -1, 0 or 1: d = mean(x), and its standard error
-    sqrt(sum((x - d)^2) / (n - 1) / n). Examples on which both are right, or both wrong, add nothing
-    but their number: it is much smaller than that of two independent scores.
+    sqrt(sum((x - d)^2) / (n - 1) / n). Examples on which both models agree have x = 0, so the error
+    is much smaller than that of two independent scores.
 
     Args:
-      right: bool[n], where the one is right.
-      baseline: bool[n], where the other is.
+      right: bool[n], whether the model is right.
+      baseline: bool[n], whether the baseline is right.
 
     Returns:
       (d, its standard error); fractions of 1. One example has no error: None.

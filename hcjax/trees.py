@@ -21,11 +21,11 @@ Select = Callable[[str, Any], bool]
 
 
 def paths(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> list[tuple[str, Any]]:
-    """Returns every leaf with its path, in the order of `jax.tree.leaves`.
+    """Lists every leaf with its path, in the order of `jax.tree.leaves`.
 
     Args:
       tree: any pytree.
-      is_leaf: which nodes are leaves too, as of `jax.tree.leaves`.
+      is_leaf: additional leaves, see `jax.tree.leaves`.
 
     Returns:
       List of `(path, leaf)`; the path joins dictionary keys, attribute names and positions
@@ -40,7 +40,7 @@ def paths(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> list[tuple
 
 
 def mask(tree: Any, select: Select) -> Any:
-    """Returns a tree of bools with the structure of `tree`: `select(path, leaf)` of each leaf.
+    """Maps `select(path, leaf)` over the leaves; returns a tree of bools of the same structure.
 
     Args:
       tree: any pytree.
@@ -58,7 +58,7 @@ def mask(tree: Any, select: Select) -> Any:
 
 
 def select(tree: Any, pattern: str | Sequence[str]) -> Any:
-    """Returns a tree of bools: which leaves' whole paths match one of the patterns.
+    """Selects the leaves whose whole path matches one of the patterns; returns a tree of bools.
 
     Args:
       tree: any pytree.
@@ -96,7 +96,7 @@ def select(tree: Any, pattern: str | Sequence[str]) -> Any:
 
 
 def kernels(path: str, leaf: Any) -> bool:
-    """Returns whether a leaf is a kernel: rank 2 or more, whatever its name.
+    """Tells whether a leaf is a kernel: rank 2 or more, of any name.
 
     Biases, normalisation scales and PReLU slopes have rank 1 and are left out, as usual for
     weight decay and L1/L2. So are those with axes of length 1 for an image behind the channels,
@@ -121,7 +121,7 @@ def kernels(path: str, leaf: Any) -> bool:
 
 
 def num_parameters(tree: Any) -> int:
-    """Returns the number of scalars in a tree.
+    """Counts the scalars in a tree.
 
     Args:
       tree: pytree of arrays or ShapeDtypeStructs (see `jax.eval_shape`: no memory is needed).
@@ -137,7 +137,7 @@ def num_parameters(tree: Any) -> int:
 
 
 def size_bytes(tree: Any) -> int:
-    """Returns the number of bytes that a tree's arrays hold.
+    """Counts the bytes of a tree's arrays.
 
     Args:
       tree: pytree of arrays or ShapeDtypeStructs.
@@ -154,7 +154,7 @@ def size_bytes(tree: Any) -> int:
 
 
 def sha256(tree: Any) -> str:
-    """Returns a fingerprint of a tree: equal if and only if paths, dtypes, shapes and bits are.
+    """Hashes a tree: digests are equal if and only if paths, dtypes, shapes and bits are.
 
     Args:
       tree: pytree of arrays; typed PRNG keys count by their data.
@@ -181,7 +181,7 @@ def sha256(tree: Any) -> str:
 
 
 def _key_name(key: Any) -> str:
-    """Returns one step of a path as plain text, whatever kind of key jax uses for it."""
+    """Formats one key of a path as plain text, for all key types of jax."""
     for attribute in ("key", "name", "idx"):
         if hasattr(key, attribute):
             return str(getattr(key, attribute))

@@ -1,4 +1,4 @@
-"""Acceleration: any function rewritten where the platform's compiler is slow, and compiled well."""
+"""Acceleration: rewrites any function for the platform's compiler, and compiles it well."""
 
 from hcjax.accelerate.accelerate import accelerate, explain
 from hcjax.accelerate.compiler import jit, tune

@@ -1,8 +1,8 @@
-"""`accelerate`: the same function, written so that XLA compiles it well.
+"""`accelerate`: rewrites a function so that XLA compiles it well.
 
-In: any function of arrays, a whole training step after `jax.grad` included. Out: a function of the
-same values. It reads the jaxpr and replaces what the platform's compiler is known to do badly, by
-the table in `hcjax.accelerate.rules`. Models stay plain.
+In: any function of arrays, e.g. a whole training step after `jax.grad`. Out: a function of the same
+values. Patterns that the platform's compiler is slow at are replaced in the jaxpr, by the table in
+`hcjax.accelerate.rules`. Models stay plain.
 """
 
 from __future__ import annotations
@@ -22,34 +22,34 @@ from hcjax.core import walker
 Rule = Callable[[walker.Eqn, walker.Place], Callable | walker.Replacement | str]
 Table = Mapping[str, Sequence[Rule]]
 
-_MOST_CALLS = 64  # values of static arguments that are remembered
+_MAX_CALLS = 64  # values of static arguments that are cached
 
 
 def accelerate(fn: Callable, *, platform: str | None = None) -> Callable:
-    """Returns `fn` with the patterns replaced that a platform's compiler is slow at.
+    """Rewrites the patterns of `fn` that a platform's compiler is slow at.
 
-    Values, derivatives and effects are those of `fn`, up to the rounding of sums taken in another
-    order; ties of a max-pool go to the same element. Custom derivative rules, remat, donation and
-    shardings stay. Where the platform has no table, `fn` itself is called.
+    Values, derivatives and effects are those of `fn`, up to rounding of sums in another order; ties
+    of a max-pool go to the same element. Custom derivative rules, remat, donation and shardings
+    stay. If the platform has no table, `fn` itself is called.
 
     Args:
       fn: a function of pytrees; jitted, mapped, differentiated or not. Leaves that are not arrays
-        (Python numbers, strings, None, functions) are static: it is traced anew for each value,
-        and the last 64 are kept; give numbers that change as arrays. It must be traceable by
-        `jax.jit`, and change no argument in place.
-      platform: "cpu", "gpu" or "tpu": what the result is compiled for; None for the default
-        backend at the time of the call.
+        (Python numbers, strings, None, functions) are static: each value is traced again, and the
+        last 64 traces are cached; pass changing numbers as arrays. `fn` must be traceable by
+        `jax.jit`, and must not change arguments in place.
+      platform: "cpu", "gpu" or "tpu", the target of the compilation; None for the default backend
+        at the time of the call.
 
     Returns:
-      A function of the same arguments. It can be jitted, mapped and differentiated; differentiate
-      before accelerating, not after, for the derivative's own patterns are then replaced too. It
-      is traced anew for new shapes only.
+      A function of the same arguments. It can be jitted, mapped and differentiated. Differentiate
+      before accelerating, so that the derivative's own patterns are replaced too. It is traced
+      again for new shapes only.
 
     Raises:
       TypeError: if `fn` changes an object among its arguments in place, as steps of NNX modules do.
 
     Note:
-      Call `jax.jit` on the result, or give it a jitted `fn`: on its own it runs equation by
+      Apply `jax.jit` to the result, or pass a jitted `fn`: without it the result runs equation by
       equation, as `fn` would.
 
     Example:
@@ -60,7 +60,7 @@ def accelerate(fn: Callable, *, platform: str | None = None) -> Callable:
       >>> accelerate(pool, platform="cpu")(jnp.arange(16.0).reshape(4, 4)).tolist()
       [[5.0, 7.0], [13.0, 15.0]]
     """
-    kept = lru_cache(maxsize=_MOST_CALLS)(partial(_Traced, fn))
+    cached = lru_cache(maxsize=_MAX_CALLS)(partial(_Traced, fn))
 
     @wraps(fn)
     def accelerated(*args, **kwargs):
@@ -69,7 +69,7 @@ def accelerate(fn: Callable, *, platform: str | None = None) -> Callable:
             return fn(*args, **kwargs)
         dynamic, static, tree = _split(args, kwargs)
         try:
-            traced = kept(tree, static)
+            traced = cached(tree, static)
         except TypeError:  # a static leaf that cannot be hashed
             traced = _Traced(fn, tree, static)
         run, structure = traced.rewritten(dynamic, table)
@@ -79,12 +79,12 @@ def accelerate(fn: Callable, *, platform: str | None = None) -> Callable:
 
 
 def explain(fn: Callable, *args: Any, platform: str | None = None, **kwargs: Any) -> None:
-    """Prints what `accelerate` changes in a function, what it leaves, and why, line by line.
+    """Prints, line by line, the rewrites of `accelerate`, and why others do not apply.
 
     Args:
-      fn: what would be accelerated.
-      *args, **kwargs: what it would be called with; only their shapes and dtypes matter.
-      platform: as of `accelerate`.
+      fn: the function to accelerate.
+      *args, **kwargs: its arguments; only their shapes and dtypes matter.
+      platform: see `accelerate`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -109,10 +109,10 @@ def explain(fn: Callable, *args: Any, platform: str | None = None, **kwargs: Any
 def explanation(
     fn: Callable, *args: Any, table: Table, **kwargs: Any
 ) -> list[tuple[str, str, str]]:
-    """Returns (source line, equation, what is done with it) of each equation that has rules.
+    """Returns (source line, equation, verdict) of each equation that has rules.
 
     Args:
-      fn, *args, **kwargs: as of `explain`.
+      fn, *args, **kwargs: see `explain`.
       table: primitive name -> rules, e.g. `RULES["cpu"]`.
     """
     dynamic, static, tree = _split(args, kwargs)
@@ -122,20 +122,20 @@ def explanation(
         tried = _tried(table, eqn, place)
         if not tried:
             continue
-        rule, found = tried[-1]
-        if not isinstance(found, str):
-            whys = [f"{rule.__name__}: {inspect.getdoc(rule).splitlines()[0]}"]
+        rule, answer = tried[-1]
+        if not isinstance(answer, str):
+            verdicts = [f"{rule.__name__}: {inspect.getdoc(rule).splitlines()[0]}"]
         else:
-            whys = [f"{rule.__name__} does not apply: {found}" for rule, found in tried]
+            verdicts = [f"{rule.__name__} does not apply: {reason}" for rule, reason in tried]
         shapes = " * ".join(v.aval.str_short(short_dtypes=True) for v in eqn.invars)
         shapes += f" -> {eqn.outvars[0].aval.str_short(short_dtypes=True)}"
         what = f"{eqn.primitive.name} {shapes}{' in a loop' if place.loop else ''}"
-        rows.append((walker.source_line(eqn), what, "\n    ".join(whys)))
+        rows.append((walker.source_line(eqn), what, "\n    ".join(verdicts)))
     return rows
 
 
 def chooser(table: Table) -> walker.Chooser:
-    """Returns the choice that takes, for each equation, the first rule that applies."""
+    """Returns the chooser that takes, for each equation, the first rule that applies."""
 
     def choose(eqn, place):
         tried = _tried(table, eqn, place)
@@ -145,7 +145,7 @@ def chooser(table: Table) -> walker.Chooser:
 
 
 def _tried(table: Table, eqn: walker.Eqn, place: walker.Place) -> list[tuple[Rule, Any]]:
-    """Returns each rule asked and its answer, up to the first that applies."""
+    """Tries rules in order; returns (rule, answer) pairs up to the first that applies."""
     tried = []
     for rule in table.get(eqn.primitive.name, ()):
         tried.append((rule, rule(eqn, place)))
@@ -162,9 +162,9 @@ def _split(args: tuple, kwargs: dict) -> tuple[list, tuple, Any]:
 
 
 class _Traced:
-    """A function with its static leaves filled in, and its rewrites by the types of its arrays.
+    """A function with its static leaves filled in, and its cached rewrites.
 
-    jax's own cache of traces decides what is the same call: types, named axes, configuration.
+    jax's own cache of traces identifies equal calls: types, named axes, configuration.
     """
 
     def __init__(self, fn: Callable, tree: Any, static: tuple):
@@ -189,13 +189,13 @@ class _Traced:
             jaxpr = jax.make_jaxpr(self.flat)(*dynamic)
             return walker.rewrite(jaxpr, chooser(table)), structure
         if id(jaxpr) not in self._rewrites:
-            # the jaxpr is kept, for its id to stay its own
+            # a reference to the jaxpr keeps its id unique
             self._rewrites[id(jaxpr)] = (walker.rewrite(jaxpr, chooser(table)), jaxpr)
         return self._rewrites[id(jaxpr)][0], structure
 
 
 def _objects(tree: Any) -> list:
-    """Returns what is neither a plain container nor a mapping, such as a state of NNX's."""
+    """Lists the nodes that are neither plain containers nor mappings, e.g. NNX modules."""
     nodes = jax.tree.leaves(tree, is_leaf=lambda x: not isinstance(x, dict | list | tuple))
     return [x for x in nodes if not isinstance(x, Mapping)]
 

@@ -1,7 +1,7 @@
-"""XLA options that reach better CPU kernels, where this jaxlib has them.
+"""XLA options that select better CPU kernels, if this jaxlib has them.
 
-oneDNN is inside jaxlib's wheel, but is not used unless asked for: its convolutions and matrix
-products then run forward passes and input gradients 1.2 to 2.5 times as fast.
+oneDNN is part of jaxlib's wheel but off by default. Its convolutions and matrix products run
+forward passes and input gradients 1.2 to 2.5 times as fast.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from hcjax.errors import CheckpointError
 
 OPTIONS = {
     "xla_cpu_experimental_onednn_custom_call": True,
-    # alone the first does nothing: the other library would take the convolutions before
+    # needed too: otherwise another library takes the convolutions first
     "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE",
 }
 
@@ -38,9 +38,9 @@ OPTIONS = {
 def options() -> dict[str, Any]:
     """Returns the compiler options for training and evaluation steps here; {} for none.
 
-    They are tried on a small convolution: experimental options come and go with releases, and one
-    that a compiler does not know is an error there. The answer is kept, for this jaxlib and
-    processor, in jax's persistent compilation cache, where that is a folder on this machine.
+    The options are probed on a small convolution, because experimental options come and go with
+    releases, and an unknown one is an error. The result is cached, for this jaxlib and processor,
+    in jax's persistent compilation cache, if that is a folder on this machine.
 
     Example:
       >>> set(options()) <= set(OPTIONS)
@@ -48,36 +48,35 @@ def options() -> dict[str, Any]:
     """
     if jax.default_backend() != "cpu" or jax.device_count() > 1:
         return {}
-    on = jax.config.jax_enable_compilation_cache and jax.config.jax_compilation_cache_dir
-    file = Path(on) / "compiler-options.json" if on and "://" not in on else None
-    kept = _kept(file) if file else None
-    works = _probe() if kept is None else kept
-    if file and kept is None:
-        with suppress(
-            CheckpointError
-        ):  # a cache that cannot be written only costs the next run its probe
-            write_json(file, _question() | {"work": works})
+    folder = jax.config.jax_enable_compilation_cache and jax.config.jax_compilation_cache_dir
+    file = Path(folder) / "compiler-options.json" if folder and "://" not in folder else None
+    cached = _cached(file) if file else None
+    works = _probe() if cached is None else cached
+    if file and cached is None:
+        # without a writable cache the next run only probes again
+        with suppress(CheckpointError):
+            write_json(file, _cache_key() | {"work": works})
     return OPTIONS if works else {}
 
 
-def _kept(file: Path) -> bool | None:
-    """Returns the answer that an earlier process kept; None if there is none to these options."""
+def _cached(file: Path) -> bool | None:
+    """Reads the result of an earlier process's probe; None if there is none for these options."""
     try:
-        found = json.loads(file.read_text())
+        entry = json.loads(file.read_text())
     except (OSError, ValueError):
         return None
-    if not isinstance(found, dict) or not isinstance(works := found.pop("work", None), bool):
+    if not isinstance(entry, dict) or not isinstance(works := entry.pop("work", None), bool):
         return None
-    return works if found == _question() else None
+    return works if entry == _cache_key() else None
 
 
-def _question() -> dict[str, Any]:
-    """Returns what an answer is good for."""
+def _cache_key() -> dict[str, Any]:
+    """Returns the options and the machine that a cached result is valid for."""
     return {"options": OPTIONS, "machine": platform.fingerprint()}
 
 
 def _probe() -> bool:
-    """Returns whether a convolution compiles with `OPTIONS`, to oneDNN, and gives the same."""
+    """Tells whether a convolution compiles to oneDNN with `OPTIONS`, with the same result."""
 
     def convolve(x, k):
         layout = ("NHWC", "HWIO", "NHWC")
@@ -87,16 +86,16 @@ def _probe() -> bool:
     try:
         with quiet():
             fast = jax.jit(convolve, compiler_options=OPTIONS).lower(x, k).compile()
-            found = fast(x, k)
-    except Exception:  # whatever a compiler makes of what it does not know
+            y = fast(x, k)
+    except Exception:  # compilers differ in how they refuse unknown options
         return False
     # jaxlib 0.10 takes the options, and calls its own kernels all the same
-    return "__onednn" in fast.as_text() and bool(jnp.allclose(found, jax.jit(convolve)(x, k)))
+    return "__onednn" in fast.as_text() and bool(jnp.allclose(y, jax.jit(convolve)(x, k)))
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps back jax's warning that a program cannot be cached, while it is compiled.
+    """Suppresses jax's warning that a program cannot be cached.
 
     Programs that call oneDNN cannot be serialised (jaxlib 0.12): each process compiles them.
     """
@@ -106,16 +105,16 @@ def quiet() -> Iterator[None]:
 
 
 def rewritten(step: Callable) -> Callable:
-    """Returns a step accelerated for this platform and the options it will be compiled with."""
+    """Accelerates a step for this platform and the options it will be compiled with."""
     return accelerate(step, platform=_table())
 
 
 def jit(fn: Callable, *, donate_argnums: Sequence[int] = ()) -> Callable:
-    """Returns `fn` compiled as `fit` compiles its steps: accelerated, with `options()`.
+    """Compiles `fn` as `fit` compiles its steps: accelerated, with `options()`.
 
     Args:
       fn: a function of arrays, e.g. `model.apply` of a folded Model.
-      donate_argnums: arguments whose memory the results may take.
+      donate_argnums: arguments whose memory the results may reuse.
 
     Returns:
       A function of the same arguments. A loop over convolutions is compiled without the options.
@@ -128,20 +127,20 @@ def jit(fn: Callable, *, donate_argnums: Sequence[int] = ()) -> Callable:
 
 
 def tune(fn: Callable, *args: Any, seconds: float = 0.2) -> Callable:
-    """Returns `fn` compiled in the way that is fastest here, each tried on `args`.
+    """Compiles `fn` in several ways, times each on `args`, and returns the fastest.
 
-    For networks in use: XLA may fuse a small one as it stands into one kernel, where a larger one
-    gains by rewrites and oneDNN's kernels. Close over parameters, for the compiler to lay them out:
-    `tune(lambda x: model.apply(model.params, x), images)`.
+    For inference: XLA may fuse an unchanged small network into one kernel, while a larger one gains
+    from rewrites and oneDNN's kernels. Close over parameters, so that the compiler can choose their
+    layout: `tune(lambda x: model.apply(model.params, x), images)`.
 
     Args:
       fn: a function of arrays.
-      *args: what it will be called with, in shape and dtype; it is run on them.
-      seconds: that each way is run for, > 0. It decides by time: on a busy machine, or the next
-        day, another way may win, whose results differ by rounding.
+      *args: of the later shapes and dtypes; `fn` is run on them.
+      seconds: time to run each way, > 0. On a busy machine, or on another day, another way may win,
+        whose results differ by rounding.
 
     Returns:
-      A jitted function of the same arguments; where a platform has one way, that one.
+      A jitted function of the same arguments.
 
     Example:
       >>> tune(lambda x: 2 * x, jnp.ones(2))(jnp.ones(2)).tolist()
@@ -163,18 +162,18 @@ def tune(fn: Callable, *args: Any, seconds: float = 0.2) -> Callable:
 
 
 def in_turns(calls: Sequence[Callable[[], Any]], seconds: float) -> list[float]:
-    """Returns the median time of each call, in seconds.
+    """Measures the median time of each call, in seconds.
 
-    They run in turns, for a slow moment of the machine to hit all of them, until the first has run
-    for `seconds`; each must have been compiled.
+    The calls run in turns, so that a slow moment of the machine hits all of them, until the first
+    has run for `seconds`. Each must be compiled already.
     """
     times: list[list[float]] = [[] for _ in calls]
     while sum(times[0]) < seconds:
-        for call, taken in zip(calls, times, strict=True):
-            started = time.perf_counter()
+        for call, elapsed in zip(calls, times, strict=True):
+            start = time.perf_counter()
             jax.block_until_ready(call())
-            taken.append(time.perf_counter() - started)
-    return [statistics.median(taken) for taken in times]
+            elapsed.append(time.perf_counter() - start)
+    return [statistics.median(elapsed) for elapsed in times]
 
 
 def compiled(
@@ -183,13 +182,13 @@ def compiled(
     around: Callable[[Callable], Callable] = lambda fn: fn,
     donate_argnums: Sequence[int] = (),
 ) -> Callable:
-    """Returns `fn` accelerated and compiled with `options()`, unless it loops over convolutions.
+    """Accelerates `fn` and compiles it with `options()`, unless it loops over convolutions.
 
-    Which of the two it is, is decided anew for other shapes, by what the function then holds.
+    The choice is made for each set of argument shapes.
 
     Args:
-      around: what is done to the accelerated function before it is compiled, e.g. `jax.pmap`.
-      fn, donate_argnums: as of `jit`.
+      around: a transform of the accelerated function before compilation, e.g. `jax.pmap`.
+      fn, donate_argnums: see `jit`.
     """
     plain = jax.jit(around(accelerate(fn)), donate_argnums=donate_argnums)
     if not options():
@@ -211,7 +210,7 @@ def compiled(
 
 
 def describe(on: bool) -> str:
-    """Returns the line of a run's beginning that says how its steps are compiled."""
+    """Describes how the steps of a run are compiled, in one line."""
     if not on:
         return "steps compiled as they are (accelerate is off)"
     rules = "rewritten by hcjax.accelerate" if _table() in RULES else "not rewritten"
@@ -220,7 +219,7 @@ def describe(on: bool) -> str:
 
 
 def loops_over_convolutions(jaxpr: Any) -> bool:
-    """Returns whether a loop in it holds a convolution, over which `OPTIONS` hang the compiler.
+    """Tells whether a loop of a jaxpr holds a convolution, which hangs the compiler with `OPTIONS`.
 
     Example:
       >>> loops_over_convolutions(jax.make_jaxpr(jnp.sin)(1.0))

@@ -1,1 +1,1 @@
-"""Where things run: platforms, hosts, locks, memory, what the machine is."""
+"""Devices: platforms, hosts, locks, memory, and facts about the machine."""

@@ -1,4 +1,4 @@
-"""The C library's allocator, told to keep what a training step gives back.
+"""Settings of the C library's allocator, to keep memory that a training step frees.
 
 XLA:CPU frees a step's temporary memory at its end; glibc returns it to the system, and the next
 step pays a page fault for every 4 KiB of it: 74,000 a step for ResNet-20, a fourth of its time.
@@ -19,13 +19,13 @@ SETTINGS = {
 
 
 def keep_memory() -> bool:
-    """Tells the allocator, once and before devices start, to keep memory that is freed.
+    """Makes the allocator keep freed memory; call it once, before devices start.
 
     Returns:
-      Whether the C library has such settings: glibc has, musl and macOS have not.
+      Whether the C library has such settings: glibc has them, musl and macOS do not.
 
     Note:
-      For a command line's own process only: a library has no business doing this to its user.
+      For the process of a command line only: a library must not change its user's allocator.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -1,4 +1,4 @@
-"""What a result depends on besides the code: devices, versions, the commit."""
+"""The environment of a result: devices, versions, the commit."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ PACKAGES = ("jax", "jaxlib", "numpy", "optax", "flax", "orbax-checkpoint", "hcja
 
 
 def device() -> str:
-    """Returns what a run computes on, in words."""
+    """Describes the devices of a run, e.g. "1 x cpu (cpu)"."""
     first = jax.devices()[0]
     return f"{jax.device_count()} x {first.platform} ({first.device_kind})"
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions of Python and of the packages that decide a result."""
-    found = {"python": sys.version.split()[0]}
+    """Returns the versions of Python and of the packages that affect a result."""
+    versions = {"python": sys.version.split()[0]}
     for package in PACKAGES:
         try:
-            found[package] = metadata.version(package)
+            versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def git_commit() -> str | None:
-    """Returns the commit of the code that runs, with '+changes' if it was changed, or None."""
+    """Returns the commit of the running code, with '+changes' if edited; None if unknown."""
 
     def git(*words):
         command = ["git", "-C", str(Path(__file__).parent), *words]

@@ -1,12 +1,12 @@
-"""Several hosts: a roll call that names who is absent, then `jax.distributed`.
+"""Several hosts: a roll call that names absent processes, then `jax.distributed`.
 
 `jax.distributed.initialize` ends the process from C++, without a name, when a process never
 joins. The roll call comes before it, on the same address: every process reports its rank to
-process 0, which tells all of them who is missing.
+process 0, which answers all of them with the missing ranks.
 
 A process that dies in the middle of a run ends the others too, with an exit code that is not 0: at
 once if it was process 0, else when jax misses its heartbeat, after up to 100 s. Started again, all
-go on from the newest checkpoint.
+resume from the newest checkpoint.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def initialize(
     process_id: int | None = None,
     timeout_seconds: int = 300,
 ) -> None:
-    """Joins this process to the others of the run; call it before anything asks for devices.
+    """Joins this process to the others of the run; call it before the first use of devices.
 
     Args:
       coordinator: "host:port" of process 0, reachable from all; None lets jax find it out, as it
@@ -77,7 +77,7 @@ def _join(*args, **timeouts) -> None:
 
 @contextlib.contextmanager
 def explained():
-    """Turns what jax raises when another process of the run is gone into a PlatformError."""
+    """Converts jax's exceptions after the loss of another process to PlatformError."""
     try:
         yield
     except (jax.errors.JaxRuntimeError, ValueError) as error:
@@ -91,22 +91,22 @@ def explained():
 
 
 def gather(value: int) -> list[int]:
-    """Returns what every process calls it with, by rank."""
+    """Gathers one integer from every process, by rank."""
     if jax.process_count() == 1:
         return [value]
     return multihost_utils.process_allgather(np.int32(value)).tolist()
 
 
 def check_same(workdir: Path, found: int, say: Callable[[int], str]) -> None:
-    """Compares what the processes found in a workdir; every process must call it.
+    """Compares a fact about a workdir between processes; every process must call it.
 
     Args:
-      workdir: the folder that all of them look at.
-      found: what this process found there, as a number.
-      say: what a number means, in words.
+      workdir: the folder of all processes.
+      found: the fact as this process found it, as a number.
+      say: describes such a number in words.
 
     Raises:
-      CheckpointError: in every process, if they did not find the same, naming ranks.
+      CheckpointError: in every process, if the numbers differ, naming ranks.
     """
     all_found = gather(found)
     if len(set(all_found)) > 1:
@@ -118,15 +118,15 @@ def check_same(workdir: Path, found: int, say: Callable[[int], str]) -> None:
 
 
 def roll_call(host: str, port: int, count: int, rank: int, *, timeout_seconds: float) -> None:
-    """Returns when all `count` processes have called it.
+    """Waits until all `count` processes have called it.
 
     Args:
       host, port: where process 0 listens. count: processes in all. rank: this one's.
       timeout_seconds: how long to wait for the others.
 
     Raises:
-      PlatformError: in every process that did come, naming the absent ranks, or the rank or the
-        number of processes that was given wrongly.
+      PlatformError: in every present process, naming the absent ranks, or a wrong rank or number of
+        processes.
     """
     if count == 1:
         return
@@ -142,7 +142,7 @@ def roll_call(host: str, port: int, count: int, rank: int, *, timeout_seconds: f
 
 
 def _listen(host: str, port: int, count: int, rank: int, deadline: float) -> str:
-    """Process 0: collects ranks until all are there or time is up; returns what is wrong."""
+    """Collects ranks in process 0 until all are there or time is up; returns the complaint."""
     joined: dict[int, str] = {}
     callers: list[socket.socket] = []
     complaint = ""
@@ -162,7 +162,7 @@ def _listen(host: str, port: int, count: int, rank: int, deadline: float) -> str
                 call = json.loads(connection.makefile("rb").readline(_LONGEST_LINE))
                 other, theirs, who = int(call["rank"]), int(call["count"]), call["who"]
             except (OSError, ValueError, TypeError, KeyError):
-                connection.close()  # something else knocked
+                connection.close()  # not a process of this run
                 continue
             callers.append(connection)
             if theirs != count:
@@ -179,7 +179,7 @@ def _listen(host: str, port: int, count: int, rank: int, deadline: float) -> str
 
 
 def _report(host: str, port: int, count: int, rank: int, deadline: float) -> str:
-    """Other processes: tell rank 0, and hear from it what is wrong."""
+    """Reports this rank to process 0 and returns its complaint."""
     call = {"rank": rank, "count": count, "who": uuid.uuid4().hex}
     while (left := deadline - time.monotonic()) > 0:
         with (

@@ -1,4 +1,4 @@
-"""The TPU compiler on a machine without a TPU: found, alone, and quiet.
+"""The TPU compiler on a machine without a TPU: its version, a lock, and silence.
 
 The PyPI package `libtpu` holds it. Loaded where there is no TPU it prints harmless errors about
 the metadata server, and two processes that load it at once collide on its lock file.
@@ -37,7 +37,7 @@ def version() -> str:
 
 @contextlib.contextmanager
 def alone(say: Callable[[str], None]) -> Iterator[None]:
-    """Keeps other plans of this user out while the block runs; waits for one that is running.
+    """Locks out other plans of this user while the block runs; waits for a running one.
 
     Args:
       say: called with one line of text before waiting.
@@ -56,10 +56,10 @@ def alone(say: Callable[[str], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Loads libtpu, inside the block, without its noise and without asking a metadata server.
+    """Silences libtpu while it is loaded inside the block, and skips its metadata server.
 
-    What is written to file descriptor 2 meanwhile, by C++ too, is dropped; errors come as
-    exceptions. The environment is put back, so that a real TPU can still be started afterwards.
+    Writes to file descriptor 2, by C++ too, are dropped; errors are raised as exceptions. The
+    environment is restored, so that a real TPU can still be started afterwards.
     """
     before = {name: os.environ.get(name) for name in _ENVIRONMENT}
     sys.stderr.flush()

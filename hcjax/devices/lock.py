@@ -1,4 +1,4 @@
-"""One run trains in a workdir at a time: a lock that the system takes back when a process ends."""
+"""A lock, so that one run at a time trains in a workdir; the system frees it with the process."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ LOCK = ".lock"
 
 @contextmanager
 def held(workdir: Path):
-    """Holds the workdir for this run; readers need no lock.
+    """Locks the workdir for this run; readers need no lock.
 
     Args:
-      workdir: made if it is missing.
+      workdir: created if missing.
 
     Raises:
       CheckpointError: in every process of the run, if another run holds it.
 
     Note:
-      Process 0 holds it for all, but all must call this. File systems without locks, and
-      Windows, let everyone in.
+      Process 0 holds the lock for all, but all must call this. There is no lock on Windows and on
+      file systems without locks.
     """
     file = None
     if jax.process_index() == 0 and fcntl is not None:
@@ -58,7 +58,7 @@ def _open(workdir: Path):
 
 
 def _take(file) -> int:
-    """Locks the file and writes this process's number into it; returns the holder's, 0 if ours."""
+    """Locks the file and writes this process's id into it; returns another holder's id, or 0."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,6 +1,6 @@
-"""Where a run computes: the platform asked for, the compilation cache, and the lines that say so.
+"""The platform of a run, its compilation cache, and the lines that describe both.
 
-Called by the command line before anything else; nothing here runs when hcjax is imported.
+The command line calls this first; an import of hcjax runs none of it.
 """
 
 from __future__ import annotations
@@ -30,18 +30,19 @@ _MISSES = "/jax/compilation_cache/cache_misses"
 
 
 def select(name: str = "", *, deterministic: bool = False) -> str:
-    """Makes jax use a platform, and returns its name.
+    """Selects jax's platform and returns its name.
 
     Args:
-      name: "cpu", "gpu" or "tpu"; "" takes the best one there is (or `JAX_PLATFORMS`).
-      deterministic: ask XLA for bit-exact GPU kernels, which are slower; CPU and TPU always are.
+      name: "cpu", "gpu" or "tpu"; "" for the best available one (or `JAX_PLATFORMS`).
+      deterministic: whether XLA uses bit-exact GPU kernels, which are slower; CPU and TPU kernels
+        are always bit-exact.
 
     Returns:
-      The platform that is used.
+      The platform in use.
 
     Raises:
       ConfigError: if `name` is unknown.
-      PlatformError: if that platform is not there. There is no fall-back.
+      PlatformError: if the platform is not available. There is no fall-back.
     """
     if name not in PLATFORMS:
         raise ConfigError(f"platform must be one of {', '.join(PLATFORMS[1:])}, got {name!r}")
@@ -80,8 +81,8 @@ def cache_folder(base: str | Path | None = None) -> Path:
       base: folder of all such caches; None for `$XDG_CACHE_HOME/hcjax` or `~/.cache/hcjax`.
 
     Note:
-      XLA compiles for the processor's own instructions: what another machine compiled can crash
-      here, so the name holds a hash of the processor's model and flags.
+      XLA compiles for the processor's own instructions: programs of another machine can crash here,
+      so the name holds a hash of the processor's model and flags.
     """
     if base is None:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hcjax"
@@ -91,7 +92,7 @@ def cache_folder(base: str | Path | None = None) -> Path:
 
 
 def fingerprint() -> str:
-    """Returns 12 hex digits of this jax, jaxlib and processor: what compiled code depends on.
+    """Hashes jax, jaxlib and processor, on which compiled code depends, to 12 hex digits.
 
     Example:
       >>> len(fingerprint())
@@ -102,7 +103,7 @@ def fingerprint() -> str:
 
 
 def use_cache(folder: Path | None) -> Counter:
-    """Turns the persistent compilation cache on and returns a counter of its hits and misses.
+    """Enables the persistent compilation cache and returns a counter of its hits and misses.
 
     Args:
       folder: see `cache_folder`; None turns the cache off.
@@ -135,7 +136,7 @@ def use_cache(folder: Path | None) -> Counter:
 
 
 def describe(cache: Path | None) -> list[str]:
-    """Returns the first lines of a run: platform, devices, hosts, threads, versions, cache."""
+    """Describes a run in its first lines: platform, devices, hosts, threads, versions, cache."""
     devices = jax.devices()
     entries = sum(1 for p in cache.iterdir() if p.name.endswith("-cache")) if cache else 0
     count = f"{len(devices)} device{'s' if len(devices) > 1 else ''}"
@@ -162,13 +163,13 @@ def peak_memory_bytes() -> int:
 
 
 def _only_libtpu() -> bool:
-    """Returns whether libtpu is installed without a TPU: then it complains at length of that."""
+    """Tells whether libtpu is installed without a TPU; it then prints many errors."""
     here = glob.glob("/dev/accel[0-9]*") or glob.glob("/dev/vfio/[0-9]*")
     return not here and importlib.util.find_spec("libtpu") is not None
 
 
 def _processor() -> str:
-    """Returns the processor's model and instruction flags, as far as the system tells."""
+    """Reads the processor's model and instruction flags, if the system lists them."""
     info = Path("/proc/cpuinfo")
     if not info.exists():
         return machine.processor()

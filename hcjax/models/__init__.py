@@ -1,7 +1,7 @@
-"""Networks by name. Adding one is one file and one line here.
+"""Networks by name. A new one is one file and one line here.
 
-In: a name and its options. Out: a `Network`, the pair (init, apply). Models are plain functions
-over `jax.lax`; what a model does not know of are devices, losses, configs and speed.
+In: a name and its options. Out: a `Network`, the pair (init, apply). Networks are plain functions
+over `jax.lax`, independent of devices, losses, configs and speed.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def create(
     dtype: str = "float32",
     **options: Any,
 ) -> Network:
-    """Returns the network of that name.
+    """Creates the network of that name.
 
     Args:
       name: a key of `MODELS`.
@@ -65,7 +65,7 @@ def create(
       input_shape: (H, W, C) of one image.
       dtype: compute dtype: "float32", or "bfloat16" (parameters, normalisation statistics and
         logits stay float32).
-      **options: that model's own keywords, see `options(name)`: often `dropout`, `activation`,
+      **options: keywords of that network, see `options(name)`: often `dropout`, `activation`,
         for networks with BatchNorm also `axis_name` and `norm_momentum`.
 
     Returns:
@@ -92,13 +92,13 @@ def create(
 
 
 def options(name: str) -> dict[str, Any]:
-    """Returns the own options of a model with their defaults.
+    """Returns the options of a network with their defaults.
 
     Args:
       name: a key of `MODELS`.
 
     Returns:
-      Dictionary option -> default, without the three that every model has.
+      Dictionary option -> default, without the three of `create`.
 
     Raises:
       ConfigError: if the name is unknown.

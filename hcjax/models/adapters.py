@@ -1,4 +1,4 @@
-"""Networks that another library wrote, as a `Network`."""
+"""Adapters that turn networks of other libraries into a `Network`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hcjax.models.network import Network
 
 
 def linen(module: Any, input_shape: Sequence[int]) -> Network:
-    """Returns a Flax Linen module as a `Network`.
+    """Converts a Flax Linen module to a `Network`.
 
     The collection "params" becomes the params; all others that `init` makes (BatchNorm's
     "batch_stats", …; Flax leaves sown "intermediates" out) become the state, which
@@ -30,7 +30,7 @@ def linen(module: Any, input_shape: Sequence[int]) -> Network:
       `Network(init, apply)` with logits in float32.
 
     Raises:
-      ConfigError: if the call has required arguments beside those.
+      ConfigError: if the call has further required arguments.
 
     Note:
       A module with BatchNorm but none of these arguments normalises in the same way in training
@@ -67,20 +67,20 @@ def linen(module: Any, input_shape: Sequence[int]) -> Network:
 
 
 def _train_flag(module: Any) -> str | None:
-    """Returns the name of the argument that says training or inference, None if there is none."""
+    """Returns the name of the argument that selects training or inference; None without one."""
     parameters = list(inspect.signature(type(module).__call__).parameters.values())[2:]
     flags = ("train", "training", "is_training", "deterministic")
-    found = [p.name for p in parameters if p.name in flags]
+    present = [p.name for p in parameters if p.name in flags]
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     unknown = [
         p.name
         for p in parameters
         if p.default is p.empty and p.kind not in variadic and p.name not in flags
     ]
-    if unknown or len(found) > 1:
+    if unknown or len(present) > 1:
         raise ConfigError(
             f"{type(module).__name__}.__call__ must take images and at most one of "
-            f"{', '.join(flags)}; it also needs {', '.join(unknown or found)}. Wrap it in a "
+            f"{', '.join(flags)}; it also needs {', '.join(unknown or present)}. Wrap it in a "
             f"module of one such argument"
         )
-    return found[0] if found else None
+    return present[0] if present else None

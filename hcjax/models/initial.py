@@ -1,4 +1,4 @@
-"""How parameters start. A model states them as data; `draw` makes them, all at once.
+"""Initial parameters: a network declares them as data, and `draw` draws all of them at once.
 
 One random vector for the whole network, cut into kernels, compiles in about a second; a draw per
 layer took XLA 50 seconds for a ResNet-20 on two CPU cores.
@@ -35,7 +35,7 @@ def he_std(shape: Sequence[int], activation: str) -> float:
 
     Args:
       shape: kernel shape [..., I, O]; fan_in is the product of all sizes but the last.
-      activation: what follows the layer, a key of `SLOPES`.
+      activation: of the layer's output, a key of `SLOPES`.
 
     Returns:
       float > 0.
@@ -53,9 +53,9 @@ def he_std(shape: Sequence[int], activation: str) -> float:
 def conv(
     shape: Sequence[int], *, activation: str = "identity", bias: bool = True
 ) -> dict[str, Initial]:
-    """Returns how a convolution starts: kernel [H, W, I, O] by He's rule, bias 0, PReLU slopes.
+    """Declares a convolution: kernel [H, W, I, O] by He's rule, bias 0, PReLU slopes.
 
-    `activation` is what `layers.activate` will apply to the result.
+    `activation` is applied to the result by `layers.activate`.
     """
     outputs = shape[-1]
     params = {"kernel": Initial(tuple(shape), std=he_std(shape, activation))}
@@ -70,7 +70,7 @@ dense = conv  # a dense kernel [I, O] follows the same rule
 def batch_norm(
     channels: int, *, activation: str = "identity", scale: float = 1.0
 ) -> tuple[dict[str, Initial], dict[str, Initial]]:
-    """Returns how a BatchNorm's (params, state) start: scale and bias, mean 0 and variance 1."""
+    """Declares a BatchNorm's (params, state): scale and bias, mean 0 and variance 1."""
     params = {"scale": Initial((channels,), scale), "bias": Initial((channels,))}
     state = {"mean": Initial((channels,)), "variance": Initial((channels,), 1.0)}
     return params | slope(channels, activation), state
@@ -79,7 +79,7 @@ def batch_norm(
 def normed_conv(
     shape: Sequence[int], *, activation: str = "identity", scale: float = 1.0
 ) -> tuple[dict[str, Initial], dict[str, Initial], dict[str, Initial]]:
-    """Returns how (convolution without bias, BatchNorm's params, its state) start.
+    """Declares (convolution without bias, BatchNorm's params, its state).
 
     `activation` follows the BatchNorm, which therefore holds PReLU's slopes.
     """
@@ -103,7 +103,7 @@ def draw(params: Mapping, state: Mapping | None = None) -> Callable[[jax.Array],
       init(key) -> (params, state), both as nested dictionaries of float32 arrays.
 
     Note:
-      The numbers depend on the key and on the whole network: a layer more changes all of them.
+      The numbers depend on the key and on all layers: one more layer changes all of them.
 
     Example:
       >>> init = draw({"dense1": dense((4, 2))})

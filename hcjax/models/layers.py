@@ -1,8 +1,8 @@
-"""Layers as plain functions of (params, images) over `jax.lax`; `initial` says how params start.
+"""Layers as plain functions of (params, images) over `jax.lax`; `initial` declares their params.
 
 Activations are NHWC, kernels HWIO (dense: IO). A layer computes in the dtype of its input and
 casts its float32 parameters to it on the fly; only normalisation statistics are always float32.
-No speed tricks: fast forms are a later transform of the whole step.
+No speed tricks: `accelerate` rewrites the whole step later.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Padding = str | int | tuple[int, int] | list[tuple[int, int]]
 
 
 def check_activation(activation: str, legal: Sequence[str] = ("relu", "prelu")) -> None:
-    """Raises ConfigError unless the model offers this activation."""
+    """Raises ConfigError unless the activation is legal."""
     if activation not in legal:
         raise ConfigError(unknown_name("activation", str(activation), legal))
 
@@ -57,7 +57,7 @@ def dense(params: dict[str, jax.Array], x: jax.Array) -> jax.Array:
 
 
 def logits(params: dict[str, jax.Array], x: jax.Array) -> jax.Array:
-    """Returns the last dense layer, in float32 whatever the rest is computed in."""
+    """Computes the last dense layer, always in float32."""
     return dense(params, x.astype(jnp.float32))
 
 
@@ -84,7 +84,7 @@ def max_pool(x: jax.Array, size: int, stride: int, padding: Padding = "VALID") -
 
 
 def avg_pool(x: jax.Array, size: int, stride: int, padding: Padding = "VALID") -> jax.Array:
-    """Returns the mean over the part of each size × size window that lies in the image."""
+    """Returns the mean over the pixels of each size × size window that lie in the image."""
     total = _reduce_window(x, 0.0, lax.add, size, stride, padding)
     if padding == "VALID":
         return total / (size * size)

@@ -76,7 +76,7 @@ def fast_cnn(
     """Returns conv 5×5 / 2, norm; conv 3×3, 2×2 max-pool, norm; dense `hidden`; dense.
 
     No padding; an activation after each norm and after the hidden layer. The first stride and a
-    pool before the norm keep small what training moves: with the defaults 57,018 parameters and
+    pool before the norm keep activations small: with the defaults 57,018 parameters and
     570,240 MACs an image.
 
     Args:

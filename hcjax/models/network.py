@@ -1,4 +1,4 @@
-"""What every model is: a pair of pure functions."""
+"""`Network`: the pair of pure functions that every model is."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hcjax.errors import ConfigError
 
 
 class Network(NamedTuple):
-    """A pair of pure functions; nothing else is known of a network anywhere.
+    """A network as a pair of pure functions, its only interface.
 
     init(key) -> (params, state)
       params: nested dictionaries of float32 arrays, {"conv1": {"kernel", "bias"}, …}, trained.
@@ -36,7 +36,7 @@ class Network(NamedTuple):
 
 
 def inference(apply: Callable, state: Any) -> Callable[[Any, jax.Array], jax.Array]:
-    """Returns the two-argument form of a network that everything downstream takes.
+    """Returns the two-argument inference form of a network, as `trace` and others take it.
 
     Args:
       apply: a `Network`'s apply.
@@ -61,7 +61,7 @@ def inference(apply: Callable, state: Any) -> Callable[[Any, jax.Array], jax.Arr
 
 
 def check_dtype(dtype: str) -> jnp.dtype:
-    """Returns the compute dtype of that name: float32, or bfloat16 (parameters stay float32)."""
+    """Checks and returns a compute dtype: float32, or bfloat16 (parameters stay float32)."""
     if str(dtype) not in ("float32", "bfloat16"):
         raise ConfigError(f"dtype must be 'float32' or 'bfloat16', got {dtype!r}")
     return jnp.dtype(dtype)

@@ -219,7 +219,7 @@ def _network(
 
 
 def _unit_initial(unit, activation, scale=1.0):
-    """Returns how ({"conv…", "norm…"}, {"norm…"}) of a unit that `activation` follows start."""
+    """Declares a unit before `activation`: ({"conv…", "norm…"}, {"norm…"})."""
     shape = (unit.size, unit.size, unit.inputs, unit.outputs)
     kernel, params, state = initial.normed_conv(shape, activation=activation, scale=scale)
     return {f"conv{unit.name}": kernel, f"norm{unit.name}": params}, {f"norm{unit.name}": state}

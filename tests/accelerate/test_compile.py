@@ -62,7 +62,7 @@ def test_an_answer_that_is_not_to_this_question_is_asked_again(cache_folder, mon
     file.write_text(text)
     monkeypatch.setattr(compiler, "_probe", lambda: False)
     assert compiler.options() == {}
-    assert compiler._kept(file) is False
+    assert compiler._cached(file) is False
 
 
 def test_the_first_lines_of_a_run_say_how_steps_are_compiled():

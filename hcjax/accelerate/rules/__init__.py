@@ -1,10 +1,10 @@
-"""The rules of `hcjax.accelerate`: what a platform's compiler does badly, and how to write it.
+"""The rules of `hcjax.accelerate`: patterns that a platform's compiler is slow at, and rewrites.
 
-A rule takes an equation and its place. It returns the function that replaces the
-equation, or a sentence that says why it does not apply. Its docstring's first line says what it
-does; the gain that it states is of one operation, from `benchmarks/rules.py` on 2 cores of an Intel
-Xeon with jax 0.12.0.1, table "cpu" unless said. A platform without a table is left alone: nothing
-here helps it until a measurement says so.
+A rule takes an equation and its place. It returns a function to replace the equation, or the reason
+why it does not apply. The first line of its docstring describes the rewrite; the gain in it is of
+one operation, from `benchmarks/rules.py` on 2 cores of an Intel Xeon with jax 0.12.0.1, with the
+table "cpu" unless another is named. A platform without a table has no rewrites until one is
+measured to help.
 """
 
 from hcjax.accelerate.rules import convolution, dense, depthwise, gradients, integers, pooling, sums
@@ -34,9 +34,9 @@ def _cpu(*kernel_gradients, first, sum_rules=(sums.factored,)):
     }
 
 
-# "cpu+onednn" is a CPU whose programs are compiled with `accelerate.compile.OPTIONS`: oneDNN has
+# "cpu+onednn" is a CPU whose programs are compiled with `accelerate.compiler.OPTIONS`: oneDNN has
 # depthwise kernels (2 times as fast as ours), and XLA none for int8, in pairs or not;
-# "cpu+fused" leaves what XLA fuses with the layers around it, for forward passes
+# "cpu+fused" keeps the ops that XLA fuses with the layers around them, for forward passes
 RULES = {
     "cpu": _cpu(gradients.kernel_gradient_barred, first=(*_INT8, depthwise.depthwise)),
     "cpu+fused": {

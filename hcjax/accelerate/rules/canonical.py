@@ -124,7 +124,7 @@ def conv(eqn: Eqn) -> Conv:
 
 
 def refused(c: Conv) -> str:
-    """Returns why a rule for plain convolutions cannot take this one, or ''."""
+    """Returns the reason why a rule for plain convolutions does not apply, or ''."""
     if c.symbolic:
         return "a symbolic size"
     if not all((*c.image, *c.kernel, *c.out)):

@@ -30,8 +30,8 @@ def row_times_thin(eqn: Eqn, place: Place) -> Callable | str:
     if left.size != length:
         return f"{left.size // max(length, 1)} rows"
     if length < _LEAST_LENGTH or right.size > _FEW_OUTPUTS * length:
-        found = f"{length} x {right.size // max(length, 1)}"
-        return f"{found}; from {_LEAST_LENGTH} on and up to {_FEW_OUTPUTS} pay"
+        size = f"{length} x {right.size // max(length, 1)}"
+        return f"{size}; from {_LEAST_LENGTH} on and up to {_FEW_OUTPUTS} pay"
     shape = eqn.outvars[0].aval.shape
 
     def product(x, k):

@@ -61,7 +61,7 @@ def kernel_gradient_columns(eqn: Eqn, place: Place) -> Callable | str:
 
 
 def kernel_gradient_barred(eqn: Eqn, place: Place) -> Callable | str:
-    """Computes a kernel gradient from barred operands.
+    """Computes a kernel gradient from operands behind an optimization barrier.
 
     Without the barrier XLA fuses everything before the operands (normalisation, relu, residual
     sums of several blocks) into the transposes that the kernel gradient needs, and computes it

@@ -73,8 +73,8 @@ def max_pool_gradient(eqn: Eqn, place: Place) -> Callable | str:
     disjoint = all(w == s or w == 1 == s for w, s in zip(window, strides, strict=True))
     # a convolution's kernel and its bias both read the gradient: write it once, and not fused into
     # either; after an activation XLA fuses it into that one's derivative
-    maker = place.producer(eqn.invars[1])
-    shared = maker is not None and maker.primitive.name in ("add", "conv_general_dilated")
+    producer = place.producer(eqn.invars[1])
+    shared = producer is not None and producer.primitive.name in ("add", "conv_general_dilated")
 
     def gradient(source, x):
         """Returns the gradient of x, given that of the pooled array."""

@@ -23,15 +23,15 @@ def factored(eqn: Eqn, place: Place) -> Replacement | str:
     axes = eqn.params["axes"]
     (terms,) = eqn.invars
     negative, factors = False, []
-    while made := place.producer(terms):
-        if made.primitive.name == "neg":
+    while producer := place.producer(terms):
+        if producer.primitive.name == "neg":
             negative = not negative
-            terms = made.invars[0]
+            terms = producer.invars[0]
             continue
-        found = made.primitive.name == "mul" and _split(made, axes, place)
-        if not found:
+        split = producer.primitive.name == "mul" and _split(producer, axes, place)
+        if not split:
             break
-        terms, *factor = found
+        terms, *factor = split
         factors.append(factor)
     if not factors:
         return "no factor is constant along its axes"
@@ -47,9 +47,9 @@ def factored(eqn: Eqn, place: Place) -> Replacement | str:
 
 
 def barred(eqn: Eqn, place: Place) -> Callable | str:
-    """Bars what is summed over pixels.
+    """Puts an optimization barrier before a sum over pixels.
 
-    XLA would else take the convolution before it into YNNPACK's reduction, away from oneDNN:
+    Without it XLA takes the convolution before the sum into YNNPACK's reduction, away from oneDNN:
     ResNet-20's last layer and mean, 4 % of a forward pass.
     """
     del place
@@ -59,9 +59,10 @@ def barred(eqn: Eqn, place: Place) -> Callable | str:
 
 
 def _split(mul: Eqn, axes: Sequence[int], place: Place) -> tuple[Any, Any, Callable] | None:
-    """Returns a product's other operand, the constant one, and how to bring that to a sum's shape.
+    """Splits a product into the varying operand, the constant one, and its broadcast.
 
-    Its shape without the axes. None where not exactly one operand is constant along the axes.
+    The broadcast maps the constant operand to the sum's shape. None unless exactly one operand is
+    constant along the axes.
     """
     constant = [_constant(v, axes, place) for v in mul.invars]
     if (constant[0] is None) == (constant[1] is None):
@@ -74,13 +75,13 @@ def _split(mul: Eqn, axes: Sequence[int], place: Place) -> tuple[Any, Any, Calla
 
 
 def _constant(v: Any, axes: Sequence[int], place: Place) -> tuple[Any, Callable] | None:
-    """Returns the variable behind one that is constant along axes, and how to spread its value."""
+    """Returns the smaller variable behind one that is constant along axes, and its broadcast."""
     shape = v.aval.shape
     if not shape:
         return None
-    made = place.producer(v)
-    if made and made.primitive.name == "broadcast_in_dim" and len(made.invars) == 1:
-        dims, (small,) = made.params["broadcast_dimensions"], made.invars
+    producer = place.producer(v)
+    if producer and producer.primitive.name == "broadcast_in_dim" and len(producer.invars) == 1:
+        dims, (small,) = producer.params["broadcast_dimensions"], producer.invars
     else:
         dims, small = tuple(range(len(shape))), v
     sizes = small.aval.shape
