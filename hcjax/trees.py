@@ -176,7 +176,7 @@ def sha256(tree: Any) -> str:
             leaf = jax.random.key_data(leaf)
         array = np.asarray(leaf)
         digest.update(f"{path} {array.dtype} {array.shape}\n".encode())
-        digest.update(array.tobytes())  # C order, whatever the memory layout
+        digest.update(array.tobytes())  # in C order for any memory layout
     return digest.hexdigest()
 
 

@@ -16,7 +16,7 @@ from importlib import metadata
 
 from hcjax.errors import PlatformError
 
-# Read by libtpu when it is loaded: do not ask a metadata server what machine this is, and do not
+# Read by libtpu when it is loaded: skip the metadata server, and do not
 # abort because another process, not one of ours, has it loaded.
 _ENVIRONMENT = {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
 

@@ -55,7 +55,7 @@ def select(name: str = "", *, deterministic: bool = False) -> str:
     asked = name or jax.config.jax_platforms or ""
     try:
         with libtpu.quiet() if not asked and _only_libtpu() else contextlib.nullcontext():
-            found = jax.devices()[0].platform
+            used = jax.devices()[0].platform
     except (RuntimeError, AssertionError) as error:  # without a GPU, jax fails an assertion
         reason = (str(error) or "jax finds no such device").splitlines()[0]
         raise PlatformError(
@@ -63,15 +63,15 @@ def select(name: str = "", *, deterministic: bool = False) -> str:
             f"Is another process holding it? Is the right jax installed (pip install "
             f"'jax[{'tpu' if asked == 'tpu' else 'cuda'}]')? Or ask for --config.platform=cpu"
         ) from error
-    if not asked and found == "cpu" and glob.glob("/dev/nvidia[0-9]*"):
+    if not asked and used == "cpu" and glob.glob("/dev/nvidia[0-9]*"):
         warnings.warn(
             "this machine has an NVIDIA GPU, and jax uses the CPU: is jax[cuda13] installed? "
             "--config.platform=cpu says that the CPU is meant, =gpu makes it an error",
             stacklevel=2,
         )
-    if name and found != name:
-        raise PlatformError(f"platform '{name}' was asked for, but jax uses '{found}'")
-    return found
+    if name and used != name:
+        raise PlatformError(f"platform '{name}' was asked for, but jax uses '{used}'")
+    return used
 
 
 def cache_folder(base: str | Path | None = None) -> Path:

@@ -44,7 +44,7 @@ def batch_norm(
       (float[N, H, W, C] in the dtype of `x`, state). Without training the state is unchanged.
 
     Note:
-      Statistics are float32 whatever the dtype of `x`. The variance is the biased one, for the
+      Statistics are float32 for any dtype of `x`. The variance is the biased one, for the
       running average too, as mean of squares minus squared mean, which averages exactly over
       shards of equal size.
 

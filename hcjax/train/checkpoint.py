@@ -160,7 +160,7 @@ class Checkpoints:
         self._manager.reload()
 
     def close(self) -> None:
-        """Waits for what is being written and stops the background threads."""
+        """Waits for pending writes and stops the background threads."""
         with _explained(self.folder):
             self._manager.close()
 

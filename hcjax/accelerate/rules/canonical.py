@@ -187,7 +187,7 @@ def rows(x: jax.Array, c: Conv, parts: int) -> jax.Array:
     Args:
       x: canonical images.
       c: a convolution without image dilation or groups.
-      parts: into which the batch is split, a divisor of it.
+      parts: number of parts of the batch, a divisor of its size.
     """
     x = x.reshape(parts, -1, *x.shape[1:])
     last = x.ndim - 1

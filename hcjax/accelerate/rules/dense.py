@@ -11,7 +11,7 @@ from jax import lax
 from hcjax.core.walker import Eqn, Place
 
 _FEW_OUTPUTS = 32  # beyond, the matrix kernel is as fast
-_LEAST_LENGTH = 256  # of the sums; below, all of it is overhead
+_LEAST_LENGTH = 256  # of the sums; below, overhead dominates
 
 
 def row_times_thin(eqn: Eqn, place: Place) -> Callable | str:

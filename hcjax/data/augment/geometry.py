@@ -1,7 +1,7 @@
 """Augmentations that move pixels: shift, crop, flip, affine, elastic.
 
 In: (key, one image float32[H, W, C] in 0..1). Out: another image. Lengths are in
-pixels. Every random geometric change is one resampling, which is what keeps images sharp.
+pixels. Every random geometric change is a single resampling, to keep images sharp.
 """
 
 from __future__ import annotations

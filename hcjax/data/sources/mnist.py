@@ -51,9 +51,10 @@ def read(name: str, sha256: str) -> np.ndarray:
         data = file.read_bytes()
     except OSError as error:
         raise DataError(f"{file}: missing from the package; reinstall hcjax ({error})") from error
-    found = hashlib.sha256(data).hexdigest()
-    if found != sha256:
+    actual = hashlib.sha256(data).hexdigest()
+    if actual != sha256:
         raise DataError(
-            f"{file}: expected sha256 {sha256}, found {found}; the file is damaged: reinstall hcjax"
+            f"{file}: expected sha256 {sha256}, found {actual}; the file is damaged: "
+            "reinstall hcjax"
         )
     return idx.parse_idx(io.BytesIO(data), name)

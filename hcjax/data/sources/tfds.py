@@ -89,7 +89,7 @@ def load(
             )
             if source[0][label_key] < 0:
                 continue
-        except Exception as error:  # whatever readers raise: files damaged, or of another format
+        except Exception as error:  # damaged files, or another format: readers raise anything
             raise DataError(f"{where}: cannot be read from {builder.data_path}: {error}") from error
         records = source.__getitems__(range(len(source))) if in_memory else source
         if in_memory:
@@ -165,7 +165,7 @@ def _cached_labels(records, key: str, files) -> np.ndarray:
         labels = np.load(file)
         if (labels.dtype, labels.shape) == (np.int32, (size,)):
             return labels
-    except Exception:  # not there yet, or damaged in whatever way: it can be made again
+    except Exception:  # missing or damaged: read the labels again
         pass
     labels = np.empty(size, np.int32)
     for start in range(0, size, 256):
@@ -174,5 +174,5 @@ def _cached_labels(records, key: str, files) -> np.ndarray:
     cache.mkdir(parents=True, exist_ok=True)
     part = file.with_suffix(f".{os.getpid()}.npy")
     np.save(part, labels)
-    part.replace(file)  # whole or not at all, whoever else writes it
+    part.replace(file)  # atomic, also if another process writes it
     return labels

@@ -25,7 +25,7 @@ def entry(
     Args:
       facts: of one compiled program, per device: flops, bytes_accessed, hbm_bytes, arguments,
         results, temporaries, program (bytes), collectives, compile_seconds.
-      held_bytes: name -> bytes of what stays in memory from step to step.
+      held_bytes: name -> bytes that stay in memory from step to step.
       where: the slice.
       per_chip: examples per chip.
       devices: the number of devices compiled for: one a chip, or two on v4.
@@ -167,7 +167,7 @@ def text(plan: dict) -> str:
     """Returns a plan for reading.
 
     Args:
-      plan: what `plan.plan` returned.
+      plan: from `planner.plan`.
     """
     chip, hosts, versions = plan["chip"], plan["hosts"], plan["versions"]
     hbm = f"{chip['hbm_bytes'] / GiB:.2f} GiB"
@@ -212,8 +212,8 @@ def text(plan: dict) -> str:
         size = f"{most['peak'] / GiB:.2f} of {hbm}"
         if (slope := most["bytes_per_example"]) > 0:  # it falls where more is computed again
             size += f", {slope / 1024:.1f} KiB per example"
-        found = f"{most['per_chip']} per chip, {most['batch_size']} in all"
-        lines += ["", f"largest batch that fits: {found}; compiled: {size}"]
+        count = f"{most['per_chip']} per chip, {most['batch_size']} in all"
+        lines += ["", f"largest batch that fits: {count}; compiled: {size}"]
     if plan["scaling"]:
         lines += ["", "weak scaling, the same batch per chip (bounds; * its own program compiled)"]
         lines += [

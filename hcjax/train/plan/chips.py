@@ -17,9 +17,9 @@ EXAMPLES = "v4:2x2x1, v5e:2x4, v5e:16x16, v5p:4x4x4, v6e:4x4"
 class Chip(NamedTuple):
     """One TPU chip. GB is 10⁹ bytes and GiB 2³⁰.
 
-    peak_flops: multiply and add counted apart, per second, in bfloat16, which is also what
-    float32 convolutions and products run as at jax's default precision on a TPU.
-    hbm_bytes: what the compiler lets a program use, per chip. hbm_bandwidth: bytes per second.
+    peak_flops: multiply and add counted apart, per second, in bfloat16; float32
+    convolutions and products use bfloat16 too at jax's default precision on a TPU.
+    hbm_bytes: limit of the compiler for a program, per chip. hbm_bandwidth: bytes per second.
     link_bandwidth: bytes per second of one interconnect link, one way.
     host: the chips of one host in a slice of several hosts. axes: dimensions of the torus.
     pod: the largest slice, in chips. machine: Cloud TPU's name of an accelerator of n units.
@@ -98,7 +98,7 @@ class Slice(NamedTuple):
     def all_reduce_seconds(self, size_bytes: float) -> float:
         """Returns the least time to add `size_bytes` over all chips, in seconds.
 
-        seconds = 2 (n - 1) / n · size_bytes / bandwidth: what every chip must send, whatever the
+        seconds = 2 (n - 1) / n · size_bytes / bandwidth: the bytes that every chip must send in any
         algorithm, at the full speed of its links. Latency (about a microsecond a hop) and links
         that an algorithm leaves idle come on top.
 

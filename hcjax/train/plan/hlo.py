@@ -75,7 +75,7 @@ def collectives(text: str) -> list[Collective]:
       >>> collectives(line)[0][2:]
       (28, 2, 2)
     """
-    found = []
+    rows = []
     for line in text.splitlines():
         match = _INSTRUCTION.match(line)
         kind = match and _COLLECTIVE.search(" " + match[2].split(", channel_id=")[0])
@@ -87,14 +87,14 @@ def collectives(text: str) -> list[Collective]:
         shapes = tuple((s.dtype, s.sizes) for s in _shapes(results))
         size = int(sum(_itemsize(dtype) * math.prod(sizes) for dtype, sizes in shapes))
         group, groups = _groups(match[2])
-        found.append(Collective(kind[1], shapes, size, group, groups))
-    return found
+        rows.append(Collective(kind[1], shapes, size, group, groups))
+    return rows
 
 
 def hbm_bytes(text: str) -> int:
     """Counts the bytes that a scheduled program reads from HBM and writes to it.
 
-    The compiler keeps what it can in the chip's fast memory and marks those buffers with a memory
+    The compiler keeps some buffers in the chip's fast memory and marks those buffers with a memory
     space, S(1); they cost no HBM traffic. An operation counts the buffers without a mark that it
     reads and writes, with the padding of their tiles.
 
@@ -102,7 +102,7 @@ def hbm_bytes(text: str) -> int:
       text: optimised HLO; its entry computation is read.
 
     Note:
-      An operation that reads part of a buffer counts all of it. A loop counts what enters it.
+      An operation that reads part of a buffer counts all of it. A loop counts its operands.
     """
     entry = text[text.index("\nENTRY") :] if "\nENTRY" in text else text
     shapes, total = {}, 0
@@ -141,7 +141,7 @@ class _Shape(NamedTuple):
 
 def _shapes(text: str) -> list[_Shape]:
     """Returns the arrays of a result's type, tuples flattened."""
-    found = []
+    shapes = []
     for dtype, sizes, order, layout in _SHAPE.findall(re.sub(r"/\*.*?\*/", "", text)):
         sizes = tuple(int(size) for size in sizes.split(",") if size)
         minor_first = [sizes[int(axis)] for axis in order.split(",") if axis] or list(sizes)
@@ -150,8 +150,8 @@ def _shapes(text: str) -> list[_Shape]:
             if axis < len(minor_first):
                 minor_first[axis] = -(-minor_first[axis] // int(step)) * int(step)
         padded = int(math.prod(minor_first) * _itemsize(dtype))
-        found.append(_Shape(dtype, sizes, padded, re.search(r"S\(\d+\)", layout) is None))
-    return found
+        shapes.append(_Shape(dtype, sizes, padded, re.search(r"S\(\d+\)", layout) is None))
+    return shapes
 
 
 def _itemsize(dtype: str) -> float:

@@ -64,7 +64,7 @@ def plan(
     Returns:
       A dict that `json.dump` accepts. `train` and `eval` hold, per chip and step: flops,
       bytes_accessed (the compiler's count, operands in on-chip memory included), hbm_bytes (those
-      that cross to HBM), memory (bytes in HBM, by what they are), collectives, all_reduces,
+      that cross to HBM), memory (bytes in HBM by purpose), collectives, all_reduces,
       all_reduce_bytes, seconds (compute, memory, all_reduce and their bound) and
       images_per_second (over all chips, at that bound). largest_batch and scaling are None where
       they were not asked for.
@@ -217,7 +217,7 @@ def _cached(lowered: Any, target: str, what: str, *, quick: bool, cache: Any) ->
 
 
 def _facts(lowered: Any, what: str, *, quick: bool) -> dict:
-    """Compiles; returns what the compiler says of the program, per device."""
+    """Compiles a program and reads the compiler's facts, per device."""
     # Jax would write the program into its cache and then fail, with a warning, to read it back.
     settings = {"jax_persistent_cache_min_compile_time_secs": 1e9}
     if quick:
