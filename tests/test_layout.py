@@ -57,8 +57,9 @@ FOLDERS = sorted({name.rpartition(".")[0] for name in MODULES if name})
 
 
 def door(name):
-    """Returns whether a module is only `python -m hcjax.NAME`, or a package that is run so."""
-    return "." not in name and name not in NOUNS and MODULES[name].name != "__init__.py"
+    """Returns whether a module is only there for `python -m hcjax.NAME`."""
+    loose = "." not in name and name not in NOUNS and MODULES[name].name != "__init__.py"
+    return loose or name.endswith(".__main__")
 
 
 def units(folder):
@@ -67,6 +68,8 @@ def units(folder):
     found = defaultdict(set)
 
     def unit(name):
+        if name.endswith(".__main__"):  # `python -m hcjax.NAME` is a door of the app
+            return None if folder else "app"
         return name[len(prefix) :].split(".")[0] if name.startswith(prefix) and name else None
 
     for name, others in IMPORTS.items():
@@ -123,7 +126,7 @@ def test_imports_run_one_way_and_not_deep(folder):
 def test_no_loose_files_stand_beside_the_folders():
     loose = {path.stem for path in PACKAGE.glob("*.py")} - NOUNS
     assert all(door(name) for name in loose)
-    for name in loose:
+    for name in [*loose, *(name for name in MODULES if name.endswith(".__main__"))]:
         assert len(ast.parse(MODULES[name].read_text()).body) <= 4, f"{name} is a door, no more"
 
 

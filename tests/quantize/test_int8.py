@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import hcjax
-from hcjax.graph.ops import fixed_point, upper
+from hcjax.graph.ops import fixed_point
 from hcjax.graph.qtensor import QTensor, check
 from tests.draws import normal
 from tests.graph import reference
@@ -331,7 +331,7 @@ def test_the_upper_half_of_a_product_is_the_same_in_halves():
     numbers = np.array([*ends, *drawn], np.int64)
     a, b = (x.ravel() for x in np.meshgrid(numbers, numbers))
     expected = (a * b) >> 32
-    for multiply in (upper.mulhi, upper.in_halves):
+    for multiply in (fixed_point.mulhi, fixed_point.in_halves):
         found = multiply(jnp.asarray(a, jnp.int32), jnp.asarray(b, jnp.int32))
         np.testing.assert_array_equal(found, expected)
 
