@@ -6,19 +6,14 @@ stderr. A traceback is a bug of ours.
 
 from __future__ import annotations
 
-import os
-import re
-import sys
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 from absl import flags
 
+from hcjax.app import command
 from hcjax.config import configfile
 from hcjax.config.reader import fingerprint
-from hcjax.devices import allocator
-from hcjax.errors import ConfigError, HcjaxError
+from hcjax.errors import ConfigError
 
 _USAGE = """Trains, scores or plans a network.
 
@@ -77,90 +72,13 @@ def main(argv: list[str], *, started: float | None = None) -> int:
       argv: program name and arguments.
       started: `time.perf_counter()` when the process started.
     """
-    return ended(lambda: _act(*parse(argv, _define), started))
-
-
-def ended(act: Callable[[], int]) -> int:
-    """Returns the exit code of a command: its own, or 2 after one message of what can be mended.
-
-    Args:
-      act: does the command's work.
-    """
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda text, *_, **__: print(f"warning: {text}", file=sys.stderr)
-        allocator.keep_memory()
-        try:
-            code = act()
-            sys.stdout.flush()
-            return code
-        except HcjaxError as error:
-            message = str(error)
-        except BrokenPipeError:  # whoever reads what we print has left, e.g. `| head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 2
-        except OSError as error:  # of a file that nobody below explained
-            if error.filename is None:
-                raise
-            message = f"{error.filename}: {error.strerror}"
-        except KeyboardInterrupt:
-            print("interrupted; start the same command again to go on", file=sys.stderr)
-            return 130
-        except Exception as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            message = f"the device is out of memory: try a smaller batch. {str(error)[:300]}"
-    print(f"error: {message}", file=sys.stderr)
-    return 2
-
-
-def parse(
-    argv: list[str], define: Callable[[flags.FlagValues], None]
-) -> tuple[flags.FlagValues, list[str], list[tuple[str, str]]]:
-    """Returns flags, arguments that are no flags, and changed keys with their values.
-
-    Args:
-      argv: program name and arguments.
-      define: adds a command's flags, to which `--help` comes.
-
-    Raises:
-      ConfigError: if a flag is unknown, or has no legal value.
-    """
-    rest, changes, arguments = [], [], iter(argv)
-    for argument in arguments:
-        found = re.fullmatch(r"--?config\.([^=]*)(=(.*))?", argument, re.DOTALL)
-        if found is None:
-            rest.append(argument)
-            continue
-        value = found[3] if found[2] else next(arguments, "--")
-        if not found[2] and value.startswith("--"):
-            raise ConfigError(f"{argument} needs a value: {argument}=VALUE")
-        changes.append((found[1], value))
-    values = flags.FlagValues()
-    define(values)
-    flags.DEFINE_bool("help", False, "Show this text.", short_name="h", flag_values=values)
-    values.set_gnu_getopt(True)  # flags may follow arguments
-    try:
-        return values, values(rest)[1:], changes
-    except flags.Error as error:
-        raise ConfigError(f"{error} (see --help)") from error
-
-
-def help_text(usage: str, values: flags.FlagValues) -> str:
-    """Returns a command's usage with its flags.
-
-    Args:
-      usage: ends where the flags begin.
-      values: of `parse`.
-    """
-    modules = values.flags_by_module_dict()  # by that which defines them, whose name says nothing
-    lines = [line for name in modules for line in values.module_help(name).splitlines()]
-    return "\n".join([usage, *(line for line in lines if line.startswith(" "))])
+    return command.ended(lambda: _act(*command.parse(argv, _define), started))
 
 
 def _act(values, arguments: list[str], changes: list[tuple[str, str]], started) -> int:
     """Does the one thing that the flags say."""
     if values.help:
-        print(help_text(_USAGE, values))
+        print(command.help_text(_USAGE, values))
         return 0
     modes = [f"--{mode}" for mode in _MODES if values[mode].present]
     if len(modes) > 1:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from absl import flags
 
-from hcjax.app import cli, verify
+from hcjax.app import command, scoring
 from hcjax.core import files
 from hcjax.errors import ConfigError, HcjaxError
 from hcjax.prove import cards, flips
@@ -35,11 +35,11 @@ def main(argv: list[str]) -> int:
     Args:
       argv: program name and arguments.
     """
-    return cli.ended(lambda: _act(*cli.parse(argv, _define)))
+    return command.ended(lambda: _act(*command.parse(argv, _define)))
 
 
 def _define(values: flags.FlagValues) -> None:
-    verify.define(values)
+    scoring.define(values)
     text = "PNG that error against bytes is drawn to."
     flags.DEFINE_string("plot", None, text, flag_values=values)
 
@@ -47,10 +47,10 @@ def _define(values: flags.FlagValues) -> None:
 def _act(values, arguments: list[str], changes: list[tuple[str, str]]) -> int:
     """Scores all models on the first one's data, and says where they differ."""
     if values.help:
-        print(cli.help_text(_USAGE, values))
+        print(command.help_text(_USAGE, values))
         return 0
     paths = saved.expanded(arguments)
-    config = verify.start(values, arguments, changes)
+    config = scoring.start(values, arguments, changes)
     if len(paths) < 2:
         raise ConfigError(f"{paths[0]} is one model: name at least two (see --help)")
     found: list[cards.Scorecard] = []
@@ -59,18 +59,18 @@ def _act(values, arguments: list[str], changes: list[tuple[str, str]]) -> int:
         try:
             model, _ = saved.load_any(path)
             if not found:
-                dataset = verify.dataset_of(path, model, config, changes)
+                dataset = scoring.dataset_of(path, model, config, changes)
             about = {"name": name, "baseline": found[0] if found else None, "timed": values.timed}
-            card = verify.card_of(path, model, dataset, **about)
+            card = scoring.card_of(path, model, dataset, **about)
         except HcjaxError as error:
             if not found:  # nothing to compare the others with
                 raise
-            rows.append(verify.problem(path, name, error))
+            rows.append(scoring.problem(path, name, error))
             continue
         found.append(card)
         rows += [{"file": str(path), **row} for row in cards.as_json([card])]
     print(cards.table(found, what="model"))
-    code = verify.told(rows)
+    code = scoring.told(rows)
     differences = [flips.changes(found[0], card, dataset) for card in found[1:]]
     for one in differences:
         print(f"\n{one}")

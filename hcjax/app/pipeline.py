@@ -1,37 +1,42 @@
 """From a trained network to a smaller one: the stages of a config, each kept as a `.hcz` file.
 
-In: a config with stages, and a folder. Out: a file for each network that the stages make. What a
-file holds already is not made again, so a pipeline that was cut goes on, bit for bit.
+In: a config with stages, and a folder. Out: a file for each network that the stages make, and a
+report. A file that is there is not made again, so a pipeline that was cut goes on, bit for bit.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import sys
+import time
 import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import optax
 
 from hcjax import data, models, prune
-from hcjax.app import recipe, teachers
+from hcjax.app import recipe, teachers, training
+from hcjax.app.claims import claim
 from hcjax.app.stages import STAGES, Made, Work
 from hcjax.config.reader import Reader
-from hcjax.core import registry
+from hcjax.core import files, registry
 from hcjax.core.files import write_bytes
-from hcjax.devices import hosts
+from hcjax.devices import environment, hosts, platform
 from hcjax.errors import ArtifactError, ConfigError
 from hcjax.export.hcz import pack
 from hcjax.graph.fold import fold
 from hcjax.graph.model import Model, is_quantized, unused_name
 from hcjax.graph.tracing.trace import trace
 from hcjax.models import inference
+from hcjax.prove import cards
+from hcjax.report import pareto
 from hcjax.runs.saved import about_of, load_any
-from hcjax.runs.workdir import network_of
+from hcjax.runs.workdir import REPORT, network_of
 from hcjax.train import loop
 
 
@@ -51,16 +56,77 @@ class Preempted(Exception):
     """Says that the process was asked to stop, after what it was training was saved."""
 
 
+def run_stages(plain: dict, workdir: Path, *, say: Callable, quiet: bool, started: float):
+    """Runs the stages of a config and returns its report: `stages` holds a card of each network.
+
+    Args:
+      plain: the config, as nested dicts.
+      workdir: of the run; for which there is no report yet.
+      say: prints a line. quiet, started: as of `run`.
+
+    Returns:
+      dict, also in `workdir/report.json`; None if the run was preempted.
+    """
+    claim(workdir, plain, command=sys.argv)
+    made = compress(plain, workdir, say=say, quiet=quiet, started=started)
+    if made is None:
+        say("preempted: what was trained is saved; start the same command again to go on")
+        return None
+    found: list[cards.Scorecard] = []
+    rows: list[dict] = []
+    for name, path in made.files.items():
+        about = {"name": name, "file_bytes": path.stat().st_size}
+        baseline = found[0] if found else None
+        found.append(cards.scorecard(made.models[name], made.dataset, baseline=baseline, **about))
+        rows += [{"file": path.name, **row} for row in cards.as_json(found[-1:])]
+        rows[-1]["validation_accuracy"] = _validated(made.models[name], made.dataset, **about)
+    last, seconds = found[-1], time.perf_counter() - started
+    result = {
+        "config": plain,
+        "seed": plain["seed"],
+        "stages": rows,
+        "validation_accuracy": rows[-1]["validation_accuracy"],
+        "file_bytes": last.file_bytes,
+        "test_accuracy": last.accuracy,
+        "test_error": last.error,
+        "test_examples": last.examples,
+        "seconds": seconds,
+        "peak_memory_bytes": platform.peak_memory_bytes(),
+        "versions": environment.versions(),
+        "git_commit": environment.git_commit(),
+        "device": last.device,
+    }
+    if jax.process_index() == 0:
+        points = [(card.name, card.file_bytes, card.error) for card in found]
+        pareto.pareto(workdir / "pareto.png", points)
+        files.write_json(workdir / REPORT, result)
+    say(cards.table(rows))
+    say(f"{seconds:,.0f} s; the networks, their report and pareto.png are in {workdir}")
+    return result
+
+
+def _validated(model: Model, dataset: data.Dataset, **about: Any) -> float | None:
+    """Returns the accuracy on the validation part, to choose by; None where there is none."""
+    if not len(dataset.validation.labels):
+        return None
+    kept = dataclasses.replace(dataset, test=dataset.validation)
+    return cards.scorecard(model, kept, timed=False, **about).accuracy
+
+
 def compress(
-    config: dict, workdir: Path, *, train: Callable, say: Callable = print, quiet: bool = False
+    config: dict,
+    workdir: Path,
+    *,
+    say: Callable = print,
+    quiet: bool = False,
+    started: float | None = None,
 ) -> Compressed | None:
     """Returns the networks that the stages of a config make, as files.
 
     Args:
       config: as nested dicts, with stages.
       workdir: of the pipeline.
-      train: `(config, workdir) -> report` of a run without stages; None if it was preempted.
-      say: prints a line. quiet: show no progress of trainings.
+      say: prints a line. quiet: show no progress of trainings. started: as of `run`.
 
     Returns:
       Compressed; None if a training was preempted and saved: call again to go on.
@@ -75,7 +141,7 @@ def compress(
     reader.check_unread()
     _check_order(config)
     others = teachers.beside(teaching.beside, made.dataset)
-    start = teachers.first(config, made.dataset, workdir, train)
+    start = _first(config, made.dataset, workdir, quiet=quiet, started=started)
     if start is None:
         return None
     _check_order(config, "config.teacher" if is_quantized(start) else "")
@@ -110,6 +176,22 @@ def compress(
     except Preempted:
         return None
     return found
+
+
+def _first(config: dict, dataset: data.Dataset, workdir: Path, **options: Any) -> Model | None:
+    """Returns the folded network that a pipeline starts from; None if its training was preempted.
+
+    Args:
+      config: of the pipeline. dataset: of the pipeline.
+      workdir: of the pipeline; the network is trained in its sub-folder `train`.
+      **options: of `training.train`.
+    """
+    own = teachers.training_of(config)
+    if own is None:
+        return teachers.loaded("teacher", config["teacher"], dataset)
+    if training.train(own, workdir / "train", **options) is None:
+        return None
+    return load_any(workdir / "train")[0]
 
 
 def _work(config, made, dataset, steps, taught, student, workdir, quiet, say) -> Work:
@@ -209,7 +291,7 @@ def _student(reader: Reader, dataset: data.Dataset) -> models.Network | None:
     if not given:
         return None
     shared = {k: reader.section("model").get(k) for k in ("dtype", "sync_batchnorm")}
-    return network_of({"model": shared | given}, dataset.image_shape, dataset.num_classes)
+    return network_of(shared | given, dataset.image_shape, dataset.num_classes)
 
 
 def _key(key: jax.Array, name: str) -> jax.Array:

@@ -6,6 +6,7 @@ In: a config. Out: dataset, network, parameters, optimiser and loss as plain val
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,12 +75,13 @@ def build(reader: Reader, dataset: data.Dataset | None = None) -> Recipe:
     else:
         reader.section("data").rest()
         threads = 0
-    network = network_of(reader, dataset.image_shape, dataset.num_classes)
+    network_for = partial(network_of, model_of(reader.section("model")), dataset.image_shape)
+    network = network_for(dataset.num_classes)
     init_key, fit_key = jax.random.split(jax.random.key(seed))
     params, state = jax.jit(network.init)(init_key)
     notes: list[str] = []
     if init_from:
-        head = warm_start.head_of(reader, dataset)
+        head = warm_start.head_of(network_for, dataset.num_classes)
         params, state, notes = warm_start.taken_over(
             init_from, params, state, head, dataset.class_names
         )
@@ -101,6 +103,11 @@ def build(reader: Reader, dataset: data.Dataset | None = None) -> Recipe:
         "profile_steps": profile_steps,
     }
     return Recipe(dataset, network, params, state, steps, fit, notes)
+
+
+def model_of(section: Reader) -> dict[str, Any]:
+    """Returns the section `model` as plain values."""
+    return {k: section.get(k) for k in ("name", "dtype", "sync_batchnorm")} | section.rest()
 
 
 def optimizer_of(

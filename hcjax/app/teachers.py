@@ -61,29 +61,22 @@ def teaching(reader: Reader) -> Teaching:
     return Teaching(loss, weight, temperature, tuple(others), folder)
 
 
-def first(config: dict, dataset: Dataset, workdir: Path, train: Callable) -> Model | None:
-    """Returns the folded network that a pipeline starts from, trained where it must be.
+def training_of(config: dict) -> dict | None:
+    """Returns the config of the training that comes before the stages of a pipeline.
 
     Args:
       config: of the pipeline, as nested dicts.
-      dataset: of the pipeline.
-      workdir: of the pipeline; trained in its sub-folder `train`.
-      train: `(config, workdir) -> report` of a run without stages; None if it was preempted.
 
     Returns:
-      Model; None if its training was preempted.
+      Nested dicts, without stages; None if the config names a network that is trained already.
 
     Raises:
-      ConfigError: if it is there already and of other classes or images than the dataset, or if a
-        config file that it is trained by has stages or a teacher.
+      ConfigError: if a config file that it names has stages or a teacher.
     """
     teacher = config["teacher"]
     if teacher and not teacher.endswith(".py"):
-        return _loaded("teacher", teacher, dataset)
-    own = _following(teacher, config) if teacher else config
-    if train(_without_stages(own), workdir / "train") is None:
         return None
-    return load_any(workdir / "train")[0]
+    return _without_stages(_following(teacher, config) if teacher else config)
 
 
 def beside(paths: Sequence[str], dataset: Dataset) -> dict[str, Model]:
@@ -96,7 +89,7 @@ def beside(paths: Sequence[str], dataset: Dataset) -> dict[str, Model]:
     Raises:
       ConfigError: if one of them is of other classes or images than the dataset.
     """
-    return {path: _loaded("distill.beside", path, dataset) for path in paths}
+    return {path: loaded("distill.beside", path, dataset) for path in paths}
 
 
 def together(start: Model, others: Mapping[str, Model]) -> list[Model]:
@@ -149,7 +142,7 @@ def taught(made: recipe.Recipe, teaching: Teaching, teachers: Sequence[Model]) -
     return given
 
 
-def _loaded(key: str, path: str, dataset: Dataset) -> Model:
+def loaded(key: str, path: str, dataset: Dataset) -> Model:
     """Returns the network that a key of the config names, if it is of a dataset's classes.
 
     What it does not say of its images and classes is as the dataset has it.

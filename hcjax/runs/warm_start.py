@@ -5,27 +5,32 @@ In: a workdir and new parameters. Out: the parameters to train, and lines that s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
-from hcjax import data, trees
-from hcjax.config.reader import Reader
+from hcjax import trees
 from hcjax.errors import ConfigError
-from hcjax.runs.workdir import load, network_of
+from hcjax.models import Network
+from hcjax.runs.workdir import load
 
 
-def head_of(reader: Reader, dataset: data.Dataset) -> set[str]:
-    """Returns the paths of the arrays whose shape depends on the number of classes."""
+def head_of(network_for: Callable[[int], Network], num_classes: int) -> set[str]:
+    """Returns the paths of the arrays whose shape depends on the number of classes.
 
-    def shapes(num_classes):
-        network = network_of(reader, dataset.image_shape, num_classes)
+    Args:
+      network_for: number of classes -> the network. num_classes: of this run.
+    """
+
+    def shapes(count):
+        network = network_for(count)
         params, state = jax.eval_shape(network.init, jax.random.key(0))
         tree = {"params": params, "state": state}
         return {path: leaf.shape for path, leaf in trees.paths(tree)}
 
-    ours, other = shapes(dataset.num_classes), shapes(dataset.num_classes + 1)
+    ours, other = shapes(num_classes), shapes(num_classes + 1)
     return {path for path in ours if ours[path] != other[path]}
 
 

@@ -6,8 +6,7 @@ In: a folder that a run wrote. Out: the trained network, ready to call. Nothing 
 from __future__ import annotations
 
 import json
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,7 @@ import jax
 import numpy as np
 
 from hcjax import models, trees
-from hcjax.config.reader import Reader, differences
-from hcjax.core import files
 from hcjax.data import normalise
-from hcjax.devices import environment, hosts, lock
 from hcjax.errors import CheckpointError, ConfigError, DataError, HcjaxError
 
 CONFIG, RUN, REPORT = "config.json", "run.json", "report.json"
@@ -102,7 +98,9 @@ def load(
             raise CheckpointError(
                 f"{workdir} has no {CONFIG}, so its network is not known; give load(..., apply=)"
             )
-        apply = network_of(config, data["image_shape"], len(data["class_names"])).apply
+        if not isinstance(config.get("model"), dict):
+            raise ConfigError(f"{workdir / CONFIG} needs a section `model`")
+        apply = network_of(config["model"], data["image_shape"], len(data["class_names"])).apply
     return Trained(
         apply=apply,
         params=params,
@@ -116,14 +114,23 @@ def load(
     )
 
 
-def network_of(config: dict | Reader, image_shape: Any, num_classes: int) -> models.Network:
-    """Returns the network that the section `model` of a config describes."""
+def network_of(section: Mapping[str, Any], image_shape: Any, num_classes: int) -> models.Network:
+    """Returns the network that a run's section `model` describes.
+
+    Args:
+      section: "name", "dtype", "sync_batchnorm", and options of the model; None is no option.
+      image_shape: (H, W, C). num_classes: K.
+
+    Raises:
+      ConfigError: if a key is missing, or the network cannot be built.
+    """
     from hcjax.train.parallel import AXIS
 
-    reader = config if isinstance(config, Reader) else Reader(config)
-    section = reader.section("model")
-    name, dtype, sync = (section.get(k) for k in ("name", "dtype", "sync_batchnorm"))
-    options = section.rest()
+    options = {key: value for key, value in section.items() if value is not None}
+    for key in ("name", "dtype", "sync_batchnorm"):
+        if key not in options:
+            raise ConfigError(f"config.model.{key} must have a value, it has none")
+    name, dtype, sync = (options.pop(k) for k in ("name", "dtype", "sync_batchnorm"))
     if sync:
         if "axis_name" not in models.options(name):
             raise ConfigError(f"config.model.sync_batchnorm: model '{name}' has no BatchNorm")
@@ -142,70 +149,6 @@ def network_of(config: dict | Reader, image_shape: Any, num_classes: int) -> mod
             f"model {name} cannot be built with {given}; give sizes as in {usual}"
         ) from error
     return made
-
-
-def finished(workdir: Path, config: dict) -> dict | None:
-    """Returns the report of this config's finished run, None if there is none yet.
-
-    Raises:
-      CheckpointError: if the workdir holds a run of another config that has come to a
-        checkpoint, a stage or a report, naming the keys that differ, if its files are damaged, or
-        if not every process sees the same there.
-    """
-    path, report = workdir / CONFIG, workdir / REPORT
-    folder = workdir / CHECKPOINTS
-    saved = any(workdir.glob("*.hcz")) or any(p.name.isdigit() for p in folder.glob("*"))
-    state = 2 if report.exists() else int(saved)
-    sights = "sees no run", "sees an unfinished one", "sees a report"
-    hosts.check_same(workdir, state, sights.__getitem__)
-    if state and not path.exists():
-        raise CheckpointError(f"{workdir} holds a run but no {CONFIG}; choose another --workdir")
-    differ = differences(config, read_json(path)) if state else {}
-    if differ:
-        lines = [
-            f"config.{k} is {there!r} there, {here!r} here" for k, (here, there) in differ.items()
-        ]
-        raise CheckpointError(
-            f"{workdir} holds a run of another config: {'; '.join(sorted(lines))}. Choose another "
-            f"--workdir, or give the same config to go on with that run"
-        )
-    return read_json(report) if state == 2 else None
-
-
-def claim(workdir: Path, config: dict, *, command: Sequence[str] = ()) -> None:
-    """Writes down whose workdir this is: the config, and how and by what it was first started.
-
-    Args:
-      workdir: for which `finished` returned None.
-      config: as nested dicts.
-      command: the command line, for whoever reads run.json.
-
-    Raises:
-      CheckpointError: if it cannot be written, or if another process is training there.
-
-    Note:
-      Warns where an earlier launch had other versions: the run goes on, but its bits may differ
-      from those of an uninterrupted one.
-    """
-    facts = {
-        "seed": config["seed"],
-        "command": list(command),
-        "git_commit": environment.git_commit(),
-    }
-    facts |= {"device": environment.device(), "versions": environment.versions()}
-    with lock.held(workdir):
-        path, owner = workdir / RUN, workdir / CONFIG
-        begun = path.exists() and owner.exists()
-        if begun and not differences(config, read_json(owner)):
-            before, now = read_json(path).get("versions", {}), facts["versions"]
-            changed = [f"{k} {before.get(k)} -> {now[k]}" for k in now if before.get(k) != now[k]]
-            if changed:
-                text = f"{workdir} was begun with other versions: {', '.join(changed)}"
-                warnings.warn(text, stacklevel=2)
-        elif jax.process_index() == 0:
-            files.write_json(path, facts)
-        if jax.process_index() == 0:
-            files.write_json(owner, config)
 
 
 def read_json(path: Path) -> dict:

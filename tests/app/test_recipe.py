@@ -1,6 +1,7 @@
 """A config made into what fit takes: fine-tuning, freezing, class weights."""
 
 import json
+from functools import partial
 
 import jax
 import numpy as np
@@ -12,6 +13,7 @@ from hcjax.app import recipe
 from hcjax.config.reader import Reader
 from hcjax.errors import ConfigError
 from hcjax.runs import warm_start
+from hcjax.runs.workdir import network_of
 from hcjax.train.step import make_loss_fn
 from tests.tiny import flags, images, launch, npz, trained
 
@@ -146,5 +148,6 @@ def test_the_head_is_what_depends_on_the_number_of_classes():
     values = json.loads((trained() / "config.json").read_text())
     values["model"]["name"] = "resnet_tiny"
     dataset = built().dataset
-    head = warm_start.head_of(Reader(values), dataset)
+    network_for = partial(network_of, values["model"], dataset.image_shape)
+    head = warm_start.head_of(network_for, dataset.num_classes)
     assert head == {"params/dense1/kernel", "params/dense1/bias"}

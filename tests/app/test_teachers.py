@@ -6,7 +6,7 @@ import json
 import pytest
 
 import hcjax
-from hcjax.app import pipeline, run
+from hcjax.app import pipeline
 from hcjax.config import configfile
 from hcjax.config.reader import flatten, to_dict
 from tests.app.test_pipeline import (
@@ -45,7 +45,7 @@ def test_the_teacher_counts_in_the_loss(tmp_path):
             key, value = change.removeprefix("--config.").split("=", 1)
             configfile.override(config, key, value)
         plain, folder = to_dict(config), tmp_path / setting
-        found = pipeline.compress(plain, folder, train=run.run, say=lambda *_: None, quiet=True)
+        found = pipeline.compress(plain, folder, say=lambda *_: None, quiet=True)
         files.append(kernels(found.files["student"].read_bytes()))
     for a, b in itertools.combinations(files, 2):
         assert any((a[path] != b[path]).any() for path in a)

@@ -98,7 +98,8 @@ def test_get_config_is_a_plain_function_and_its_network_builds(name):
         assert plain["teacher"] == "configs/lenet.py"
         assert plain["model"] == to_dict(default.get_config())["model"]
         return
-    params, _ = jax.eval_shape(workdir.network_of(plain, shape, classes).init, jax.random.key(0))
+    network = workdir.network_of(plain["model"], shape, classes)
+    params, _ = jax.eval_shape(network.init, jax.random.key(0))
     assert trees.num_parameters(params) == {
         "default": 54_410, "mnist_cnn": 54_410, "lenet": 431_080, "lenet_300_100": 266_610,
         "mnist_speedrun": 57_018, "resnet20": 269_434,

@@ -9,6 +9,7 @@ import pytest
 
 import hcjax
 from hcjax import trees
+from hcjax.app import claims
 from hcjax.devices import hosts
 from hcjax.errors import CheckpointError, ConfigError, DataError
 from hcjax.runs import workdir
@@ -69,12 +70,12 @@ def test_a_folder_without_a_run_is_named(tmp_path):
 
 def test_a_finished_run_gives_its_report_to_the_same_config_only(copy):
     config = json.loads((copy / "config.json").read_text())
-    assert workdir.finished(copy, config) == json.loads((copy / "report.json").read_text())
+    assert claims.finished(copy, config) == json.loads((copy / "report.json").read_text())
     config["platform"] = "cpu"  # practical: not part of what a run is
-    assert workdir.finished(copy, config) is not None
+    assert claims.finished(copy, config) is not None
     config["train"]["epochs"], config["seed"] = 9.0, 4
     with pytest.raises(CheckpointError) as raised:
-        workdir.finished(copy, config)
+        claims.finished(copy, config)
     assert "config.seed is 0 there, 4 here; config.train.epochs is 2.0 there, 9.0 here" in str(
         raised.value
     )
@@ -83,15 +84,15 @@ def test_a_finished_run_gives_its_report_to_the_same_config_only(copy):
 def test_an_unfinished_run_is_refused_to_another_config_too(copy):
     (copy / "report.json").unlink()
     config = json.loads((copy / "config.json").read_text())
-    assert workdir.finished(copy, config) is None
+    assert claims.finished(copy, config) is None
     with pytest.raises(CheckpointError, match=r"config\.seed is 0 there, 1 here"):
-        workdir.finished(copy, {**config, "seed": 1})
+        claims.finished(copy, {**config, "seed": 1})
 
 
 def test_a_folder_without_a_checkpoint_is_anyones(tmp_path):
-    workdir.claim(tmp_path, {"seed": 0})
-    assert workdir.finished(tmp_path, {"seed": 1}) is None
-    workdir.claim(tmp_path, {"seed": 1})
+    claims.claim(tmp_path, {"seed": 0})
+    assert claims.finished(tmp_path, {"seed": 1}) is None
+    claims.claim(tmp_path, {"seed": 1})
     assert json.loads((tmp_path / "config.json").read_text()) == {"seed": 1}
 
 
@@ -99,13 +100,13 @@ def test_run_facts_are_rewritten_for_another_config_only(tmp_path, monkeypatch):
     """A run that is killed before its first checkpoint leaves its folder to any other."""
 
     def launched(command, config):
-        workdir.claim(tmp_path, config, command=[command])
+        claims.claim(tmp_path, config, command=[command])
         assert json.loads((tmp_path / "config.json").read_text()) == config
         return json.loads((tmp_path / "run.json").read_text())
 
     assert launched("first", {"seed": 0})["command"] == ["first"]
     assert launched("again", {"seed": 0})["command"] == ["first"]
-    monkeypatch.setattr(workdir.environment, "versions", lambda: {"jax": "0.0"})
+    monkeypatch.setattr(claims.environment, "versions", lambda: {"jax": "0.0"})
     with pytest.warns(UserWarning, match=r"begun with other versions: jax .* -> 0\.0"):
         launched("again", {"seed": 0, "platform": "cpu"})
     facts = launched("other", {"seed": 1})
@@ -116,11 +117,11 @@ def test_processes_that_see_different_folders_are_named(copy, monkeypatch):
     config = json.loads((copy / "config.json").read_text())
     monkeypatch.setattr(hosts, "gather", lambda found: [found, 0])
     with pytest.raises(CheckpointError, match=r"rank 0 sees a report, rank 1 sees no run"):
-        workdir.finished(copy, config)
+        claims.finished(copy, config)
 
 
 def test_claim_writes_who_started_it(tmp_path):
-    workdir.claim(tmp_path, {"seed": 5}, command=["launch.py", "--x"])
+    claims.claim(tmp_path, {"seed": 5}, command=["launch.py", "--x"])
     facts = json.loads((tmp_path / "run.json").read_text())
     assert facts["seed"] == 5 and facts["command"] == ["launch.py", "--x"]
     assert facts["versions"]["jax"] == jax.__version__
@@ -131,10 +132,10 @@ def test_claim_writes_who_started_it(tmp_path):
 def test_sizes_that_fit_no_network_are_named(options):
     config = {"model": {"name": "seed_cnn", "dtype": "float32", "sync_batchnorm": False, **options}}
     with pytest.raises(ConfigError, match=r"seed_cnn cannot be built .* as in {'filters': 32}"):
-        workdir.network_of(config, (8, 8, 1), 3)
+        workdir.network_of(config["model"], (8, 8, 1), 3)
 
 
 def test_sync_batchnorm_is_refused_by_a_network_without_batchnorm():
     config = {"model": {"name": "seed_cnn", "dtype": "float32", "sync_batchnorm": True}}
     with pytest.raises(ConfigError, match=r"sync_batchnorm: model 'seed_cnn' has no BatchNorm"):
-        workdir.network_of(config, (8, 8, 1), 3)
+        workdir.network_of(config["model"], (8, 8, 1), 3)

@@ -1,0 +1,105 @@
+"""A training without stages: from a config to a trained network, its score and its report."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from hcjax import data
+from hcjax.accelerate import compiler
+from hcjax.app import recipe, summary
+from hcjax.app.claims import claim, finished
+from hcjax.config.reader import Reader, to_dict
+from hcjax.core import files
+from hcjax.devices import platform
+from hcjax.errors import ConfigError
+from hcjax.runs.workdir import REPORT
+from hcjax.train import evaluation, loop, mistakes
+
+REPORTED_BYTES = 2**29  # images that the data report at the start may read: seconds, not minutes
+
+
+def train(config: Any, workdir: str | Path, *, quiet: bool = False, started: float | None = None):
+    """Trains, or goes on with, a config without stages, and returns its report.
+
+    Args:
+      config, workdir, quiet, started: as of `run`.
+
+    Returns:
+      dict, also in `workdir/report.json`; None if the run was preempted (start it again).
+    """
+    started = time.perf_counter() if started is None else started
+    workdir = Path(workdir).expanduser().absolute()
+    plain = to_dict(config)
+    marks = {"imports": time.perf_counter()}
+    cache, counts = recipe.start_platform(Reader(plain))
+    marks["platform"] = time.perf_counter()
+    say = (lambda *_: None) if quiet or jax.process_index() else print
+    for line in [*platform.describe(cache), f"workdir {workdir}"]:
+        say(line)
+    done = finished(workdir, plain)
+    if done is not None:
+        say(f"this run is finished; its report:\n{summary.table(done)}")
+        return done
+
+    reader = Reader(plain)
+    made = recipe.build(reader)
+    reader.check_unread()
+    say(compiler.describe(made.fit["accelerate"]))
+    dataset = made.dataset
+    marks["data and model"] = time.perf_counter()
+    if not len(dataset.test.labels):
+        raise ConfigError(
+            "there are no test examples to score the network by; see config.data.test"
+        )
+    claim(workdir, plain, command=sys.argv)
+    for line in made.notes:
+        say(line)
+    if math.prod(dataset.train.images.shape) > REPORTED_BYTES:
+        say(f"{dataset.name} is large; --report_data reads all of it and says what is in it")
+    elif not quiet and jax.process_index() == 0:
+        say(data.text(data.report(dataset)))
+    marks["data report"] = time.perf_counter()
+    fitted = loop.fit(
+        made.network.apply,
+        made.params,
+        dataset,
+        state=made.state,
+        steps=made.steps,
+        workdir=workdir,
+        quiet=quiet,
+        started=started,
+        **made.fit,
+    )
+    if fitted.stopped == "preempted":
+        say(f"preempted: step {fitted.step} is saved; start the same command again to go on")
+        return None
+    parts = summary.start_seconds(started, marks, fitted.seconds_to_first_step)
+    say(
+        f"first step after {fitted.seconds_to_first_step:.2f} s "
+        f"({', '.join(f'{name} {seconds:.2f}' for name, seconds in parts.items())}); "
+        f"compilation cache: {counts['hits']} hits, {counts['misses']} misses"
+    )
+    scored = evaluation.evaluate(
+        made.network.apply,
+        fitted.params,
+        dataset,
+        state=fitted.state,
+        batch_size=reader.section("train").get("eval_batch_size"),
+        accelerate=made.fit["accelerate"],
+    )
+    result = summary.summarize(plain, fitted, scored, dataset.class_names) | {
+        "start_seconds": parts
+    }
+    worst = mistakes.worst(scored.each)
+    if jax.process_index() == 0:
+        summary.draw(workdir, dataset, fitted.params, scored.sums["confusion"], worst)
+        files.write_json(workdir / REPORT, result)
+    say(summary.table(result))
+    say(f"report, curves, confusion matrix, worst mistakes and filters are in {workdir}")
+    return result
