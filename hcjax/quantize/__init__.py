@@ -1,4 +1,4 @@
-"""Quantization: ranges, fake quantization for training, real integers, and what they are worth."""
+"""Quantization: calibration, quantization-aware training, int8 programs, and their analysis."""
 
 from hcjax.quantize.profiling import Profile, pair_sums, profile
 

@@ -1,4 +1,4 @@
-"""`entropy`: how many bits the integers of a network's kernels take, as a loss with a slope."""
+"""`entropy`: the bits that the integers of a network's kernels take, as a differentiable loss."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from hcjax.graph.ops import fixed_point
 def entropy(model: Model) -> Callable[[Any], jax.Array]:
     """Returns `params -> float32[]`, the bits that the kernels' integers take in an adaptive code.
 
-    For each kernel -Σ_k n_k · log₂ p_k with p_k = (n_k + 1) / (n + K): of n weights n_k are the
-    integer k, one of K, and each began with a count of one. A weight between two integers counts
-    for both, by how near it is: that is the slope, towards the neighbour that is more frequent.
+    For each kernel -Σ_k n_k · log₂ p_k with p_k = (n_k + 1) / (n + K): n_k of its n weights are the
+    integer k, one of K, and each count starts at one. A weight between two integers counts for
+    both, linearly by its distance; so the gradient moves it towards the more frequent neighbour.
 
     Times a rate, it is a penalty: `fit(..., penalty=lambda params: rate * bits(params))`.
 
     Args:
-      model: from `fake_quantize`; the step sizes are learned with the weights.
+      model: from `fake_quantize`; the scales are learned with the weights.
 
     Raises:
       ValueError: if no kernel of the model is rounded.
 
     Note:
-      `pack` may take fewer bits: its code sees where zeros lie.
+      `pack` may take fewer bits, since its code is conditioned on neighbouring zeros.
 
     Reference:
       Oktay, Ballé, Singh and Shrivastava, "Scalable Model Compression by Entropy Penalized
@@ -46,28 +46,28 @@ def entropy(model: Model) -> Callable[[Any], jax.Array]:
     ops = [op for op in model.graph.ops if op.kind == "quantize_kernel"]
     if not ops:
         raise ValueError("no kernel of this model is rounded: give what fake_quantize returns")
-    steps = {op.output: op.inputs[0] for op in model.graph.ops if op.kind == "step"}
+    scales = {op.output: op.inputs[0] for op in model.graph.ops if op.kind == "step"}
 
     def bits(params: Any) -> jax.Array:
         leaves = model.leaves(params)
-        found = model.graph.constants | {n: leaves[path] for path, n in model.graph.params.items()}
+        values = model.graph.constants | {n: leaves[path] for path, n in model.graph.params.items()}
         total = jnp.float32(0)
         for op in ops:
-            kernel, step = found[op.inputs[0]], found[steps[op.inputs[1]]]
-            most = fixed_point.limits(op.params["bits"], signed=True)[1]
+            kernel, scale = values[op.inputs[0]], values[scales[op.inputs[1]]]
+            qmax = fixed_point.limits(op.params["bits"], signed=True)[1]
             axis = op.params["axis"]
             along = [-1 if a == axis else 1 for a in range(kernel.ndim)] if axis is not None else []
-            total += _bits(jnp.clip(kernel / step.reshape(along), -most, most), most)
+            total += _bits(jnp.clip(kernel / scale.reshape(along), -qmax, qmax), qmax)
         return total
 
     return bits
 
 
-def _bits(values: jax.Array, most: int) -> jax.Array:
-    """Returns the bits of numbers in [-most, most], whole or between."""
+def _bits(values: jax.Array, qmax: int) -> jax.Array:
+    """Returns the bits of real numbers in [-qmax, qmax]."""
     values = values.astype(jnp.float32).reshape(-1)
     below = jax.lax.stop_gradient(jnp.floor(values))
-    part, at = values - below, below.astype(jnp.int32) + most
-    # the last place takes what is 0 of the greatest integer's upper neighbour
-    counts = jnp.zeros(2 * most + 2).at[at].add(1 - part).at[at + 1].add(part)[:-1]
-    return -(counts * jnp.log2((counts + 1) / (values.size + 2 * most + 1))).sum()
+    fraction, at = values - below, below.astype(jnp.int32) + qmax
+    # one bin more, of count 0, for the upper neighbour of qmax
+    counts = jnp.zeros(2 * qmax + 2).at[at].add(1 - fraction).at[at + 1].add(fraction)[:-1]
+    return -(counts * jnp.log2((counts + 1) / (values.size + 2 * qmax + 1))).sum()

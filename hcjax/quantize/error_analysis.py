@@ -153,9 +153,9 @@ def _layers(model: Model, b: Builder) -> list[_Layer]:
     made = {op.output: op for op in b.ops}
     found = []
     for op in b.original:
-        if op.kind not in LAYERS or channel_axis(op, b.known) is None:
+        if op.kind not in LAYERS or channel_axis(op, b.constants) is None:
             continue
-        kernel = next(i for i in op.inputs if i in b.known)
+        kernel = next(i for i in op.inputs if i in b.constants)
         whole, kernel_step, _, name = b.kernel(op, kernel)
         last = end(b, op)
         if last is None or whole not in made:
@@ -164,7 +164,7 @@ def _layers(model: Model, b: Builder) -> list[_Layer]:
             rounded, step = b.forms[last].int8.number, b.forms[last].int8.scale
         else:
             rounded, step = b.forms[last].floating, None
-        axis = kernel_axis(op, b.known)
+        axis = kernel_axis(op, b.constants)
         about = (kernel, whole, kernel_step, axis, last, rounded, step)
         found.append(_Layer(name, made[whole].params["bits"], *about))
     return found
@@ -174,7 +174,7 @@ def end(b: Builder, op: Op) -> int | None:
     """Returns the first number from a layer's output on that the quantized graph holds."""
     number = op.output
     while not b.forms[number].int8 and b.forms[number].floating is None:
-        following = b.readers.get(number, ())
+        following = b.consumers.get(number, ())
         if not following:
             return None
         number = following[0].output

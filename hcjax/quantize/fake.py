@@ -1,7 +1,8 @@
-"""`fake_quantize`: the integer program in float32, so that a network learns to be one.
+"""`fake_quantize`: the int8 program in float32, for quantization-aware training.
 
-In: a Model and the ranges of its values. Out: a Model whose layers compute on whole numbers,
-rounded by the functions that the int8 network rounds by; gradients pass straight through.
+In: a Model and the ranges of its activations. Out: a Model whose layers compute on integers held
+in float32, rounded by the same functions as the int8 program; gradients are straight-through
+estimates.
 """
 
 from __future__ import annotations
@@ -24,33 +25,33 @@ def fake_quantize(
     spec: QuantSpec | None = None,
     **fields: Any,
 ) -> Model:
-    """Returns the network rounded where and as its int8 form rounds; trainable like any other.
+    """Returns the fake-quantized network: trainable, with the logits of `int8(fake)` bit for bit.
 
-    Its logits are those of `int8` of it, bit for bit. Kernels are rounded to symmetric integers,
-    activations to integers with one step each. Gradients pass rounding unchanged and clipping where
-    nothing was clipped (straight-through); step sizes are parameters.
+    Kernels are rounded to symmetric integers, activations to integers with one scale each.
+    Gradients are those of the straight-through estimator: 1 through rounding, 0 where clipping
+    changed the value. Scales are parameters, learned with the weights.
 
     Args:
       model: from `trace`, best through `fold`.
-      ranges: from `calibrate` of this very model.
+      ranges: from `calibrate` of the same model.
       spec: bits of kernels, activations and layers' inputs, granularity, layers left in float; None
         for 8 bits everywhere.
-      **fields: fields of the spec, in its place: `bits=4, activation_bits=8`.
+      **fields: fields that replace those of the spec: `bits=4, activation_bits=8`.
 
     Returns:
-      Model with the params it had, `LAYER/kernel_step` float32[C] or float32[] of each kernel,
-      `NAME/step` float32[], and `LAYER/input_step` float32[] where an input is rounded again. What
-      stays in float is listed in `floats`.
+      Model with the same params, the scales `LAYER/kernel_step` float32[C] or float32[] of kernels
+      and `NAME/step` float32[] of activations, and `LAYER/input_step` float32[] where a layer's
+      input is requantized. Ops that stay in float are listed in `floats`.
 
     Raises:
       ValueError: if the model is in integers already, the ranges are another model's, the
-        granularity is unknown, or an accumulator could pass 30 bits.
-      ConfigError: if bits are no int, or a regular expression is none or matches no layer.
+        granularity is unknown, or an accumulator could exceed 30 bits.
+      ConfigError: if bits are not an int, or a regular expression is invalid or matches no layer.
       TypeError: if a field is unknown.
 
     Reference:
-      Esser et al., "Learned Step Size Quantization", 2020, arXiv:1902.08153; the scale of step
-      gradients is theirs.
+      Esser et al., "Learned Step Size Quantization", 2020, arXiv:1902.08153: gradients of scales
+      are multiplied by the same factor.
 
     Example:
       >>> import jax.numpy as jnp
@@ -68,7 +69,7 @@ def fake_quantize(
 
 
 def build(model: Model, ranges: Ranges, spec: QuantSpec) -> tuple[Model, Builder]:
-    """Returns the fake-quantized model, and the Builder that knows where each value is."""
+    """Returns the fake-quantized model and its Builder, which maps each number to its forms."""
     check_float(model)
     if not isinstance(ranges, Ranges):
         raise ConfigError(
@@ -85,18 +86,18 @@ def build(model: Model, ranges: Ranges, spec: QuantSpec) -> tuple[Model, Builder
     ops = live_ops(builder.ops, logits)
     used = {i for op in ops for i in op.inputs} | {logits}
     numbers = {path: number for path, number in builder.numbers.items() if number in used}
-    constants = {number: value for number, value in builder.constants.items() if number in used}
-    made = model.replace(
+    constants = {number: value for number, value in builder.new_constants.items() if number in used}
+    fake = model.replace(
         graph=Graph(tuple(ops), model.graph.images, logits, numbers, constants),
         params={path: builder.params[path] for path in numbers},
         paths=tuple(sorted(numbers)),
-        floats=tuple(builder.left),
+        floats=tuple(builder.floats),
     )
-    return made, builder
+    return fake, builder
 
 
 def check_float(model: Model) -> None:
-    """Raises unless a model is one, and in float: no transform here reads integers."""
+    """Raises unless its argument is a Model in float or a fake-quantized one."""
     if not isinstance(model, Model):
         raise ConfigError(f"model must be a Model, from hcjax.trace, got {type(model).__name__}")
     if is_quantized(model) and not any(op.kind == "step" for op in model.graph.ops):
@@ -104,12 +105,13 @@ def check_float(model: Model) -> None:
 
 
 def _check_patterns(builder: Builder, spec: QuantSpec) -> None:
-    """Raises ConfigError if a pattern matches nothing; activations may be of images, or a sum."""
+    """Raises ConfigError if a pattern of the spec matches no layer."""
     names = dict.fromkeys(layer for op in builder.original if (layer := builder.layer_of(op)))
     patterns = [("floats", spec.floats, names)] if spec.floats else []
     for key, bits in spec.widths.items():
-        every = [*names, "images", "value"] if key == "activation_bits" else names
-        patterns += [(key, p, every) for p in (() if isinstance(bits, int) else bits)]
-    for key, pattern, every in patterns:
-        if not any(re.fullmatch(pattern, name) for name in every):
-            raise ConfigError(f"{key}: {pattern!r} matches none of the layers {', '.join(every)}")
+        # an activation may be the images, or a value behind no layer
+        legal = [*names, "images", "value"] if key == "activation_bits" else names
+        patterns += [(key, p, legal) for p in (() if isinstance(bits, int) else bits)]
+    for key, pattern, legal in patterns:
+        if not any(re.fullmatch(pattern, name) for name in legal):
+            raise ConfigError(f"{key}: {pattern!r} matches none of the layers {', '.join(legal)}")

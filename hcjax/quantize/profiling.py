@@ -112,7 +112,7 @@ def profile(
     model.check(images)
     if not len(images) or not seconds > 0:
         raise ValueError(f"some images and seconds > 0 are needed, got {len(images)} and {seconds}")
-    plain = builder.known | _seen(model, images)
+    plain = builder.constants | _seen(model, images)
     whole = small.graph.constants | _seen(small, images)
     whole |= {number: small.params[path] for path, number in small.graph.params.items()}
     original = {op.output: op for op in builder.original}

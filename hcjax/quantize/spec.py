@@ -1,6 +1,6 @@
-"""`QuantSpec`: into how many bits a network is quantized, and what stays in float.
+"""`QuantSpec`: the bits of a quantized network, and its layers that stay in float.
 
-In: keywords, as `fake_quantize` and the like take them. Out: one checked value.
+In: keywords, as `fake_quantize`, `int8` and the analyses take them. Out: one checked value.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ Bits = int | Mapping[str, int]
 
 
 class QuantSpec(NamedTuple):
-    """Into how many bits a network is quantized.
+    """The bits, the granularity and the float layers of a quantized network.
 
-    bits: of kernels, 2 to 8; or regular expression of a layer's whole name -> bits, 8 elsewhere.
-    activation_bits: of activations likewise, by the layer that they come from; "images" is the
-    input. None: as `bits`.
-    input_bits: of the activations that a layer reads, by that layer: where they have more, they are
-    rounded again for this layer alone. So a residual sum may keep 8 bits that every convolution
-    reads as 4.
-    granularity: "channel": a kernel has a scale for each of its output channels; "tensor": one for
-    all, fewer numbers to store, and fewer levels for channels that are small (`equalize`).
-    floats: regular expression of the whole names of layers that compute in float all the same,
-    e.g. those that `quantize.profile` finds no faster; "" for none.
+    bits: of kernels, 2 to 8; or regular expression of a layer's full name -> bits, 8 elsewhere.
+    activation_bits: of activations, in the same form, by the layer that computes them; "images" is
+    the input. None: as `bits`.
+    input_bits: of the activations that a layer reads, by that layer. An activation with more bits
+    is requantized for this layer alone, so that a residual sum may keep 8 bits while every
+    convolution reads 4.
+    granularity: "channel" gives a kernel one scale per output channel. "tensor" gives it one scale
+    in all: fewer numbers to store, and fewer levels for small channels (see `equalize`).
+    floats: regular expression of the full names of layers that compute in float, e.g. those that
+    `quantize.profile` measures as no faster; "" for none.
     """
 
     bits: Bits = 8
@@ -38,7 +38,7 @@ class QuantSpec(NamedTuple):
 
     @property
     def widths(self) -> dict[str, Bits]:
-        """The three numbers of bits by name, `activation_bits` filled in."""
+        """Field -> bits, for the three fields of bits; `activation_bits` is filled in."""
         activations = self.bits if self.activation_bits is None else self.activation_bits
         return {"bits": self.bits, "activation_bits": activations, "input_bits": self.input_bits}
 
@@ -51,11 +51,11 @@ def with_fields(spec: QuantSpec | None, fields: Mapping[str, Any]) -> QuantSpec:
       fields: field of QuantSpec -> value.
 
     Returns:
-      QuantSpec, not checked yet.
+      QuantSpec, before `checked`.
 
     Raises:
-      TypeError: if QuantSpec has no such field, naming the nearest.
-      ConfigError: if the spec is no QuantSpec.
+      TypeError: if QuantSpec has no such field; the message names the nearest.
+      ConfigError: if the spec is not a QuantSpec.
 
     Example:
       >>> with_fields(QuantSpec(bits=4), {"granularity": "tensor"})
@@ -71,13 +71,12 @@ def with_fields(spec: QuantSpec | None, fields: Mapping[str, Any]) -> QuantSpec:
 
 
 def checked(spec: QuantSpec) -> QuantSpec:
-    """Fills in `activation_bits`, turns NumPy's integers into Python's, and checks every field.
+    """Fills in `activation_bits`, converts NumPy integers to Python's, and checks every field.
 
-    The range of the bits, and whether a pattern matches a layer, are checked where the layers are
-    known.
+    `fake_quantize` checks the range of the bits and that every pattern matches a layer.
 
     Raises:
-      ConfigError: if bits are no int, or a pattern is no regular expression.
+      ConfigError: if bits are not an int, or a pattern is not a regular expression.
       ValueError: if the granularity is unknown.
 
     Example:
@@ -92,10 +91,10 @@ def checked(spec: QuantSpec) -> QuantSpec:
 
 
 def every_layer(spec: QuantSpec) -> QuantSpec:
-    """Returns a spec that leaves no layer in float.
+    """Returns the spec of a function that measures every layer in integers.
 
     Raises:
-      ConfigError: if it leaves some: each layer is measured in integers.
+      ConfigError: if the spec leaves layers in float.
     """
     if spec.floats:
         raise ConfigError(f"floats: every layer is measured in integers, got {spec.floats!r}")
@@ -106,7 +105,8 @@ def check_pattern(key: str, pattern: str) -> None:
     """Raises ConfigError unless a pattern is a regular expression.
 
     Args:
-      key: names the pattern, for the message.
+      key: name of the pattern, for the message.
+      pattern: any value.
     """
     try:
         re.compile(pattern)
@@ -115,7 +115,7 @@ def check_pattern(key: str, pattern: str) -> None:
 
 
 def _ints(key: str, bits: Any) -> Bits:
-    """Returns bits as Python's ints; raises ConfigError if they are none."""
+    """Returns bits as Python ints; raises ConfigError if they are of another type."""
     if isinstance(bits, Mapping):
         for pattern in bits:
             check_pattern(key, pattern)

@@ -1,4 +1,4 @@
-"""Values with another's gradient: rounding trains as if it were not there (straight-through)."""
+"""Straight-through estimators: values whose gradient is that of another, smooth expression."""
 
 from __future__ import annotations
 
@@ -6,26 +6,30 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-SMALLEST = float(np.finfo(np.float32).tiny)  # of a step
+SMALLEST = float(np.finfo(np.float32).tiny)  # of a scale
 
 
 @jax.custom_vjp
-def finite(x: jax.Array) -> jax.Array:
-    """Returns x; a gradient that is not finite ends here: that of sqrt(x) at 0 is none to follow.
+def guard_gradient(x: jax.Array) -> jax.Array:
+    """Returns x; a gradient that is not finite becomes 0, e.g. that of sqrt(x) at 0.
 
     Example:
-      >>> jax.grad(lambda x: jnp.sqrt(finite(x)))(0.0).item()
+      >>> jax.grad(lambda x: jnp.sqrt(guard_gradient(x)))(0.0).item()
       0.0
     """
     return x
 
 
-finite.defvjp(lambda x: (x, None), lambda _, g: (jnp.where(jnp.isfinite(g), g, 0),))
+guard_gradient.defvjp(lambda x: (x, None), lambda _, g: (jnp.where(jnp.isfinite(g), g, 0),))
 
 
 @jax.custom_vjp
 def ste(value: jax.Array, smooth: jax.Array) -> jax.Array:
-    """Returns the value; gradients go to the surrogate, as if it had been returned instead.
+    """Returns the value with the gradient of another expression (straight-through estimator).
+
+    Args:
+      value: float32[...], the result.
+      smooth: float32[...], the differentiable expression that the value rounds.
 
     Example:
       >>> jax.grad(lambda x: ste(jnp.round(x), 3.0 * x))(0.4).item()
@@ -34,7 +38,7 @@ def ste(value: jax.Array, smooth: jax.Array) -> jax.Array:
     return value
 
 
-def _ste_forward(value, surrogate):
+def _ste_forward(value, smooth):
     return value, None
 
 
@@ -45,30 +49,30 @@ def _ste_backward(_, gradient):
 ste.defvjp(_ste_forward, _ste_backward)
 
 
-def learned(step: jax.Array, count: int, most: int) -> jax.Array:
-    """Returns a step size > 0 whose gradient is scaled by 1 / sqrt(count · most).
+def learn_scale(scale: jax.Array, count: int, qmax: int) -> jax.Array:
+    """Returns a scale > 0 whose gradient is multiplied by 1 / sqrt(count · qmax).
 
     Args:
-      step: float32[...], a parameter.
-      count: numbers that share one step: weights, or features of one image.
-      most: the greatest integer.
+      scale: float32[...], a parameter; LSQ calls it the step size.
+      count: numbers that share one scale: weights, or features of one image.
+      qmax: the greatest integer.
 
     Reference:
       Esser et al., "Learned Step Size Quantization", 2020, arXiv:1902.08153, section 2.2.
 
     Example:
-      >>> jax.grad(lambda s: learned(s, 25, 4))(0.5).item()
+      >>> jax.grad(lambda s: learn_scale(s, 25, 4))(0.5).item()
       0.10000000149011612
     """
-    positive = jnp.maximum(jnp.abs(step.astype(jnp.float32)), SMALLEST)
-    return ste(positive, jnp.abs(step) * float(1 / np.sqrt(count * most)))
+    positive = jnp.maximum(jnp.abs(scale.astype(jnp.float32)), SMALLEST)
+    return ste(positive, jnp.abs(scale) * float(1 / np.sqrt(count * qmax)))
 
 
-def clipped(x: jax.Array, least, most) -> jax.Array:
-    """Returns x clipped, whose gradient is 1 on the limits too.
+def clip(x: jax.Array, low, high) -> jax.Array:
+    """Clips x to [low, high], with a gradient of 1 at both limits too.
 
     Example:
-      >>> jax.vmap(jax.grad(lambda x: clipped(x, -1.0, 1.0)))(jnp.array([-2.0, 0.0, 1.0])).tolist()
+      >>> jax.vmap(jax.grad(lambda x: clip(x, -1.0, 1.0)))(jnp.array([-2.0, 0.0, 1.0])).tolist()
       [0.0, 1.0, 1.0]
     """
-    return jnp.where(x < least, least, jnp.where(x > most, most, x))
+    return jnp.where(x < low, low, jnp.where(x > high, high, x))

@@ -321,7 +321,7 @@ def test_a_sum_that_could_overflow_is_an_error_and_not_a_wrong_number():
     fake = hcjax.fake_quantize(model, hcjax.calibrate(model, images))
     path = next(p for p in fake.params if p.endswith("conv/step"))
     tiny = fake.replace(params=fake.params | {path: jnp.float32(1e-30)})
-    with pytest.raises(ValueError, match="conv: its step 1e-30 is so small that sums"):
+    with pytest.raises(ValueError, match="conv: its scale 1e-30 is so small that sums"):
         hcjax.int8(tiny)
 
 

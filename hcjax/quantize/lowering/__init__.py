@@ -1,1 +1,1 @@
-"""From ops in float to the integer program."""
+"""Lowering: from a graph in float to its fake-quantized graph, op by op."""

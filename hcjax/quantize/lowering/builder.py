@@ -1,7 +1,7 @@
-"""The graph of a quantized network in the making.
+"""Builder of the fake-quantized graph.
 
-What an op gives is written down in the form that the op makes (`forms`); `conversion` puts it into
-another where a reader asks for one.
+The rule of an op records its result in one form (`forms`); `conversion` adds the op that turns it
+into another form, where a consumer asks for one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,13 @@ from hcjax.quantize.spec import Bits
 
 
 class Builder:
-    """The graph in the making: its ops, and the forms of the original graph's numbers."""
+    """The new graph under construction, and the forms of the original graph's numbers.
+
+    original: ops of the original graph that depend on the images. constants, batch_shaped: values
+    that do not, and the ops of those with a batch axis. ops, params, numbers, new_constants: the
+    new graph. floats: descriptions of ops that stay in float. trained: numbers that depend on
+    parameters. paths: number -> path of each parameter.
+    """
 
     def __init__(
         self,
@@ -40,22 +46,27 @@ class Builder:
         granularity: str = "channel",
         floats: str = "",
     ):
-        self.original, values, stretched = evaluate_constants(model)
-        self.stretched = {o: op for op in self.original for o in op.outputs if o in stretched}
+        self.original, values, batch_shaped = evaluate_constants(model)
+        self.batch_shaped = {o: op for op in self.original for o in op.outputs if o in batch_shaped}
         self.shape = {o.output: o.shape for o in self.original}
-        self.original = [op for op in self.original if op.output not in stretched]
+        self.original = [op for op in self.original if op.output not in batch_shaped]
         self.model, self.ranges, self.granularity = model, ranges, granularity
         self.bits, self.activation_bits, self.input_bits = bits, activation_bits, input_bits
         self.in_float = re.compile(floats or "(?!)").fullmatch  # of a layer's name
+<<<<<<< HEAD
         self.known = values | stretched
         self.readers = consumers(self.original)
+=======
+        self.constants = values | batch_shaped
+        self.consumers = readers(self.original)
+>>>>>>> words
         self.shape[model.graph.images] = (Size(1, 0), *(Size(0, d) for d in model.image_shape))
         self.dtype = {o.output: o.dtype for o in self.original}
         self.ops: list[Op] = []
         self.params: dict[str, jax.Array] = {}
         self.numbers: dict[str, int] = {}
-        self.constants: dict[int, Any] = {}
-        self.left: list[str] = []
+        self.new_constants: dict[int, Any] = {}
+        self.floats: list[str] = []
         self.forms: defaultdict[int, Forms] = defaultdict(Forms)
         self.forms[model.graph.images].floating = model.graph.images
         self.label = {model.graph.images: "images"}
@@ -65,35 +76,35 @@ class Builder:
         self.copies: dict[tuple, int] = {}
         self._kernels: dict[tuple, tuple[int, int, int]] = {}
         self._qparams: dict[int, QParams] = {}
-        self._made: dict[int, Op] = {}
-        self._next = max([*self.known, *self.shape], default=0)
+        self._producers: dict[int, Op] = {}
+        self._next = max([*self.constants, *self.shape], default=0)
 
-    def read(self, op: Op) -> list[int]:
+    def activations(self, op: Op) -> list[int]:
         """Returns the operands of an op that depend on the images."""
-        return [i for i in op.inputs if i not in self.known]
+        return [i for i in op.inputs if i not in self.constants]
 
-    def emit(self, kind: str, inputs: tuple[int, ...], run: Callable, **about: Any) -> int:
+    def emit(self, kind: str, inputs: tuple[int, ...], run: Callable, **fields: Any) -> int:
         """Adds an op with one result, and returns its number.
 
-        run: function of (batch size, operands), gives an array. What scales and offsets are
-        computed of is hidden from compilers, or they would differ from program to program.
+        run: (batch size, *operands) -> array. Scales and offsets are computed between optimization
+        barriers, so that they have the same bits in every program.
         """
         if kind in ("scale", "offset"):
-            known, run = (
+            compute, run = (
                 run,
-                lambda batch, *x: fixed_point.apart(known(batch, *fixed_point.apart(x))),
+                lambda batch, *x: fixed_point.apart(compute(batch, *fixed_point.apart(x))),
             )
         self._next += 1
-        of = about.pop("of", None)
-        shape = about.pop("shape", ()) if of is None else self.shape[of]
-        source, macs = about.pop("source", ""), about.pop("macs", 0)
-        dtype = about.pop("dtype", jnp.float32)
-        new = Op(kind, inputs, (self._next,), shape, dtype, source, _as_list(run), about, macs)
+        of = fields.pop("of", None)
+        shape = fields.pop("shape", ()) if of is None else self.shape[of]
+        source, macs = fields.pop("source", ""), fields.pop("macs", 0)
+        dtype = fields.pop("dtype", jnp.float32)
+        new = Op(kind, inputs, (self._next,), shape, dtype, source, _as_list(run), fields, macs)
         self.ops.append(new)
-        self._made[self._next] = new
+        self._producers[self._next] = new
         return self._next
 
-    def keep(self, op: Op, inputs: tuple[int, ...], run: Callable[..., list]) -> None:
+    def add_float(self, op: Op, inputs: tuple[int, ...], run: Callable[..., list]) -> None:
         """Adds an op of the original graph, in float, with all its results."""
         outputs = tuple(range(self._next + 1, self._next + 1 + len(op.outputs)))
         self._next = outputs[-1]
@@ -103,15 +114,15 @@ class Builder:
 
     def shape_of(self, number: int) -> tuple[Size, ...]:
         """Returns the shape of a number of the new graph; () for a parameter."""
-        return self._made[number].shape if number in self._made else ()
+        return self._producers[number].shape if number in self._producers else ()
 
     def axis(self, scale: int) -> int | None:
-        """Returns the one axis along which a scale differs, -1 if it does not; None for more."""
+        """Returns the one axis along which a scale varies; -1 for no axis, None for several."""
         axes = [a for a, size in enumerate(self.shape_of(scale)) if size.r > 1]
         return (axes or [-1])[0] if len(axes) < 2 else None
 
     def label_of(self, number: int) -> str:
-        """Returns what parameters that come of a value are called after."""
+        """Returns the prefix of the names of a value's parameters."""
         return self.label.get(number, "value")
 
     def parameter(self, path: str, value: Any) -> int:
@@ -122,122 +133,126 @@ class Builder:
         return self._next
 
     def operand(self, number: int, name: str) -> int:
-        """Returns the number of something that does not depend on the images.
+        """Returns the number of a constant operand, added on first use.
 
-        name: of the parameter that it becomes, if it depends on parameters and is none itself.
+        name: of the new parameter, if the operand is computed from parameters.
         """
         if number not in self._operands:
-            self._operands[number] = self.given(number, name, self.known[number])
+            self._operands[number] = self.add_constant(number, name, self.constants[number])
         return self._operands[number]
 
-    def given(self, number: int, name: str, value: Any) -> int:
-        """Adds a value that does not depend on the images, and returns its number."""
+    def add_constant(self, number: int, name: str, value: Any) -> int:
+        """Adds a constant, or a parameter if it depends on parameters, and returns its number."""
         if number in self.trained:
             return self.parameter(self.paths.get(number, name), value)
         self._next += 1
-        self.constants[self._next] = value
+        self.new_constants[self._next] = value
         return self._next
 
     @cached_property
-    def drawn(self) -> dict[int, Any]:
-        """Returns what `known` is of parameters no two numbers of which are equal."""
+    def randomised(self) -> dict[int, Any]:
+        """The constants of randomised parameters, in which no two numbers are equal."""
         return randomised(self.model)
 
     def channels(self, op: Op) -> int | None:
-        """Returns the axis of an op's kernel with its channels; None for a weight of another op."""
-        layer = op.kind in LAYERS and len(self.read(op)) == 1
-        if not layer or channel_axis(op, self.known) is None:
+        """Returns the axis of a layer's kernel with its output channels; None for other ops."""
+        layer = op.kind in LAYERS and len(self.activations(op)) == 1
+        if not layer or channel_axis(op, self.constants) is None:
             return None
-        return kernel_axis(op, self.known)
+        return kernel_axis(op, self.constants)
 
-    def along(self, axis: int | None, ndim: int) -> list[int]:
-        """Returns the shape of a kernel's steps beside an array with its channels on an axis."""
-        whole = self.granularity == "tensor" or axis is None
-        return [] if whole else [-1 if a == axis else 1 for a in range(ndim)]
+    def scale_shape(self, axis: int | None, ndim: int) -> list[int]:
+        """Returns the shape in which a kernel's scales broadcast to its channels on an axis."""
+        per_tensor = self.granularity == "tensor" or axis is None
+        return [] if per_tensor else [-1 if a == axis else 1 for a in range(ndim)]
 
     def layer(self, op: Op, number: int) -> str:
         """Returns the name of the layer of a kernel."""
         return layer_name(self.model, op, number, self.paths)
 
     def layer_of(self, op: Op) -> str:
-        """Returns the name of the layer that an op is; "" if it is none."""
-        kernel = next((i for i in op.inputs if i in self.known), None)
+        """Returns the name of an op that is a layer; "" for other ops."""
+        kernel = next((i for i in op.inputs if i in self.constants), None)
         return self.layer(op, kernel) if op.kind in LAYERS and kernel is not None else ""
 
     def kernel(self, op: Op, number: int) -> tuple[int, int, int, str]:
-        """Returns (rounded kernel, its steps, the greatest integer, the layer's name)."""
+        """Returns (number of the quantized kernel, number of its scales, qmax, layer name)."""
         axis = self.channels(op)
         name = self.layer(op, number)
         if (number, axis) not in self._kernels:
             bits = _bits(self.bits, name) if op.kind in LAYERS else 8
-            most = fixed_point.limits(bits, signed=True)[1]
-            value = jnp.asarray(self.known[number], jnp.float32)
-            along = self.along(axis, value.ndim)
-            others = tuple(a for a in range(value.ndim) if not along or a != axis)
+            qmax = fixed_point.limits(bits, signed=True)[1]
+            value = jnp.asarray(self.constants[number], jnp.float32)
+            shape = self.scale_shape(axis, value.ndim)
+            others = tuple(a for a in range(value.ndim) if not shape or a != axis)
             width = jnp.abs(value).max(others)
-            # an empty channel takes the widest's: any would do, and a tiny one reaches far
+            # a channel of zeros takes the widest range; a tiny scale would make its sums overflow
             width = jnp.where(width > 0, width, width.max()) + (width.max() == 0)
             path = self.paths.get(number) or f"{name}/kernel"
             kernel = self.operand(number, path)
-            steps = self.parameter(f"{name}/kernel_step", width / most)
+            scales = self.parameter(f"{name}/kernel_step", width / qmax)
             count = value.size // max(width.size, 1)
-            steps = self.emit(
-                "step", (steps,), lambda batch, s: straight_through.learned(s, count, most)
+            scales = self.emit(
+                "step", (scales,), lambda batch, s: straight_through.learn_scale(s, count, qmax)
             )
 
-            def rounded(batch, w, s):
-                s = s.reshape(along)
-                smooth = jnp.clip(w.astype(jnp.float32) / s, -most, most)
-                return straight_through.ste(fixed_point.quantize(w, s, -most, most), smooth)
+            def compute(batch, w, s):
+                s = s.reshape(shape)
+                smooth = jnp.clip(w.astype(jnp.float32) / s, -qmax, qmax)
+                return straight_through.ste(fixed_point.quantize(w, s, -qmax, qmax), smooth)
 
-            about = {"bits": bits, "axis": axis if along else None, "channels": axis}
-            whole = self.emit("quantize_kernel", (kernel, steps), rounded, **about)
-            self._kernels[number, axis] = (whole, steps, most, name)
+            params = {"bits": bits, "axis": axis if shape else None, "channels": axis}
+            quantized = self.emit("quantize_kernel", (kernel, scales), compute, **params)
+            self._kernels[number, axis] = (quantized, scales, qmax, name)
         return self._kernels[number, axis]
 
-    def qparams(self, number: int, *, wide: bool = False) -> QParams:
-        """Returns the qparams of a value, without an array: the ops behind it may keep it.
+    def qparams(self, number: int, *, int16: bool = False) -> QParams:
+        """Returns the QParams of a value: those of the last value behind order-preserving ops.
 
-        wide: 16 bits, for logits that are a sum.
+        int16: for logits that are a sum.
         """
         end = number
-        while len(found := self.readers.get(end, ())) == 1 and _keeps_order(found[0]):
-            end = found[0].output
+        while len(ops := self.consumers.get(end, ())) == 1 and _preserves_scale(ops[0]):
+            end = ops[0].output
         if end not in self._qparams:
-            label = "logits" if wide else self.label_of(number)
+            label = "logits" if int16 else self.label_of(number)
             bits = _bits(self.activation_bits, label)
-            value, least, most = self.ranges.step(end, bits)
-            if wide:
-                value, least, most = value * most / 32767, -32767, 32767
-            self._qparams[end] = self._qparams_of(f"{label}/step", end, value, least, most)
+            scale, qmin, qmax = self.ranges.step(end, bits)
+            if int16:
+                scale, qmin, qmax = scale * qmax / 32767, -32767, 32767
+            self._qparams[end] = self._qparams_of(f"{label}/step", end, scale, qmin, qmax)
         return self._qparams[end]
 
-    def coarser(self, number: int, layer: str, q: Int8) -> QParams | None:
-        """Returns the QParams that a layer reads a value with; None if its own have no more bits.
+    def input_qparams(self, number: int, layer: str, q: Int8) -> QParams | None:
+        """Returns the QParams of a layer's input; None if the layer reads all bits of the value.
 
-        q: the value's own.
+        q: int8 form of the value.
         """
         bits = _bits(self.input_bits, layer)
         if fixed_point.limits(bits, signed=q.qmin < 0)[1] >= q.qmax:
             return None
         return self._qparams_of(f"{layer}/input_step", number, *self.ranges.step(number, bits))
 
-    def _qparams_of(self, path: str, number: int, value: Any, least: int, most: int) -> QParams:
-        """Returns a qparams for a value, whose step is learned."""
-        step = self.parameter(path, jnp.float32(value))
+    def _qparams_of(self, path: str, number: int, scale: Any, qmin: int, qmax: int) -> QParams:
+        """Returns QParams for a value; their scale is a new parameter."""
+        parameter = self.parameter(path, jnp.float32(scale))
         count = int(np.prod([sum(size) for size in self.shape[number]], dtype=np.int64))
-        step = self.emit("step", (step,), lambda batch, s: straight_through.learned(s, count, most))
-        return QParams(step, least, most)
+        learned = self.emit(
+            "step",
+            (parameter,),
+            lambda batch, s: straight_through.learn_scale(s, count, qmax),
+        )
+        return QParams(learned, qmin, qmax)
 
 
-def _keeps_order(op: Op) -> bool:
-    """Returns whether what an op gives may share the scale of what it reads."""
+def _preserves_scale(op: Op) -> bool:
+    """Returns whether the result of an op may share the scale of its operand."""
     floating = jnp.issubdtype(op.dtype, jnp.floating)
     return floating and (preserves_values(op) or op.kind == "relu")
 
 
 def _as_list(run: Callable[..., Any]) -> Callable[..., list]:
-    """Returns a function of one result as one of a list of results."""
+    """Wraps a function of one result to return a list."""
     return lambda *inputs: [run(*inputs)]
 
 

@@ -1,4 +1,4 @@
-"""Puts a value of a quantized graph into the form that a reader asks for, by one op."""
+"""Conversions between the forms of a value: each adds one op, on first use."""
 
 from __future__ import annotations
 
@@ -18,228 +18,230 @@ from hcjax.quantize.lowering import lookup
 from hcjax.quantize.lowering.builder import Builder
 from hcjax.quantize.lowering.forms import Accumulator, Int8, Lookup, QParams, Term
 
-_MOST_TERMS = 8
+_MAX_TERMS = 8
 
 
 def int8_of(b: Builder, number: int, qparams: QParams | None = None) -> Int8:
     """Returns the int8 form of a value, quantizing it on first use.
 
-    qparams: to quantize with; None: the value's own. A value that is int8 keeps its own.
+    qparams: to quantize with; None for those of the value. An existing int8 form is kept.
     """
     if not b.forms[number].int8:
         qparams = b.qparams(number) if qparams is None else qparams
-        b.forms[number].int8 = _narrowed(b, number, qparams)
+        b.forms[number].int8 = _to_int8(b, number, qparams)
     return b.forms[number].int8
 
 
 def input_of(b: Builder, number: int, layer: str) -> Int8:
-    """Returns a value as int8 for a layer, rounded again if the layer reads fewer bits."""
+    """Returns the int8 form that a layer reads, requantized if the layer reads fewer bits."""
     q = int8_of(b, number)
-    qparams = b.coarser(number, layer, q)
-    return q if qparams is None else requantized(b, number, _as_wide(q), qparams)
+    qparams = b.input_qparams(number, layer, q)
+    return q if qparams is None else requantize(b, number, _as_accumulator(q), qparams)
 
 
-def regridded(b: Builder, number: int, qparams: QParams) -> Int8:
-    """Returns a value as int8 of another value's qparams."""
-    if not b.forms[number].int8 and len(b.readers.get(number, ())) == 1:
+def int8_with(b: Builder, number: int, qparams: QParams) -> Int8:
+    """Returns the int8 form of a value with the QParams of another value."""
+    if not b.forms[number].int8 and len(b.consumers.get(number, ())) == 1:
         return int8_of(b, number, qparams)
-    found = int8_of(b, number)
-    if found.scale == qparams.scale:
-        return found
-    return requantized(b, number, accumulator_of(b, number), qparams)
+    q = int8_of(b, number)
+    if q.scale == qparams.scale:
+        return q
+    return requantize(b, number, accumulator_of(b, number), qparams)
 
 
 def accumulator_of(b: Builder, number: int) -> Accumulator:
-    """Returns a value as terms that more may be added to."""
-    found = b.forms[number].accumulator
-    alone = len(b.readers.get(number, ())) == 1 and not b.forms[number].int8
-    if found is not None and alone and not found.clipped and len(found.terms) < _MOST_TERMS:
-        return found
-    return _as_wide(int8_of(b, number))
+    """Returns the accumulator form of a value, to which terms can be added."""
+    acc = b.forms[number].accumulator
+    alone = len(b.consumers.get(number, ())) == 1 and not b.forms[number].int8
+    if acc is not None and alone and not acc.clipped and len(acc.terms) < _MAX_TERMS:
+        return acc
+    return _as_accumulator(int8_of(b, number))
 
 
 def lookup_of(b: Builder, number: int) -> Lookup:
-    """Returns a value as elementwise ops behind an int8 one."""
+    """Returns a value as elementwise ops behind an int8 value."""
     return b.forms[number].lookup or Lookup(number)
 
 
 def float_of(b: Builder, number: int) -> int:
-    """Returns the number of a value as a float array."""
-    if b.forms[number].floating is None and _only_float(b, number):
+    """Returns the number of the float form of a value, dequantizing it on first use."""
+    if b.forms[number].floating is None and _fits_no_form(b, number):
         for op in b.forms[number].lookup.ops:
             if b.forms[op.output].floating is None:
-                leave(b, op)
+                leave_in_float(b, op)
     if b.forms[number].floating is None:
-        found = b.forms[number].accumulator
-        if found is None or b.forms[number].int8 or not _plain(b, found):
-            found = _as_wide(int8_of(b, number))
-        b.forms[number].floating = _dequantized(b, number, found)
+        acc = b.forms[number].accumulator
+        if acc is None or b.forms[number].int8 or not _is_scaled_term(b, acc):
+            acc = _as_accumulator(int8_of(b, number))
+        b.forms[number].floating = _dequantize(b, number, acc)
     return b.forms[number].floating
 
 
-def leave(b: Builder, op: Op) -> None:
-    """Leaves an op in float: its weights are rounded all the same, and dequantised as it runs."""
-    inputs = [_constant(b, op, i) if i in b.known else float_of(b, i) for i in op.inputs]
-    _keep(b, op, inputs)
-    dtypes = [op.dtype, *(b.dtype.get(i, b.model.image_dtype) for i in b.read(op))]
+def leave_in_float(b: Builder, op: Op) -> None:
+    """Adds an op in float and lists it; its weights are quantized, and dequantized when it runs."""
+    inputs = [_constant(b, op, i) if i in b.constants else float_of(b, i) for i in op.inputs]
+    _add_float(b, op, inputs)
+    dtypes = [op.dtype, *(b.dtype.get(i, b.model.image_dtype) for i in b.activations(op))]
     if not any(jnp.issubdtype(dtype, jnp.inexact) for dtype in dtypes):
         return  # arithmetic of indices: integers already
-    shapes = ", ".join(str(tuple(s.r or "N" for s in b.shape[i])) for i in b.read(op))
-    b.left.append(f"{op.kind} {shapes} at {op.source or 'an unknown line'}")
+    shapes = ", ".join(str(tuple(s.r or "N" for s in b.shape[i])) for i in b.activations(op))
+    b.floats.append(f"{op.kind} {shapes} at {op.source or 'an unknown line'}")
 
 
-def _keep(b: Builder, op: Op, inputs: list[int]) -> None:
-    dtypes = [b.dtype.get(i) if i not in b.known else b.known[i].dtype for i in op.inputs]
+def _add_float(b: Builder, op: Op, inputs: list[int]) -> None:
+    dtypes = [b.dtype.get(i) if i not in b.constants else b.constants[i].dtype for i in op.inputs]
 
     def compute(batch, *values):
         same = [v if d is None else v.astype(d) for v, d in zip(values, dtypes, strict=True)]
         return op.run(batch, *same)
 
-    b.keep(op, tuple(inputs), compute)
+    b.add_float(op, tuple(inputs), compute)
 
 
 def _constant(b: Builder, op: Op, number: int) -> int:
-    """Returns the number of what an op in float reads besides images."""
-    if number in b.stretched:
-        if (
-            b.forms[number].floating is None
-        ):  # known for a batch of one only: computed again for any
-            made = b.stretched[number]
-            _keep(b, made, [_constant(b, made, i) for i in made.inputs])
+    """Returns the number of a constant operand of an op in float."""
+    if number in b.batch_shaped:
+        # its value is of a batch of one: compute it again for any batch
+        if b.forms[number].floating is None:
+            producer = b.batch_shaped[number]
+            _add_float(b, producer, [_constant(b, producer, i) for i in producer.inputs])
         return b.forms[number].floating
-    value = b.known[number]
+    value = b.constants[number]
     weight = number in b.trained and jnp.issubdtype(value.dtype, jnp.floating)
     if np.ndim(value) < 2 or not (weight or op.kind in LAYERS):
         return b.operand(number, f"{op.kind}/value")
-    whole, steps, _, _ = b.kernel(op, number)
-    run = partial(_spread, b.along(b.channels(op), np.ndim(value)))
-    return b.emit("dequantize_kernel", (whole, steps), run)
+    quantized, scales, _, _ = b.kernel(op, number)
+    run = partial(_dequantize_kernel, b.scale_shape(b.channels(op), np.ndim(value)))
+    return b.emit("dequantize_kernel", (quantized, scales), run)
 
 
-def alike(b: Builder, op: Op, number: int, qparams: QParams) -> Int8 | None:
-    """Returns what every image has the same of, as int8 of a qparams; None if nothing says so."""
-    made = b.stretched.get(number)
-    if made is None or any(s.q and s != (1, 0) for s in made.shape):
+def broadcast_int8(b: Builder, op: Op, number: int, qparams: QParams) -> Int8 | None:
+    """Returns a batch-shaped constant as int8; None if it may differ between images."""
+    producer = b.batch_shaped.get(number)
+    if producer is None or any(s.q and s != (1, 0) for s in producer.shape):
         return None
     value = b.operand(number, f"{b.layer(op, number)}/value")
-    q = quantized(b, value, qparams)
-    return qparams.of(repeated(b, made, q))
+    q = quantize(b, value, qparams)
+    return qparams.of(broadcast(b, producer, q))
 
 
-def quantized(b: Builder, number: int, qparams: QParams, **about: Any) -> int:
-    """Returns the number of an array of the new graph in integers."""
-    return b.emit("quantize", (number, qparams.scale), _rounded(qparams), **about)
+def quantize(b: Builder, number: int, qparams: QParams, **params: Any) -> int:
+    """Quantizes an array of the new graph and returns the number of the result."""
+    return b.emit("quantize", (number, qparams.scale), _rounding(qparams), **params)
 
 
-def repeated(b: Builder, op: Op, number: int) -> int:
-    """Returns a number of the new graph repeated to the shape of an op, whose axes it has."""
-    about = {"shape": plain(op.shape), "broadcast_dimensions": tuple(range(len(op.shape)))}
-    run = computes("broadcast_in_dim", about)
-    return b.emit("broadcast_in_dim", (number,), run, of=op.output, source=op.source, **about)
+def broadcast(b: Builder, op: Op, number: int) -> int:
+    """Broadcasts an array of the new graph to the shape of an op of equal rank."""
+    params = {"shape": plain(op.shape), "broadcast_dimensions": tuple(range(len(op.shape)))}
+    run = computes("broadcast_in_dim", params)
+    return b.emit("broadcast_in_dim", (number,), run, of=op.output, source=op.source, **params)
 
 
-def _spread(along: list[int], batch: int, whole: jax.Array, steps: jax.Array) -> jax.Array:
-    return whole * steps.reshape(along)
+def _dequantize_kernel(
+    shape: list[int], batch: int, kernel: jax.Array, scales: jax.Array
+) -> jax.Array:
+    return kernel * scales.reshape(shape)
 
 
 def logits(b: Builder) -> int:
-    """Returns the number of the network's result, float32."""
+    """Returns the number of the logits, float32."""
     number = b.model.graph.logits
-    found = b.forms[number].accumulator
-    if found is not None and not b.forms[number].int8 and not _plain(b, found):
-        b.forms[number].int8 = requantized(b, number, found, b.qparams(number, wide=True))
+    acc = b.forms[number].accumulator
+    if acc is not None and not b.forms[number].int8 and not _is_scaled_term(b, acc):
+        b.forms[number].int8 = requantize(b, number, acc, b.qparams(number, int16=True))
     return float_of(b, number)
 
 
-def requantized(b: Builder, number: int, wide: Accumulator, qparams: QParams) -> Int8:
-    """Returns a sum of accumulators as int8."""
-    count, bounds = len(wide.terms), tuple(t.bound for t in wide.terms)
+def requantize(b: Builder, number: int, acc: Accumulator, qparams: QParams) -> Int8:
+    """Requantizes a sum of accumulators to int8."""
+    count, bounds = len(acc.terms), tuple(t.bound for t in acc.terms)
     try:
         fixed_point.pre_shift(max(bounds))
     except ValueError as error:
         raise ValueError(f"{b.label_of(number)}: {error}") from None
-    least = max(qparams.qmin, 0) if wide.low >= 0 else qparams.qmin
+    qmin = max(qparams.qmin, 0) if acc.low >= 0 else qparams.qmin
 
     def compute(batch, *values):
         terms, smooth, scales = values[:count], values[count : 2 * count], values[2 * count :]
-        step, offset = values[-1], values[-2] if wide.offset is not None else None
+        scale, offset = values[-1], values[-2] if acc.offset is not None else None
         scales = scales[:count]
-        fixed = fixed_point.multipliers(scales, bounds, offset, step)
-        low, high = fixed_point.clips(wide.low, wide.high, least, qparams.qmax, step)
-        whole = [t.astype(jnp.int32) for t in terms]
-        q = fixed_point.requantize(whole, bounds, fixed, low, high).astype(jnp.float32)
+        fixed = fixed_point.multipliers(scales, bounds, offset, scale)
+        low, high = fixed_point.clips(acc.low, acc.high, qmin, qparams.qmax, scale)
+        integers = [t.astype(jnp.int32) for t in terms]
+        q = fixed_point.requantize(integers, bounds, fixed, low, high).astype(jnp.float32)
         real = sum(t * s for t, s in zip(smooth, scales, strict=True))
         real = real if offset is None else real + offset
-        real = jax.nn.relu(real) if wide.low == 0 else real  # whose gradient at 0 is 0
-        return straight_through.ste(q, straight_through.clipped(real / step, low, high))
+        real = jax.nn.relu(real) if acc.low == 0 else real  # its gradient at 0 is 0
+        return straight_through.ste(q, straight_through.clip(real / scale, low, high))
 
-    inputs = [t.number for t in wide.terms] + [t.smooth for t in wide.terms]
-    inputs += [t.scale for t in wide.terms]
-    inputs += [] if wide.offset is None else [wide.offset]
-    about = {
+    inputs = [t.number for t in acc.terms] + [t.smooth for t in acc.terms]
+    inputs += [t.scale for t in acc.terms]
+    inputs += [] if acc.offset is None else [acc.offset]
+    params = {
         "bounds": bounds,
-        "least": least,
+        "least": qmin,
         "most": qparams.qmax,
-        "offset": wide.offset is not None,
+        "offset": acc.offset is not None,
     }
-    about |= {"low": wide.low, "high": wide.high, "label": b.label_of(number)}
-    new = b.emit("requantize", (*inputs, qparams.scale), compute, of=number, **about)
-    return Int8(new, qparams.scale, least, qparams.qmax)
+    params |= {"low": acc.low, "high": acc.high, "label": b.label_of(number)}
+    new = b.emit("requantize", (*inputs, qparams.scale), compute, of=number, **params)
+    return Int8(new, qparams.scale, qmin, qparams.qmax)
 
 
-def _narrowed(b: Builder, number: int, qparams: QParams) -> Int8:
+def _to_int8(b: Builder, number: int, qparams: QParams) -> Int8:
     if b.forms[number].accumulator:
-        return requantized(b, number, b.forms[number].accumulator, qparams)
-    if b.forms[number].lookup and lookup.holds(b, number, found := b.forms[number].lookup):
-        return lookup.looked_up(b, number, found, int8_of(b, found.origin), qparams)
+        return requantize(b, number, b.forms[number].accumulator, qparams)
+    if b.forms[number].lookup and lookup.fits_table(b, number, functions := b.forms[number].lookup):
+        origin = int8_of(b, functions.origin)
+        return lookup.look_up(b, number, functions, origin, qparams)
 
-    about = {"least": qparams.qmin, "most": qparams.qmax, "label": b.label_of(number)}
+    params = {"least": qparams.qmin, "most": qparams.qmax, "label": b.label_of(number)}
     inputs = (float_of(b, number), qparams.scale)
-    return qparams.of(b.emit("quantize", inputs, _rounded(qparams), of=number, **about))
+    return qparams.of(b.emit("quantize", inputs, _rounding(qparams), of=number, **params))
 
 
-def _rounded(qparams: QParams) -> Callable:
-    def compute(batch, x, step):
-        smooth = straight_through.clipped(x.astype(jnp.float32) / step, qparams.qmin, qparams.qmax)
+def _rounding(qparams: QParams) -> Callable:
+    def compute(batch, x, scale):
+        smooth = straight_through.clip(x.astype(jnp.float32) / scale, qparams.qmin, qparams.qmax)
         return straight_through.ste(
-            fixed_point.quantize(x, step, qparams.qmin, qparams.qmax), smooth
+            fixed_point.quantize(x, scale, qparams.qmin, qparams.qmax), smooth
         )
 
     return compute
 
 
-def _as_wide(q: Int8) -> Accumulator:
+def _as_accumulator(q: Int8) -> Accumulator:
     return Accumulator((Term(q.number, q.number, q.scale, q.bound),))
 
 
-def _plain(b: Builder, wide: Accumulator) -> bool:
-    """Returns whether a sum is one accumulator times one scale, or one scale per channel."""
-    one = len(wide.terms) == 1 and not wide.clipped and not wide.empty
-    return one and b.axis(wide.terms[0].scale) is not None
+def _is_scaled_term(b: Builder, acc: Accumulator) -> bool:
+    """Returns whether a sum is one accumulator times one scale, or times one per channel."""
+    single = len(acc.terms) == 1 and not acc.clipped and not acc.empty
+    return single and b.axis(acc.terms[0].scale) is not None
 
 
-def _only_float(b: Builder, number: int) -> bool:
-    """Returns whether a value is a function that no table can hold."""
+def _fits_no_form(b: Builder, number: int) -> bool:
+    """Returns whether a value is only a function that no look-up table can hold."""
     if not b.forms[number].lookup or b.forms[number].int8 or b.forms[number].accumulator:
         return False
-    return not lookup.holds(b, number, b.forms[number].lookup)
+    return not lookup.fits_table(b, number, b.forms[number].lookup)
 
 
-def _dequantized(b: Builder, number: int, wide: Accumulator) -> int:
-    """Returns the number of one accumulator as float32: (acc + round(offset / scale)) · scale."""
-    (term,) = wide.terms
+def _dequantize(b: Builder, number: int, acc: Accumulator) -> int:
+    """Dequantizes one accumulator to float32: (acc + round(offset / scale)) · scale."""
+    (term,) = acc.terms
     axis = b.axis(term.scale)
-    has_offset = wide.offset is not None
+    has_offset = acc.offset is not None
 
-    def compute(batch, acc, smooth, scale, *offset):
-        whole = acc.astype(jnp.int32)
+    def compute(batch, term, smooth, scale, *offset):
+        total = term.astype(jnp.int32)
         real = smooth * scale
         if has_offset:
-            whole = whole + fixed_point.whole(fixed_point.over(offset[0], scale))
+            total = total + fixed_point.whole(fixed_point.over(offset[0], scale))
             real = real + offset[0]
-        return straight_through.ste(whole.astype(jnp.float32) * scale, real)
+        return straight_through.ste(total.astype(jnp.float32) * scale, real)
 
     inputs = (term.number, term.smooth, term.scale)
-    inputs += (wide.offset,) if has_offset else ()
-    about = {"axis": axis, "offset": has_offset, "label": b.label_of(number), "bound": term.bound}
-    return b.emit("dequantize", inputs, compute, of=number, **about)
+    inputs += (acc.offset,) if has_offset else ()
+    params = {"axis": axis, "offset": has_offset, "label": b.label_of(number), "bound": term.bound}
+    return b.emit("dequantize", inputs, compute, of=number, **params)

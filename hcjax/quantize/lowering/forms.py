@@ -1,8 +1,8 @@
 """The forms that a value of a quantized graph can take, by the number of the value in float.
 
-- `Int8`: an array of int8 and what its numbers stand for;
-- `Accumulator`: a sum of int32 accumulators, not rounded yet;
-- `Lookup`: elementwise ops behind one `Int8`, which become a table of 256 entries;
+- `Int8`: an array of int8 and its QParams;
+- `Accumulator`: a sum of int32 accumulators before requantization;
+- `Lookup`: elementwise ops behind one `Int8`, for a look-up table of 256 entries;
 - floating: an array of float32.
 """
 
@@ -17,7 +17,7 @@ from hcjax.graph.model import Op
 
 
 class QParams(NamedTuple):
-    """What integers stand for: real = scale · q with qmin <= q <= qmax.
+    """The meaning of integers: real = scale · q with qmin <= q <= qmax.
 
     scale: number of the scale in the new graph.
     """
@@ -27,7 +27,7 @@ class QParams(NamedTuple):
     qmax: int
 
     def of(self, number: int) -> Int8:
-        """Returns an array of these integers, by its number."""
+        """Returns the Int8 form of an array with these QParams, by its number."""
         return Int8(number, *self)
 
     @property
@@ -53,7 +53,7 @@ class Int8(NamedTuple):
 class Term(NamedTuple):
     """One accumulator: real = scale · number, |number| <= bound.
 
-    number, scale: of the arrays in the new graph. smooth: of the array that gradients pass through.
+    number, scale: of the arrays in the new graph. smooth: of the array that carries the gradient.
     """
 
     number: int
@@ -65,8 +65,7 @@ class Term(NamedTuple):
 class Accumulator(NamedTuple):
     """clip(sum of scale · term + offset, low, high), in real numbers.
 
-    offset: its number, or None. empty: whether a scale is 0, in units of which no offset can be
-    said.
+    offset: its number, or None. empty: whether a scale is 0, so that offset / scale is undefined.
     """
 
     terms: tuple[Term, ...]
@@ -77,7 +76,7 @@ class Accumulator(NamedTuple):
 
     @property
     def clipped(self) -> bool:
-        """Whether it is clipped at all."""
+        """Whether either limit is finite."""
         return self.low > -np.inf or self.high < np.inf
 
 
@@ -90,7 +89,7 @@ class Lookup(NamedTuple):
 
 @dataclasses.dataclass
 class Forms:
-    """The forms that one value has taken so far; a reader takes the first that suits it."""
+    """The forms that one value has so far; floating is the number of its float array."""
 
     int8: Int8 | None = None
     accumulator: Accumulator | None = None
