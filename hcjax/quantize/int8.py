@@ -13,16 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from hcjax.errors import ConfigError
-<<<<<<< HEAD
-from hcjax.graph.model import Graph, Model, live_ops
-=======
 from hcjax.graph.constants import evaluate_constants
-from hcjax.graph.model import Graph, Model, Op, free, reaching
+from hcjax.graph.model import Graph, Model, Op, live_ops, unused_name
 from hcjax.graph.ops import fixed_point
 from hcjax.graph.ops.kind import LAYER, SUM
 from hcjax.graph.ops.table import defined, family
 from hcjax.graph.qtensor import QTensor
->>>>>>> words
 from hcjax.quantize.fake import check_float, fake_quantize
 from hcjax.quantize.ranges import Ranges
 from hcjax.quantize.spec import QuantSpec, with_fields
@@ -141,7 +137,7 @@ class Program:
 
     def parameter(self, path: str, value: Any) -> int:
         """Adds a parameter, and returns its number."""
-        name = free(path, self.params)
+        name = unused_name(path, self.params)
         self._next += 1
         self.params[name], self.numbers[name] = value, self._next
         return self._next

@@ -53,13 +53,8 @@ class Builder:
         self.model, self.ranges, self.granularity = model, ranges, granularity
         self.bits, self.activation_bits, self.input_bits = bits, activation_bits, input_bits
         self.in_float = re.compile(floats or "(?!)").fullmatch  # of a layer's name
-<<<<<<< HEAD
-        self.known = values | stretched
-        self.readers = consumers(self.original)
-=======
         self.constants = values | batch_shaped
-        self.consumers = readers(self.original)
->>>>>>> words
+        self.consumers = consumers(self.original)
         self.shape[model.graph.images] = (Size(1, 0), *(Size(0, d) for d in model.image_shape))
         self.dtype = {o.output: o.dtype for o in self.original}
         self.ops: list[Op] = []
