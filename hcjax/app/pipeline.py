@@ -22,7 +22,7 @@ import optax
 from hcjax import data, models, prune
 from hcjax.app import recipe, teachers, training
 from hcjax.app.claims import claim
-from hcjax.app.stages import STAGES, Made, Work
+from hcjax.app.stages import STAGES, Made, Work, check_order, check_sections
 from hcjax.config.reader import Reader
 from hcjax.core import files, registry
 from hcjax.core.files import write_bytes
@@ -138,13 +138,14 @@ def compress(
     stages = _stages(reader, steps)
     if student is None and "distill" in config["stages"]:
         raise ConfigError("stage 'distill' needs config.student.name, the network to be taught")
+    check_sections(config)
     reader.check_unread()
-    _check_order(config)
+    check_order(config["stages"])
     others = teachers.beside(teaching.beside, made.dataset)
     start = _first(config, made.dataset, workdir, quiet=quiet, started=started)
     if start is None:
         return None
-    _check_order(config, "config.teacher" if is_quantized(start) else "")
+    check_order(config["stages"], integers="config.teacher" if is_quantized(start) else "")
     given = {k: start.about[k] for k in ("mean", "std")}
     dataset = dataclasses.replace(made.dataset, **{k: np.float32(v) for k, v in given.items()})
     about = about_of(dataset, config) | given  # as they were written, whatever float32 makes of it
@@ -246,43 +247,13 @@ def _stages(reader: Reader, steps: Callable[[str, float], int]) -> list[Made]:
     """
     found, names = [], reader.get("stages")
     for name in names:
-        function = registry.choose("stage", STAGES, name)
+        stage = registry.choose("stage", STAGES, name)
         recipe.check("stages", names, names.count(name) == 1, "a list of different stages")
-        given = reader.section(name).rest() if name in teachers.SECTIONS else {}
-        registry.check(f"stage '{name}'", function, given)
+        given = reader.section(stage.section).rest() if stage.section else {}
+        registry.check(f"stage '{name}'", stage.function, given)
         steps(f"{name}.epochs", given.get("epochs", 0))
-        found.append(function(**given))
+        found.append(stage.function(**given))
     return found
-
-
-# stage -> those that must not follow it, and what they do
-_LATER = {
-    "prune": {"factorize": "makes new kernels, without the zeros"},
-    "share": dict.fromkeys(
-        ("factorize", "prune", "shrink", "trim"), "reads kernels, not codebooks"
-    ),
-}
-
-
-def _check_order(config: dict, whose: str = "") -> None:
-    """Raises ConfigError if a stage would get what it cannot take, such as integers of `whose`."""
-    earlier: list[str] = []
-    for name in config["stages"]:
-        if name == "distill":
-            whose, earlier = "", []  # the student begins in float, whoever teaches
-            continue
-        if whose:
-            raise ConfigError(
-                f"config.stages: '{name}' takes a network in float, and that of {whose} is in "
-                f"integers: put '{name}' before it, or begin with a network in float"
-            )
-        for other in earlier:
-            if what := _LATER.get(other, {}).get(name):
-                raise ConfigError(
-                    f"config.stages: '{name}' {what}: put it before '{other}', which it follows"
-                )
-        whose = "stage 'quantize'" if name == "quantize" else ""
-        earlier.append(name)
 
 
 def _student(reader: Reader, dataset: data.Dataset) -> models.Network | None:

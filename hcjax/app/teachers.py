@@ -15,6 +15,7 @@ import jax
 
 from hcjax import distill
 from hcjax.app import recipe
+from hcjax.app.stages import sections
 from hcjax.config import configfile
 from hcjax.config.reader import Reader, to_dict
 from hcjax.core import registry
@@ -24,8 +25,6 @@ from hcjax.export.hcz import pack
 from hcjax.graph.model import Model
 from hcjax.runs.saved import about_of, load_any
 
-# of a config that only stages read
-SECTIONS = ("distill", "student", "prune", "share", "shrink", "factorize", "quantize")
 # of a pipeline's config, taken over by the config of its teacher: several seeds are several
 # teachers, and the machine is the same
 _SHARED = ("seed", "platform", "deterministic", "accelerate", "cache_dir")
@@ -179,5 +178,5 @@ def _following(teacher: str, config: dict) -> dict:
 
 def _without_stages(config: dict) -> dict:
     """Returns the config of the training that comes before the stages."""
-    emptied = {name: dict.fromkeys(config[name]) for name in SECTIONS}
+    emptied = {name: dict.fromkeys(config[name]) for name in sections() if name in config}
     return config | emptied | {"stages": [], "teacher": ""}

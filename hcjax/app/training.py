@@ -14,6 +14,7 @@ from hcjax import data
 from hcjax.accelerate import compiler
 from hcjax.app import recipe, summary
 from hcjax.app.claims import claim, finished
+from hcjax.app.stages import check_sections
 from hcjax.config.reader import Reader, to_dict
 from hcjax.core import files
 from hcjax.devices import platform
@@ -49,6 +50,7 @@ def train(config: Any, workdir: str | Path, *, quiet: bool = False, started: flo
 
     reader = Reader(plain)
     made = recipe.build(reader)
+    check_sections(plain)
     reader.check_unread()
     say(compiler.describe(made.fit["accelerate"]))
     dataset = made.dataset

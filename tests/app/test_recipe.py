@@ -9,7 +9,7 @@ import pytest
 
 import hcjax
 from hcjax import trees
-from hcjax.app import recipe
+from hcjax.app import recipe, stages
 from hcjax.config.reader import Reader
 from hcjax.errors import ConfigError
 from hcjax.runs import warm_start
@@ -151,3 +151,40 @@ def test_the_head_is_what_depends_on_the_number_of_classes():
     network_for = partial(network_of, values["model"], dataset.image_shape)
     head = warm_start.head_of(network_for, dataset.num_classes)
     assert head == {"params/dense1/kernel", "params/dense1/bias"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"prune": {"sparsity": 0.9}}, "config.prune.sparsity is set, but `prune` is not in"),
+        ({"quantize": {"epochs": 2}}, "config.quantize.epochs is set, but `quantize` is not in"),
+        ({"student": {"name": "lenet5"}}, "config.student.name is set, but `distill` is not in"),
+        ({"stages": ["trim"], "share": {"clusters": 4}}, r"not in config.stages, \('trim',\)"),
+    ],
+)
+def test_options_of_a_stage_that_is_not_asked_for_are_named(changes, message):
+    config = {"stages": [], "distill": {"weight": 0.5, "generations": None}, "trim": {}}
+    with pytest.raises(ConfigError, match=message):
+        stages.check_sections(config | changes)
+    stages.check_sections(config | {"stages": ["prune"], "prune": {"sparsity": 0.9}})
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["quantize", "prune"], r"'prune' takes a network in float, and that of stage 'quantize'"),
+        (["prune", "factorize"], "'factorize' makes new kernels, without the zeros: .*'prune'"),
+        (["share", "shrink"], "'shrink' reads kernels, not codebooks: put it before 'share'"),
+    ],
+)
+def test_a_stage_that_cannot_take_what_an_earlier_one_gives_is_named(names, message):
+    with pytest.raises(ConfigError, match=message):
+        stages.check_order(names)
+    stages.check_order([names[0], "distill", names[1]])  # a student begins anew
+    stages.check_order(names[::-1])
+
+
+def test_integers_to_begin_with_need_a_student_first():
+    with pytest.raises(ConfigError, match="that of config.teacher is in integers"):
+        stages.check_order(["prune"], integers="config.teacher")
+    stages.check_order(["distill", "prune"], integers="config.teacher")

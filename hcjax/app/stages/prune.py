@@ -1,4 +1,4 @@
-"""Stages `prune` and `share`: fewer weights, and fewer different ones; the layers stay."""
+"""Stage `prune`: sets the least important weights to zero, at once or while training."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from functools import partial
 import optax
 
 from hcjax import prune, trees
-from hcjax.app.stages.work import Made, by_layer, check_idle, made, one_of
+from hcjax.app.stages.work import Made, by_layer, check_idle, one_of
 from hcjax.core import registry
 from hcjax.errors import ConfigError
 from hcjax.prune.allocation import count
 from hcjax.prune.patterns import checked
-from hcjax.quantize.codebook import share
 
 
 def pruned(
@@ -70,17 +69,3 @@ METHODS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "movement": prune.movement,
     "taylor": prune.taylor,
 }
-
-
-def shared(
-    *,
-    clusters: int = 16,
-    epochs: float = 0.0,
-    learning_rate: float | None = None,
-) -> Made:
-    """Returns the network with few different weights in each kernel; and with these trained."""
-    if clusters < 1:
-        raise ConfigError(f"config.share.clusters must be >= 1, got {clusters}")
-    check_idle("share", epochs, learning_rate=learning_rate)
-    make = partial(share, clusters=clusters)
-    return made("shared", make, epochs=epochs, learning_rate=learning_rate)
