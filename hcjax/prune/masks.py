@@ -18,7 +18,7 @@ from hcjax import trees
 from hcjax.errors import ConfigError
 from hcjax.prune import allocation
 from hcjax.prune.patterns import Block, Structure, checked, n_of_m, spread, unit_scores
-from hcjax.prune.scores import magnitude
+from hcjax.prune.scores import magnitude, resolved
 
 
 def masks(
@@ -29,6 +29,7 @@ def masks(
     scope: str | Mapping[str, float | allocation.Ramp] = "global",
     structure: Structure | None = None,
     select: trees.Select | str | Sequence[str] = trees.kernels,
+    **options: Any,
 ) -> Any:
     """Returns which weights stay when a fraction of them, those of the lowest score, goes.
 
@@ -40,8 +41,8 @@ def masks(
       sparsity: fraction of weights that go, in [0, 1); may be traced where `scope` is "global",
         "lamp" or "uniform", but a count of a traced one is rounded to float32: schedules give a
         `scopes.Ramp`. None where `structure` or `scope` says it.
-      scores: pytree of float arrays of the structure of `params`, finite; None for the weights'
-        magnitudes.
+      scores: pytree of float arrays of the structure of `params`, finite; or a score of
+        `SCORES` by name, or a `Criterion`; None for the weights' magnitudes.
       scope: "global": one threshold for all leaves. "lamp": the same, of scores relative to what
         is left of their leaf (`scopes.lamp`). "uniform": the same sparsity in each. "erk":
         by Erdős–Rényi-kernel densities (`scopes.erk`). A mapping from patterns of whole paths to
@@ -51,6 +52,7 @@ def masks(
         but one. `Block(size)`: whole blocks, by their mean score.
       select: which leaves are pruned: a predicate of path and leaf, or patterns of whole paths. By
         default kernels, see `trees.kernels`, and not biases or normalisation scales.
+      **options: of the named score, e.g. `loss_fn` and `batches`; see `score`.
 
     Returns:
       Pytree of the structure of `params`: bool arrays (True: stays) for leaves that are pruned,
@@ -79,6 +81,7 @@ def masks(
     chosen = selected(params, select)
     if not any(chosen):
         raise ConfigError("nothing is pruned: no parameter is selected")
+    scores = resolved(scores, params, options)
     if scores is not None:
         check_alike("scores", scores, params)
     rated = [leaf for _, leaf in named] if scores is None else jax.tree.leaves(scores)

@@ -19,7 +19,7 @@ from hcjax.prune.scores import magnitude, random
 
 # where connections grow: (gradients, key) -> scores; the highest win
 GROWTH = {
-    "gradient": lambda grads, key: magnitude(grads),
+    "gradient": lambda grads, key: jax.tree.map(magnitude, grads),
     "random": lambda grads, key: random(grads, key=key),
 }
 

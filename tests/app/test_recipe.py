@@ -185,6 +185,6 @@ def test_a_stage_that_cannot_take_what_an_earlier_one_gives_is_named(names, mess
 
 
 def test_integers_to_begin_with_need_a_student_first():
-    with pytest.raises(ConfigError, match="that of config.teacher is in integers"):
+    with pytest.raises(ConfigError, match=r"that of config\.teacher is in integers"):
         stages.check_order(["prune"], integers="config.teacher")
     stages.check_order(["distill", "prune"], integers="config.teacher")

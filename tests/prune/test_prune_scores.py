@@ -5,8 +5,10 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+import hcjax
 from hcjax import prune
 from hcjax.errors import ConfigError
 from hcjax.prune import scores
@@ -50,10 +52,21 @@ def test_taylor_is_the_product_with_the_mean_gradient_of_the_batches():
     assert np.abs(other - found["first"]).max() > 1e-2
 
 
+def test_fisher_is_of_mean_squares_and_movement_of_mean_products():
+    params = network()
+    given = {"loss_fn": loss_fn, "batches": batches()}
+    fisher, movement = (prune.score(name, params, **given) for name in ("fisher", "movement"))
+    each = [gradients(params, batch) for batch in batches()]
+    for name, w in params.items():
+        w, g = np.asarray(w, np.float64), np.stack([grads[name] for grads in each])
+        np.testing.assert_allclose(fisher[name], (g**2).mean(0) * w**2, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(movement[name], (-w * g).mean(0), rtol=1e-4, atol=1e-6)
+
+
 def test_batches_may_come_from_a_generator():
     options = {"loss_fn": loss_fn, "batches": (b for b in batches())}
     found = prune.score("snip", network(), **options)
-    listed = scores.taylor(network(), loss_fn=loss_fn, batches=batches())
+    listed = prune.SCORES["taylor"](network(), loss_fn=loss_fn, batches=batches())
     jax.tree.map(np.testing.assert_array_equal, found, listed)
 
 
@@ -103,12 +116,15 @@ def test_random_scores_differ_between_leaves_and_keys():
     assert first["a"].min() >= 0 and first["a"].max() < 1
 
 
+BATCHES = ("loss_fn", "batches")
+NEEDED = {"magnitude": (), "obd": (*BATCHES, "key"), "random": ("key",)}
+
+
 @pytest.mark.parametrize("name", list(prune.SCORES))
 def test_every_score_gives_masks_of_exact_counts(name):
     params = network()
     given = {"loss_fn": loss_fn, "batches": batches(), "key": jax.random.key(0)}
-    needed = scores.tables.legal(prune.SCORES[name])
-    found = prune.score(name, params, **{k: v for k, v in given.items() if k in needed})
+    found = prune.score(name, params, **{k: given[k] for k in NEEDED.get(name, BATCHES)})
     assert jax.tree.structure(found) == jax.tree.structure(params)
     masks = prune.masks(params, sparsity=0.5, scores=found)
     assert sum(int(m.sum()) for m in masks.values()) == 10
@@ -122,6 +138,8 @@ def test_every_score_gives_masks_of_exact_counts(name):
     [
         ("magnitud", {}, "did you mean 'magnitude'"),
         ("magnitude", {"key": 0}, "key"),
+        ("magnitude", {"loss_fn": loss_fn, "batches": []}, "loss_fn"),
+        ("fisher", {"loss_fn": loss_fn}, "needs the option 'batches'"),
         ("random", {}, "needs the option 'key'"),
         ("taylor", {"loss_fn": loss_fn, "batches": []}, "at least one batch"),
         ("obd", {"loss_fn": loss_fn, "batches": [], "key": jax.random.key(0)}, "one batch"),
@@ -131,3 +149,79 @@ def test_every_score_gives_masks_of_exact_counts(name):
 def test_illegal_arguments_are_named(name, options, message):
     with pytest.raises(ConfigError, match=message):
         prune.score(name, network(), **options)
+
+
+def saliency(weight, gradient):
+    return jnp.abs(weight) * jnp.sqrt(jnp.abs(gradient))
+
+
+def network_of_channels():
+    """Returns a traced network of a hidden layer of four channels, and its loss."""
+    apply = lambda p, x: jax.nn.relu(x @ p["first"]) @ p["second"]
+    loss = lambda p, batch: jnp.square(apply(p, batch["x"]) - batch["y"]).sum(-1).mean()
+    return hcjax.trace(apply, network(), batches()[0]["x"]), loss
+
+
+def test_a_score_that_is_added_prunes_at_once_in_training_and_channels(monkeypatch):
+    monkeypatch.setitem(prune.SCORES, "saliency", prune.Criterion(saliency))
+    params, given = network(), {"loss_fn": loss_fn, "batches": batches()}
+    mean = {k: np.mean([gradients(params, b)[k] for b in batches()], 0) for k in params}
+    expected = {k: np.abs(np.asarray(w)) * np.sqrt(np.abs(mean[k])) for k, w in params.items()}
+    found = prune.score("saliency", params, **given)
+    for name, score in expected.items():
+        np.testing.assert_allclose(found[name], score, rtol=1e-3)
+    # at once, by name, by criterion and by tree
+    masks = [
+        prune.masks(params, sparsity=0.5, scores=scores, **options)
+        for scores, options in (
+            ("saliency", given), (prune.Criterion(saliency), given), (found, {})
+        )
+    ]  # fmt: skip
+    for other in masks[1:]:
+        jax.tree.map(np.testing.assert_array_equal, masks[0], other)
+    assert any((masks[0][k] != m).any() for k, m in prune.masks(params, sparsity=0.5).items())
+    # in training, of one step at the weights as they were
+    tx = prune.scored(optax.sgd(0.1), 0.5, score="saliency", begin=0, end=1, every=1, initial=0.5)
+    grads = jax.grad(loss_fn)(params, batches()[0])
+    _, state = tx.update(grads, tx.init(params), params)
+    expected = {k: saliency(w, 0.01 * grads[k]) for k, w in params.items()}
+    expected = prune.masks(params, sparsity=0.5, scores=expected)
+    jax.tree.map(np.testing.assert_array_equal, state.masks, expected)
+    # whole channels
+    model, loss = network_of_channels()
+    options = {"loss_fn": loss, "batches": batches()}
+    small = hcjax.shrink(model, keep=0.5, scores="saliency", **options)
+    scores = prune.score("saliency", model.params, **options)
+    total = np.asarray(scores["first"].sum(0) + scores["second"].sum(1))
+    assert small.cut[0].kept == tuple(np.sort(np.argsort(total)[2:]))
+
+
+def test_a_score_without_gradients_is_used_in_training_too():
+    squares = prune.Criterion(jnp.square, statistic=None)
+    tx = prune.scored(optax.sgd(0.1), 0.5, score=squares, begin=0, end=1, every=1, initial=0.5)
+    params = network()
+    _, state = tx.update(params, tx.init(params), params)
+    expected = prune.masks(params, sparsity=0.5)
+    jax.tree.map(np.testing.assert_array_equal, state.masks, expected)
+
+
+def test_running_statistics_are_left_out_of_a_named_score():
+    params = {"w": jnp.eye(2), "mean": jnp.array([9.0, 0.0]), "v": jnp.array([[1.0], [2.0]])}
+    model = hcjax.trace(lambda p, x: (x @ p["w"] - p["mean"]) @ p["v"], params, jnp.ones((1, 2)))
+    assert hcjax.shrink(model, keep=0.5, scores="magnitude").cut[0].kept == (1,)
+    tree = prune.score("magnitude", model.params)
+    assert hcjax.shrink(model, keep=0.5, scores=tree).cut[0].kept == (0,)
+
+
+def test_what_training_or_a_tree_of_scores_cannot_take_is_named():
+    schedule = {"begin": 0, "end": 1}
+    with pytest.raises(ConfigError, match="unknown score of a training 'random'; Legal: fisher"):
+        prune.scored(optax.sgd(0.1), 0.5, score="random", **schedule)
+    with pytest.raises(ConfigError, match="one of score"):
+        prune.scored(optax.sgd(0.1), 0.5, **schedule)
+    with pytest.raises(TypeError, match="'batches': options of a score go with its name"):
+        prune.masks(network(), sparsity=0.5, scores=network(), batches=[])
+    with pytest.raises(TypeError, match="'spars'"):
+        prune.masks(network(), spars=0.5)
+    with pytest.raises(ConfigError, match="option of score saliency"):
+        prune.masks(network(), sparsity=0.5, scores=prune.Criterion(saliency), batch=[])

@@ -30,7 +30,7 @@ def pruned(
 ) -> Made:
     """Returns the network with the smallest weights gone: at once, or more and more in training."""
     check_idle("prune", epochs, method=method, ramp=ramp, learning_rate=learning_rate)
-    around = registry.choose("method", METHODS, method or "gradual")
+    around = registry.choose("method", methods(), method or "gradual")
     ramp = 0.5 if ramp is None else ramp
     one_of("prune", sparsity=sparsity, layers=layers, n_of_m=n_of_m)
     if sparsity is None and scope:
@@ -62,10 +62,14 @@ def pruned(
     return [("pruned", make)]
 
 
-# name -> (optimiser, **keywords of `prune.gradual`) -> optimiser that prunes
-METHODS: dict[str, Callable[..., optax.GradientTransformation]] = {
-    "fisher": prune.fisher,
-    "gradual": lambda tx, **schedule: optax.chain(tx, prune.gradual(**schedule)),
-    "movement": prune.movement,
-    "taylor": prune.taylor,
-}
+def methods() -> dict[str, Callable[..., optax.GradientTransformation]]:
+    """Returns name -> (optimiser, **keywords of `prune.gradual`) -> optimiser that prunes.
+
+    "gradual" prunes by magnitude; every other name is a score of `prune.SCORES`.
+    """
+    by_score = {name: partial(prune.scored, score=name) for name in prune.in_training()}
+
+    def gradual(tx, **schedule):
+        return optax.chain(tx, prune.gradual(**schedule))
+
+    return by_score | {"gradual": gradual, "magnitude": gradual}

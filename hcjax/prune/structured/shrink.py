@@ -19,6 +19,7 @@ from hcjax.graph.coupling.channels import Group, channels
 from hcjax.graph.coupling.remove import without
 from hcjax.graph.model import Model
 from hcjax.graph.ops.table import preserves_values
+from hcjax.prune.scores import resolved
 from hcjax.prune.structured import ranking
 
 _SHIFTS = ("convert_element_type", "add")  # a variance + epsilon is a variance still
@@ -34,6 +35,7 @@ def shrink(
     round_to: int = 1,
     least: int | None = None,
     select: trees.Select | str | Sequence[str] | None = None,
+    **options: Any,
 ) -> Model:
     """Returns the network without its least important channels: smaller arrays, fewer products.
 
@@ -46,8 +48,9 @@ def shrink(
         and `round_to` allow.
       macs: instead: fraction of the products that stay, in (0, 1]; never more, and as few less as
         whole channels allow.
-      scores: pytree of float arrays like `model.params`, e.g. |w · gradient|; a channel's score is
-        the sum over its slices. None: the sum of squares of its slices, running statistics left
+      scores: pytree of float arrays like `model.params`; a channel's score is the sum over its
+        slices. Or a score of `prune.SCORES` by name, or a `prune.Criterion`: the same, running
+        statistics left out. None: the sum of squares of its slices, running statistics left
         out, relative to what is left of its group without the lower ones (`ranking.relative`), so
         that layers of different scale compare, and one whose channels are alike is not cut on.
       scope: "global": one ranking of all channels. "uniform": each group loses the same fraction,
@@ -56,6 +59,7 @@ def shrink(
       least: channels that each group keeps, >= 1; None: `round_to`.
       select: which channels may be cut, by the kernels that make them: a predicate of path and
         leaf, or patterns of whole paths. None: all.
+      **options: of the named score, e.g. `loss_fn` and `batches`; see `prune.score`.
 
     Returns:
       Model, to be trained, folded, calibrated, quantized and packed as any other; its `cut` says
@@ -87,7 +91,7 @@ def shrink(
     groups = _selected(model, found.groups, select)
     if not groups:
         raise ConfigError(f"there is nothing that may be cut: {_reasons(found.kept)}")
-    rated = _scores(model, groups, scores)
+    rated = _scores(model, groups, scores, options)
     units = ranking.units(groups, rated, scope=scope, round_to=round_to, least=least)
     if macs is None:
         total = sum(len(group.channels) for group in groups)
@@ -155,14 +159,16 @@ def _statistics(model: Model) -> set[str]:
     return found
 
 
-def _scores(model: Model, groups: Sequence[Group], scores: Any) -> list[np.ndarray]:
+def _scores(model: Model, groups: Sequence[Group], scores: Any, options: dict) -> list[np.ndarray]:
     """Returns float64[C] of each group."""
     leaves = model.leaves(model.params)
-    if scores is None:
+    tree = resolved(scores, model.params, options)
+    if tree is None:
         rated = {path: np.square(np.asarray(leaf, np.float64)) for path, leaf in leaves.items()}
-        rated |= {path: 0 * rated[path] for path in _statistics(model)}
     else:
-        rated = {p: np.asarray(leaf, np.float64) for p, leaf in model.leaves(scores).items()}
+        rated = {p: np.asarray(leaf, np.float64) for p, leaf in model.leaves(tree).items()}
+    if tree is not scores or scores is None:
+        rated |= {path: 0 * rated[path] for path in _statistics(model)}
     for path, score in rated.items():
         if score.shape != leaves[path].shape:
             raise ConfigError(f"scores of {path} must be {leaves[path].shape}, got {score.shape}")
