@@ -1,7 +1,7 @@
-"""`share`: weights that are few different numbers, a codebook and an index for each.
+"""`share`: weight clustering, which stores a kernel as a codebook and an index for each weight.
 
-k-means of one dimension: sorted once, every cluster is a stretch of the sorted numbers. Exact zeros
-are no part of it: they keep an index of their own, so that what is pruned stays pruned.
+k-means in one dimension: each cluster is an interval of the sorted weights. Exact zeros keep an
+index of their own, so that pruned weights stay 0.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from hcjax.graph.model import Model, Op, Size, is_quantized
 from hcjax.graph.ops.integer import spread
 from hcjax.graph.ops.table import defined
 
-_ROUNDS = 100  # of k-means at most; few take more than 50
-_MOST = 2**15 - 1  # clusters: indices are int16 at most
+_MAX_ITERATIONS = 100  # of k-means; it rarely takes more than 50
+_MAX_CLUSTERS = 2**15 - 1  # of indices in int16
 
 
 @partial(
@@ -34,11 +34,11 @@ _MOST = 2**15 - 1  # clusters: indices are int16 at most
 )
 @dataclasses.dataclass(frozen=True)
 class Shared:
-    """An array of few different numbers.
+    """A clustered array: a codebook and the index of each element.
 
     codebook: float[K], ascending, without zero. indices: int8[...] or int16[...], -below to
-    K - below: 0 is the number 0, exactly, -1 the greatest negative centroid, 1 the least positive.
-    below: how many centroids are negative.
+    K - below: 0 for exactly 0, -1 for the greatest negative centroid, 1 for the least positive.
+    below: number of negative centroids.
     """
 
     codebook: jax.Array
@@ -47,16 +47,16 @@ class Shared:
 
     @property
     def bits(self) -> int:
-        """Bits of an index that is stored as it is."""
+        """Bits of an index without entropy coding."""
         return max(math.ceil(math.log2(self.codebook.size + 1)), 1)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the codebook, and of the indices at their bits."""
+        """Bytes of the codebook, and of the indices at `bits` each."""
         return self.codebook.nbytes + -(-self.indices.size * self.bits // 8)
 
     def dense(self) -> jax.Array:
-        """Returns the array that it stands for."""
+        """Returns the array with each index replaced by its centroid."""
         return spread(self.codebook, self.indices, self.below)
 
 
@@ -68,45 +68,47 @@ def share(
     select: trees.Select | str | Sequence[str] = trees.kernels,
     key: jax.Array | None = None,
 ) -> Any:
-    """Returns a Model whose kernels are codebooks, or a tree of parameters with `Shared` in it.
+    """Returns a Model, or a tree of parameters, with clustered weights.
 
-    Each selected leaf's numbers that are not 0 are clustered, min Σ (w - c)², by k-means; a weight
-    becomes its cluster's centroid. In the Model the codebook is the parameter, under the leaf's own
-    path, and the indices are constants of the graph: `fit` trains the centroids, whose gradients
-    are the sums of their weights' gradients.
+    k-means clusters the nonzero weights of each selected leaf, min Σ (w - c)², and replaces each by
+    its cluster's centroid c. In a Model the codebook is the parameter, under the path of the leaf,
+    and the indices are constants of the graph. So `fit` trains the centroids; the gradient of a
+    centroid is the sum of those of its weights.
 
     Args:
       model: in float, best through `fold`; or a pytree of float arrays.
-      clusters: of each leaf, 1 to 32767, besides the zeros.
-      init: where centroids start. "linear": evenly from the least number to the greatest, which is
-        best for the few large ones; "density": as often as there are numbers; "random": on numbers
-        drawn with `key`.
-      select: which leaves: a predicate of path and leaf, or patterns of whole paths. By default
-        kernels.
+      clusters: of each leaf, 1 to 32767, not counting zero.
+      init: initial centroids. "linear": evenly spaced from the least weight to the greatest, which
+        fits the few large weights best; "density": at equal quantiles of the weights; "random": at
+        weights sampled with `key`.
+      select: the leaves to cluster: a predicate of path and leaf, or patterns of full paths. By
+        default kernels.
       key: for "random" only.
 
     Returns:
       Model, or a tree in which the selected leaves are `Shared`.
 
     Raises:
-      ConfigError: if an argument is not legal, the model is quantized, a leaf is not of floating
-        point or not finite, a centroid is 0, or nothing is selected.
+      ConfigError: if an argument is illegal, the model is quantized, a leaf is not floating point
+        or not finite, a centroid is 0, or no leaf is selected.
 
     Note:
       `pack` writes a codebook and entropy-coded indices. `int8`, `factorize` and `fold` evaluate
-      the kernels: what they make of it is no longer shared.
+      the kernels, so that their results are no longer clustered.
 
     Reference:
-      Han, Mao and Dally, "Deep Compression", 2016, arXiv:1510.00149, section 3. Deviation: indices
-      are coded by context and not by Huffman's code.
+      Han, Mao and Dally, "Deep Compression", 2016, arXiv:1510.00149, section 3. Deviation: a
+      context-adaptive arithmetic code of the indices in place of Huffman's code.
 
     Example:
       >>> tree = share({"w": jnp.array([[0.9, 0.0], [1.1, -2.0]])}, clusters=2)
       >>> tree["w"].codebook.tolist(), tree["w"].indices.tolist(), tree["w"].dense().tolist()
       ([-2.0, 1.0], [[1, 0], [1, -1]], [[1.0, 0.0], [1.0, -2.0]])
     """
-    if not isinstance(clusters, Integral) or not 1 <= clusters <= _MOST:
-        raise ConfigError(f"clusters must be a whole number in [1, {_MOST}], got {clusters!r}")
+    if not isinstance(clusters, Integral) or not 1 <= clusters <= _MAX_CLUSTERS:
+        raise ConfigError(
+            f"clusters must be a whole number in [1, {_MAX_CLUSTERS}], got {clusters!r}"
+        )
     if init not in INITS:
         raise ConfigError(unknown_name("init", init, INITS))
     if init == "random" and key is None:
@@ -115,19 +117,19 @@ def share(
     if is_model and is_quantized(model):
         raise ConfigError("the model is quantized: share its weights before, or not at all")
     params = model.params if is_model else model
-    pick = trees.mask if callable(select) else trees.select
-    chosen = jax.tree.leaves(pick(params, select))
-    if not any(chosen):
+    match = trees.mask if callable(select) else trees.select
+    selected = jax.tree.leaves(match(params, select))
+    if not any(selected):
         raise ConfigError("nothing is shared: no parameter is selected")
     named = trees.paths(params)
     leaves = []
-    for i, ((path, leaf), use) in enumerate(zip(named, chosen, strict=True)):
+    for i, ((path, leaf), use) in enumerate(zip(named, selected, strict=True)):
         if use and not jnp.issubdtype(leaf.dtype, jnp.floating):
             raise ConfigError(f"{path} is {leaf.dtype}; only arrays of floating point are shared")
         start = partial(INITS[init], key=None if key is None else jax.random.fold_in(key, i))
-        leaves.append(_shared(path, leaf, clusters, start) if use else leaf)
+        leaves.append(_cluster(path, leaf, clusters, start) if use else leaf)
     if is_model:
-        return _rewritten(model, dict(zip((p for p, _ in named), leaves, strict=True)))
+        return _replace_kernels(model, dict(zip((p for p, _ in named), leaves, strict=True)))
     return jax.tree.unflatten(jax.tree.structure(params), leaves)
 
 
@@ -140,11 +142,11 @@ def _density(values: np.ndarray, count: int, key: Any) -> np.ndarray:
 
 
 def _random(values: np.ndarray, count: int, key: Any) -> np.ndarray:
-    drawn = jax.random.choice(key, values.size, (min(count, values.size),), replace=False)
-    return np.sort(values[np.asarray(drawn)])
+    indices = jax.random.choice(key, values.size, (min(count, values.size),), replace=False)
+    return np.sort(values[np.asarray(indices)])
 
 
-# where centroids start: (sorted numbers, how many, key) -> sorted centroids
+# initial centroids: (sorted weights, clusters, key) -> sorted centroids
 INITS: dict[str, Callable[..., np.ndarray]] = {
     "linear": _linear,
     "density": _density,
@@ -152,12 +154,12 @@ INITS: dict[str, Callable[..., np.ndarray]] = {
 }
 
 
-def _shared(path: str, leaf: Any, clusters: int, start: Callable) -> Shared:
-    """Returns a leaf's numbers as a codebook and indices."""
-    whole = np.asarray(leaf, np.float64)
-    if not np.isfinite(whole).all():
+def _cluster(path: str, leaf: Any, clusters: int, start: Callable) -> Shared:
+    """Returns the codebook and the indices of a leaf."""
+    weights = np.asarray(leaf, np.float64)
+    if not np.isfinite(weights).all():
         raise ConfigError(f"{path} holds NaN or infinity, which has no centroid: mend it first")
-    values = np.sort(whole[whole != 0])
+    values = np.sort(weights[weights != 0])
     centers = _k_means(values, start(values, clusters)) if values.size else values
     centers = np.unique(np.asarray(jnp.asarray(centers, leaf.dtype), np.float64))
     if (centers == 0).any():
@@ -166,34 +168,34 @@ def _shared(path: str, leaf: Any, clusters: int, start: Callable) -> Shared:
             "give another number of clusters, or another init"
         )
     below = int((centers < 0).sum())
-    nearest = np.searchsorted((centers[1:] + centers[:-1]) / 2, whole)
+    nearest = np.searchsorted((centers[1:] + centers[:-1]) / 2, weights)
     index = nearest - below + (nearest >= below)
     dtype = np.int8 if below <= 128 and centers.size - below <= 127 else np.int16
-    indices = np.where(whole == 0, 0, index).astype(dtype)
+    indices = np.where(weights == 0, 0, index).astype(dtype)
     return Shared(jnp.asarray(centers, leaf.dtype), jnp.asarray(indices), below)
 
 
 def _k_means(values: np.ndarray, centers: np.ndarray) -> np.ndarray:
-    """Returns centroids from which no step of k-means moves on; empty clusters are dropped.
+    """Returns the centroids at which k-means converges, without empty clusters.
 
     Args:
       values: float64[n], ascending.
       centers: float64[K], ascending.
     """
     sums = np.concatenate([[0.0], np.cumsum(values)])
-    for _ in range(_ROUNDS):
+    for _ in range(_MAX_ITERATIONS):
         ends = np.searchsorted(values, (centers[1:] + centers[:-1]) / 2)
         ends = np.concatenate([[0], ends, [values.size]])
         counts = np.diff(ends)
-        moved = np.divide(np.diff(sums[ends]), counts, where=counts > 0, out=centers.copy())
-        if (moved == centers).all():
+        means = np.divide(np.diff(sums[ends]), counts, where=counts > 0, out=centers.copy())
+        if (means == centers).all():
             break
-        centers = moved
+        centers = means
     return centers[counts > 0]
 
 
-def _rewritten(model: Model, leaves: dict[str, Any]) -> Model:
-    """Returns the model with an op that makes each shared leaf."""
+def _replace_kernels(model: Model, leaves: dict[str, Any]) -> Model:
+    """Returns the model with an op that computes each clustered leaf from its codebook."""
     graph = model.graph
     outputs = [o for op in graph.ops for o in op.outputs]
     number = max([*graph.params.values(), *graph.constants, graph.images, *outputs])
@@ -204,8 +206,8 @@ def _rewritten(model: Model, leaves: dict[str, Any]) -> Model:
             number += 2
             numbers[path], constants[inputs[1]] = inputs[0], leaf.indices
             shape = tuple(Size(0, d) for d in leaf.indices.shape)
-            about = {"below": leaf.below}
-            op = Op("spread", inputs, (output,), shape, leaf.codebook.dtype, "", None, about)
+            fields = {"below": leaf.below}
+            op = Op("spread", inputs, (output,), shape, leaf.codebook.dtype, "", None, fields)
             ops.append(defined(op))
     params = {p: v.codebook if isinstance(v, Shared) else v for p, v in leaves.items()}
     new = graph._replace(ops=(*ops, *graph.ops), params=numbers, constants=constants)

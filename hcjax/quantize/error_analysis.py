@@ -1,7 +1,7 @@
-"""`error_analysis`: which layers of a quantized network hurt, and how much.
+"""`error_analysis`: the quantization error of each layer, and its effect on accuracy.
 
-In: a float Model, the ranges of its values, examples. Out: for each layer, how far its output in
-the quantized network is from that in float, and what quantizing it alone costs.
+In: a Model in float, the ranges of its activations, examples. Out: for each layer, the SQNR of its
+output in the quantized network, and the accuracy lost by quantizing this layer alone.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class LayerError(NamedTuple):
     """One layer.
 
     name: of its parameters. bits: of its kernel. sqnr: 10 log10(sum of x² / sum of (x - q)²) in dB,
-    x its output in float and q in the quantized network, where that is rounded: behind the relu
-    and the residual add that follow it; infinite where they are equal. drop: of accuracy where only
-    this layer is quantized, its kernel and its output, not what it reads; a fraction, below 0 for a
-    gain.
+    with x its output in float and q that in the quantized network, both where it is requantized:
+    behind the relu and the residual add that follow it; infinite where x = q. drop: loss of
+    accuracy with only this layer's kernel and output quantized, not its input; a fraction, negative
+    for a gain.
     """
 
     name: str
@@ -42,7 +42,7 @@ class LayerError(NamedTuple):
 class ErrorAnalysis(NamedTuple):
     """The rows of a network, in order; printed as a table.
 
-    accuracy: in float. drop: of it, all layers quantized. examples: how many both are of.
+    accuracy: in float. drop: loss of accuracy with all layers quantized. examples: their number.
     """
 
     rows: tuple[LayerError, ...]
@@ -60,17 +60,17 @@ class ErrorAnalysis(NamedTuple):
 
 
 class _Layer(NamedTuple):
-    """A layer's numbers: of its kernel, and of its output where it is rounded, in both graphs."""
+    """The numbers of a layer's kernel and of its requantized output, in both graphs."""
 
     name: str
     bits: int
     kernel: int
-    whole: int  # the kernel's integers
-    kernel_step: int
+    quantized_kernel: int
+    kernel_scale: int
     axis: int
     end: int
-    rounded: int
-    step: int | None  # None: of the logits, which are no integers
+    quantized_end: int
+    scale: int | None  # None for the logits, which stay in float
 
 
 def error_analysis(
@@ -83,144 +83,146 @@ def error_analysis(
     batch_size: int = 250,
     **fields: Any,
 ) -> ErrorAnalysis:
-    """Returns how much each layer loses by quantization, in its output and in accuracy.
+    """Returns the error that quantization causes in each layer's output, and in accuracy.
 
     Args:
       model: from `trace`, best through `fold`.
       ranges: from `calibrate` of it.
-      images: float array [N, ...], N >= 1, normalised as the model takes them; not the test part,
-        if anything is chosen by what comes out.
+      images: float array [N, ...], N >= 1, normalised as in training; not the test set, if the
+        analysis guides a choice.
       labels: int[N], each in [0, K).
-      spec, **fields: as of `fake_quantize`; no layer is left in float.
-      batch_size: images at a time.
+      spec, **fields: as in `fake_quantize`, with no layer in float.
+      batch_size: images in one call.
 
     Returns:
-      ErrorAnalysis. A layer whose output is never rounded alone has the SQNR of the first value
-      behind it that is.
+      ErrorAnalysis. A layer whose output is not requantized itself has the SQNR of the first
+      requantized value behind it.
 
     Raises:
       ValueError: if the ranges are another model's.
-      ConfigError: if there are not as many labels as images, or one is no class, or the spec leaves
-        layers in float.
+      ConfigError: if the numbers of labels and images differ, a label is not a class, or the spec
+        leaves layers in float.
       TypeError: if a field is unknown.
 
     Note:
-      Compiles twice, however many layers there are, and runs the network once for each of them.
+      Compiles twice, for any number of layers, and runs the network once for each layer.
 
     Example:
       >>> from hcjax.quantize import ranges as observe
       >>> from hcjax import trace
       >>> images = jnp.array([[1.0, -2.0], [-2.0, 1.0]])
       >>> model = trace(lambda p, x: x @ p["fc"]["w"], {"fc": {"w": jnp.eye(2)}}, images)
-      >>> found = error_analysis(model, observe.calibrate(model, images, method="minmax"), images,
-      ...                        np.array([0, 1]), bits=4)
-      >>> print(found)
+      >>> ranges = observe.calibrate(model, images, method="minmax")
+      >>> print(error_analysis(model, ranges, images, np.array([0, 1]), bits=4))
       layer  bits  SQNR (dB)  accuracy drop
       fc        4       23.9         0.00 %
       all                            0.00 %
     """
     images, labels = examples.labelled(model, images, labels, batch_size)
     quantized, builder = fake.build(model, ranges, every_layer(with_fields(spec, fields)))
-    found = _layers(model, builder)
-    parts = [slice(i, i + batch_size) for i in range(0, len(images), batch_size)]
+    layers = _layers(model, builder)
+    batches = [slice(i, i + batch_size) for i in range(0, len(images), batch_size)]
 
-    both = jax.jit(partial(_powers, model, quantized, found))
+    compute_powers = jax.jit(partial(_powers, model, quantized, layers))
     powers = sum(
-        np.asarray(both(model.params, quantized.params, images[part]), np.float64) for part in parts
+        np.asarray(compute_powers(model.params, quantized.params, images[batch]), np.float64)
+        for batch in batches
     )
-    kernels, steps = jax.jit(partial(_constants, quantized, found))(quantized.params, images[:1])
-    alone = jax.jit(partial(_alone, model, builder, found))
-    whole = jax.jit(quantized.apply)
+    kernels, scales = jax.jit(partial(_constants, quantized, layers))(quantized.params, images[:1])
+    apply_one = jax.jit(partial(_apply_one_quantized, model, builder, layers))
+    apply_all = jax.jit(quantized.apply)
 
-    def right(logits):
-        return sum(int((np.argmax(logits(images[p]), 1) == labels[p]).sum()) for p in parts)
+    def count_correct(logits):
+        return sum(int((np.argmax(logits(images[b]), 1) == labels[b]).sum()) for b in batches)
 
-    def only(k):
-        return right(lambda x: alone(model.params, kernels, steps, x, jnp.int32(k)))
+    def count_correct_of_one(k):
+        return count_correct(lambda x: apply_one(model.params, kernels, scales, x, jnp.int32(k)))
 
-    base, every = only(-1), right(partial(whole, quantized.params))
+    base, every = count_correct_of_one(-1), count_correct(partial(apply_all, quantized.params))
     with np.errstate(divide="ignore"):
         sqnr = 10 * np.log10(powers[:, 0] / powers[:, 1])
     rows = tuple(
-        LayerError(layer.name, layer.bits, float(sqnr[k]), (base - only(k)) / len(labels))
-        for k, layer in enumerate(found)
+        LayerError(
+            layer.name, layer.bits, float(sqnr[k]), (base - count_correct_of_one(k)) / len(labels)
+        )
+        for k, layer in enumerate(layers)
     )
     return ErrorAnalysis(rows, base / len(labels), (base - every) / len(labels), len(labels))
 
 
 def _layers(model: Model, b: Builder) -> list[_Layer]:
-    """Returns the layers that have a kernel, and where both graphs hold what belongs to them."""
-    made = {op.output: op for op in b.ops}
-    found = []
+    """Returns the layers that have a kernel, with their numbers in both graphs."""
+    producers = {op.output: op for op in b.ops}
+    layers = []
     for op in b.original:
         if op.kind not in LAYERS or channel_axis(op, b.constants) is None:
             continue
         kernel = next(i for i in op.inputs if i in b.constants)
-        whole, kernel_step, _, name = b.kernel(op, kernel)
+        quantized, kernel_scale, _, name = b.kernel(op, kernel)
         last = end(b, op)
-        if last is None or whole not in made:
+        if last is None or quantized not in producers:
             continue
         if b.forms[last].int8:
-            rounded, step = b.forms[last].int8.number, b.forms[last].int8.scale
+            output, scale = b.forms[last].int8.number, b.forms[last].int8.scale
         else:
-            rounded, step = b.forms[last].floating, None
+            output, scale = b.forms[last].floating, None
         axis = kernel_axis(op, b.constants)
-        about = (kernel, whole, kernel_step, axis, last, rounded, step)
-        found.append(_Layer(name, made[whole].params["bits"], *about))
-    return found
+        numbers = (kernel, quantized, kernel_scale, axis, last, output, scale)
+        layers.append(_Layer(name, producers[quantized].params["bits"], *numbers))
+    return layers
 
 
 def end(b: Builder, op: Op) -> int | None:
-    """Returns the first number from a layer's output on that the quantized graph holds."""
+    """Returns the first number, from a layer's output on, that the quantized graph holds."""
     number = op.output
     while not b.forms[number].int8 and b.forms[number].floating is None:
-        following = b.consumers.get(number, ())
-        if not following:
+        consumers = b.consumers.get(number, ())
+        if not consumers:
             return None
-        number = following[0].output
+        number = consumers[0].output
     return number
 
 
 def _real(env: dict[int, jax.Array], layer: _Layer) -> jax.Array:
-    value = env[layer.rounded]
-    return value if layer.step is None else value * env[layer.step]
+    value = env[layer.quantized_end]
+    return value if layer.scale is None else value * env[layer.scale]
 
 
-def _powers(model, quantized, found, params, quantized_params, images) -> jax.Array:
+def _powers(model, quantized, layers, params, quantized_params, images) -> jax.Array:
     """Returns float32[L, 2]: the power of each layer's output, and of its error."""
     floats = capture_activations(model, model.leaves(params), images)
-    whole = capture_activations(quantized, quantized.leaves(quantized_params), images)
+    integers = capture_activations(quantized, quantized.leaves(quantized_params), images)
     rows = []
-    for layer in found:
+    for layer in layers:
         x = floats[layer.end].astype(jnp.float32)
-        rows.append(jnp.stack([(x**2).sum(), ((x - _real(whole, layer)) ** 2).sum()]))
+        rows.append(jnp.stack([(x**2).sum(), ((x - _real(integers, layer)) ** 2).sum()]))
     return jnp.stack(rows)
 
 
-def _constants(quantized, found, params, images) -> tuple[list, list]:
-    """Returns each layer's kernel as its integers stand for it, and the step of its output."""
+def _constants(quantized, layers, params, images) -> tuple[list, list]:
+    """Returns each layer's dequantized kernel, and the scale of its output."""
     env = capture_activations(quantized, quantized.leaves(params), images)
     kernels = []
-    for layer in found:
-        whole, step = env[layer.whole], env[layer.kernel_step]
-        along = [-1 if a == layer.axis else 1 for a in range(whole.ndim)]
-        kernels.append(whole * (step.reshape(along) if step.ndim else step))
-    return kernels, [None if layer.step is None else env[layer.step] for layer in found]
+    for layer in layers:
+        kernel, scale = env[layer.quantized_kernel], env[layer.kernel_scale]
+        along = [-1 if a == layer.axis else 1 for a in range(kernel.ndim)]
+        kernels.append(kernel * (scale.reshape(along) if scale.ndim else scale))
+    return kernels, [None if layer.scale is None else env[layer.scale] for layer in layers]
 
 
-def _alone(model, b, found, params, kernels, steps, images, which) -> jax.Array:
-    """Returns the logits with the layer of number `which` quantized, and no other; -1: none."""
+def _apply_one_quantized(model, b, layers, params, kernels, scales, images, which) -> jax.Array:
+    """Returns the logits with only the layer of index `which` quantized; none for -1."""
 
-    def changed(number, value):
-        for k, layer in enumerate(found):
+    def quantize(number, value):
+        for k, layer in enumerate(layers):
             if number == layer.kernel:
                 value = jnp.where(which == k, kernels[k].astype(value.dtype), value)
-            elif number == layer.end and layer.step is not None:
+            elif number == layer.end and layer.scale is not None:
                 qparams = b.forms[layer.end].int8
-                q = jnp.clip(jnp.round(value / steps[k]), qparams.qmin, qparams.qmax) * steps[k]
-                value = jnp.where(which == k, q.astype(value.dtype), value)
+                q = jnp.clip(jnp.round(value / scales[k]), qparams.qmin, qparams.qmax)
+                value = jnp.where(which == k, (q * scales[k]).astype(value.dtype), value)
         return value
 
     numbers = model.graph.params
-    leaves = {path: changed(numbers[path], x) for path, x in model.leaves(params).items()}
-    return run(model.graph, leaves, images, see=changed)
+    leaves = {path: quantize(numbers[path], x) for path, x in model.leaves(params).items()}
+    return run(model.graph, leaves, images, see=quantize)

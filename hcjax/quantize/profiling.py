@@ -1,7 +1,7 @@
-"""What integers are worth on a machine: `profile`, by the clock, and `pair_sums`, by proof.
+"""`profile` times each layer in float and in int8; `pair_sums` bounds sums of two products.
 
-In: a Model, and for the clock the ranges of its values and images. Out: a table of seconds in float
-and in integers, with the layers that had better stay in float; how far sums of two products reach.
+In: a Model; for `profile` also the ranges of its activations, and images. Out: a table of seconds
+that names the layers to leave in float; the largest sum of two neighbouring products.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from hcjax.quantize.spec import QuantSpec, every_layer, with_fields
 
 
 class LayerSeconds(NamedTuple):
-    """One layer, with all that follows it up to where its output is rounded to integers.
+    """One layer, with the ops behind it up to the requantization of its output.
 
     name: of its parameters. macs: for one image. float_seconds, int8_seconds: of one call.
     """
@@ -38,14 +38,14 @@ class LayerSeconds(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        """How many times as fast it is in integers."""
+        """Seconds in float divided by seconds in int8."""
         return self.float_seconds / self.int8_seconds
 
 
 class Profile(NamedTuple):
     """The rows of a network, in order; printed as a table.
 
-    floats: layers and other ops that no integer form holds. batch: images of one call.
+    floats: ops without an int8 form. batch: images of one call.
     """
 
     rows: tuple[LayerSeconds, ...]
@@ -55,7 +55,7 @@ class Profile(NamedTuple):
 
     @property
     def slower(self) -> str:
-        """The layers that gain nothing, as `floats` of `int8` and `fake_quantize` takes them."""
+        """The layers that are slower in int8, as a pattern for `floats` of `int8`."""
         return "|".join(re.escape(row.name) for row in self.rows if row.ratio < 1)
 
     def __str__(self) -> str:
@@ -77,24 +77,24 @@ def profile(
     seconds: float = 0.2,
     **fields: Any,
 ) -> Profile:
-    """Returns how long each layer takes on this machine, in float and in integers.
+    """Returns the time of each layer on this machine, in float and in int8.
 
-    Both are compiled in the way that `hcjax.tune` finds fastest, and then run in turns. A layer
-    alone is not what it is in a network, where XLA may fuse it with others and integers that reach
-    a layer left in float are converted first: measure the whole too, e.g. by `cards.scorecard`.
+    Both are compiled with the fastest options of `hcjax.tune`, and then run in turns. In a network,
+    XLA may fuse a layer with others, and a layer in float converts its int8 input first: measure
+    the whole network too, e.g. by `cards.scorecard`.
 
     Args:
       model: from `trace`, best through `fold`.
       ranges: from `calibrate` of it.
-      images: float array [N, ...], N >= 1, as the model takes them; the batch that is timed.
-      spec, **fields: as of `fake_quantize`; no layer is left in float.
-      seconds: that each layer is run for in float, > 0; in integers it is run as often.
+      images: float array [N, ...], N >= 1, normalised as in training; the timed batch.
+      spec, **fields: as in `fake_quantize`, with no layer in float.
+      seconds: run time of each layer in float, > 0; in int8 it runs as many times.
 
     Returns:
-      Profile. `int8(model, ranges, floats=found.slower)` leaves what gains nothing in float.
+      Profile. `int8(model, ranges, floats=profile.slower)` leaves the slower layers in float.
 
     Raises:
-      ValueError: if the ranges are another model's, the images of another shape, or an argument is
+      ValueError: if the ranges are another model's, the images have another shape, an argument is
         out of range, or the spec leaves layers in float.
       TypeError: if a field is unknown.
 
@@ -103,53 +103,53 @@ def profile(
       >>> from hcjax import calibrate, trace
       >>> images = jnp.array([[1.0, -2.0]])
       >>> model = trace(lambda p, x: x @ p["fc"]["w"], {"fc": {"w": jnp.eye(2)}}, images)
-      >>> found = profile(model, calibrate(model, images, method="minmax"), images, seconds=0.01)
-      >>> [(row.name, row.macs) for row in found.rows], found.batch, found.slower in ("", "fc")
+      >>> times = profile(model, calibrate(model, images, method="minmax"), images, seconds=0.01)
+      >>> [(row.name, row.macs) for row in times.rows], times.batch, times.slower in ("", "fc")
       ([('fc', 4)], 1, True)
     """
     quantized, builder = fake.build(model, ranges, every_layer(with_fields(spec, fields)))
-    small = int8(quantized)
+    integer = int8(quantized)
     model.check(images)
     if not len(images) or not seconds > 0:
         raise ValueError(f"some images and seconds > 0 are needed, got {len(images)} and {seconds}")
-    plain = builder.constants | _seen(model, images)
-    whole = small.graph.constants | _seen(small, images)
-    whole |= {number: small.params[path] for path, number in small.graph.params.items()}
+    floats = builder.constants | _activations(model, images)
+    integers = integer.graph.constants | _activations(integer, images)
+    integers |= {number: integer.params[path] for path, number in integer.graph.params.items()}
     original = {op.output: op for op in builder.original}
     rows = []
-    for op in small.graph.ops:
+    for op in integer.graph.ops:
         if "layer" not in op.params:
             continue
         first, name = original[op.params["layer"][0]], op.params["layer"][1]
         end = error_analysis.end(builder, first)
-        rounded = (
+        output = (
             builder.forms[end].int8.number
             if builder.forms[end].int8
             else builder.forms[end].floating
         )
-        ways = (
-            _alone(builder.original, first, end, plain, len(images)),
-            _alone(small.graph.ops, op, rounded, whole, len(images)),
+        both = (
+            _subgraph(builder.original, first, end, floats, len(images)),
+            _subgraph(integer.graph.ops, op, output, integers, len(images)),
         )
-        rows.append(LayerSeconds(name, first.macs, *_seconds(ways, seconds)))
+        rows.append(LayerSeconds(name, first.macs, *_seconds(both, seconds)))
     device = jax.devices()[0].device_kind
-    return Profile(tuple(rows), small.floats, len(images), device)
+    return Profile(tuple(rows), integer.floats, len(images), device)
 
 
 def pair_sums(model: Model) -> dict[str, int]:
-    """Returns how far the sum of two neighbouring products of each layer can reach.
+    """Returns the largest possible sum of two neighbouring products of each layer.
 
-    x86 processors without VNNI multiply uint8 by int8 and add two neighbours in int16, which is cut
-    off at 32,767 without a word (`vpmaddubsw`). With any two weights a, b of one output channel
-    beside each other, the worst is 255 · max(|a| + |b|, of equal sign): up to 64,770 in 8 bits, and
-    32,130 in 7. `int8(..., bits=7)` therefore never saturates, and this proves it; in 8 bits it may
-    happen to hold. The programs that hcjax compiles add in int32 and need none of it.
+    x86 processors without VNNI multiply uint8 by int8 and add two neighbours in int16, silently
+    saturating at 32,767 (`vpmaddubsw`). If any two weights a, b of one output channel may be
+    neighbours, the bound is 255 · max(|a| + |b|, of equal sign): up to 64,770 in 8 bits, and 32,130
+    in 7. So `int8(..., bits=7)` never saturates; in 8 bits a network may. The programs that hcjax
+    compiles add in int32 and do not need this bound.
 
     Args:
       model: from `int8`.
 
     Returns:
-      Path of each kernel -> int, at most 32,767 where nothing can saturate.
+      Path of each kernel -> int; a layer with at most 32,767 cannot saturate.
 
     Raises:
       TypeError: if the model holds no integers.
@@ -164,51 +164,51 @@ def pair_sums(model: Model) -> dict[str, int]:
       {8: {'w': 43095}, 7: {'w': 21420}}
     """
     paths = {n: p for p, n in model.graph.params.items() if isinstance(model.params[p], QTensor)}
-    found = {}
+    sums = {}
     for op in model.graph.ops:
         for number in paths.keys() & op.inputs if op.kind in LAYERS else ():
             values = np.asarray(model.params[paths[number]].values, np.int64)
             axis = kernel_axis(op, {number: values})
             columns = np.moveaxis(values, axis, -1).reshape(-1, values.shape[axis])
             sides = (np.sort(np.maximum(sign * columns, 0), axis=0)[-2:] for sign in (1, -1))
-            found[paths[number]] = 255 * max(int(side.sum(0).max()) for side in sides)
-    if not found:
+            sums[paths[number]] = 255 * max(int(side.sum(0).max()) for side in sides)
+    if not sums:
         raise TypeError("no layer computes in integers: give what int8 returns")
-    return found
+    return sums
 
 
-def _seen(model: Model, images: Any) -> dict[int, jax.Array]:
+def _activations(model: Model, images: Any) -> dict[int, jax.Array]:
     """Returns the value of every number that depends on images."""
     images = jax.numpy.asarray(images)
     compute = jax.jit(lambda images: capture_activations(model, model.leaves(model.params), images))
     return {model.graph.images: images} | compute(images)
 
 
-def _alone(
+def _subgraph(
     ops: Sequence[Op], first: Op, end: int, values: dict[int, Any], batch: int
 ) -> tuple[Callable, list]:
-    """Returns (function, operands) of a layer and what follows it, up to the number `end`."""
-    later, behind = [first], set(first.outputs)
+    """Returns (function, operands) of a layer and the ops behind it, up to the number `end`."""
+    downstream, outputs = [first], set(first.outputs)
     for op in ops[ops.index(first) + 1 :]:
-        if behind.intersection(op.inputs):
-            later.append(op)
-            behind.update(op.outputs)
-    part = live_ops(later, end)
+        if outputs.intersection(op.inputs):
+            downstream.append(op)
+            outputs.update(op.outputs)
+    part = live_ops(downstream, end)
     read = {i for op in part for i in op.inputs} - {o for op in part for o in op.outputs}
-    # what has the batch's size is given, all else may be laid out by the compiler
-    given = sorted(i for i in read if getattr(values[i], "ndim", 0) and len(values[i]) == batch)
-    fixed = {i: values[i] for i in read.difference(given)}
+    # activations are arguments; the compiler may choose the layout of all other operands
+    arguments = sorted(i for i in read if getattr(values[i], "ndim", 0) and len(values[i]) == batch)
+    fixed = {i: values[i] for i in read.difference(arguments)}
 
     def compute(*operands):
-        env = fixed | dict(zip(given, operands, strict=True))
+        env = fixed | dict(zip(arguments, operands, strict=True))
         for op in part:
             env |= zip(op.outputs, op.run(batch, *[env[i] for i in op.inputs]), strict=True)
         return env[end]
 
-    return compute, [values[i] for i in given]
+    return compute, [values[i] for i in arguments]
 
 
-def _seconds(ways: Sequence[tuple[Callable, list]], seconds: float) -> list[float]:
-    """Returns the median time of a call of each way, run in turns."""
-    calls = [partial(compiler.tune(fn, *operands), *operands) for fn, operands in ways]
+def _seconds(functions: Sequence[tuple[Callable, list]], seconds: float) -> list[float]:
+    """Returns the median time of a call of each (function, operands), run in turns."""
+    calls = [partial(compiler.tune(fn, *operands), *operands) for fn, operands in functions]
     return compiler.in_turns(calls, seconds)

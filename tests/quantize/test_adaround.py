@@ -11,7 +11,7 @@ import hcjax
 from hcjax.errors import ConfigError
 from tests.graph import reference
 from tests.graph.networks import logits
-from tests.quantize.test_bias_correction import made
+from tests.quantize.test_bias_correction import calibrated
 
 pytestmark = pytest.mark.slow
 
@@ -52,7 +52,7 @@ def test_a_layers_output_is_nearer_than_by_rounding_to_the_nearest():
 
 @pytest.mark.parametrize("name, granularity", [("lenet5", "channel"), ("seed_cnn_tiny", "tensor")])
 def test_a_whole_network_is_nearer_and_int8_follows(name, granularity):
-    model, images, ranges = made(name)
+    model, images, ranges = calibrated(name)
     options = {"bits": 4, "activation_bits": 8, "granularity": granularity}
     fake = hcjax.fake_quantize(model, ranges, **options)
     better = hcjax.adaround(model, fake, images, key=KEY, steps=60)

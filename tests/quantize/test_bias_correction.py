@@ -18,8 +18,8 @@ pytestmark = pytest.mark.slow
 
 
 @lru_cache
-def made(name="lenet5", count=64):
-    """Returns a folded network, images of MNIST where it reads such, and its ranges."""
+def calibrated(name="lenet5", count=64):
+    """Returns a folded network, images of MNIST if it takes them, and its ranges."""
     model, _ = folded(name)
     images = normal(count, *model.image_shape, seed=2)
     if model.image_shape == (28, 28, 1):
@@ -31,16 +31,16 @@ def made(name="lenet5", count=64):
 def largest(model, fake, images):
     """Returns each layer's greatest mean error of a channel, in its outputs' deviation."""
     errors = hcjax.mean_errors(model, fake, images)
-    seen = {}
-    run(model.graph, model.leaves(model.params), images, see=seen.__setitem__)
+    activations = {}
+    run(model.graph, model.leaves(model.params), images, see=activations.__setitem__)
     layers = [op for op in model.graph.ops if op.macs]
-    sizes = [float(jnp.std(seen[op.output])) for op in layers]
+    sizes = [float(jnp.std(activations[op.output])) for op in layers]
     return {n: np.abs(e).max() / s for (n, e), s in zip(errors.items(), sizes, strict=True)}
 
 
 @pytest.mark.parametrize("name, granularity", [("lenet5", "channel"), ("seed_cnn_tiny", "tensor")])
 def test_mean_errors_all_but_vanish(name, granularity):
-    model, images, ranges = made(name)
+    model, images, ranges = calibrated(name)
     options = {"bits": 3, "activation_bits": 8, "granularity": granularity}
     fake = hcjax.fake_quantize(model, ranges, **options)
     better = hcjax.correct_bias(model, fake, images)
@@ -69,7 +69,7 @@ def test_a_mean_error_is_that_of_the_kernels_rounding_where_inputs_are_exact():
     step = np.abs(params["w"]).max(0)
     rounded = np.round(np.asarray(params["w"]) / step) * step
     expected = np.asarray(images).mean(0) @ (rounded - params["w"])
-    for size in (50, 7):  # however many images at a time
+    for size in (50, 7):  # for any batch size
         found = hcjax.mean_errors(model, fake, images, batch_size=size)["w"]
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
     better = hcjax.correct_bias(model, fake, images)
@@ -116,11 +116,11 @@ def test_biases_that_were_pruned_stay_zero_where_masks_say_so():
 
 
 def test_models_that_do_not_belong_together_are_refused():
-    model, images, ranges = made()
+    model, images, ranges = calibrated()
     fake = hcjax.fake_quantize(model, ranges)
     with pytest.raises(ConfigError, match=r"the second model is not from fake_quantize$"):
         hcjax.correct_bias(model, hcjax.int8(fake), images)
-    other, _, _ = made("seed_cnn_tiny")
+    other, _, _ = calibrated("seed_cnn_tiny")
     with pytest.raises(ConfigError, match="not from fake_quantize of the first"):
         hcjax.correct_bias(other, fake, images)
     with pytest.raises(ConfigError, match="no images"):

@@ -98,7 +98,7 @@ SLOW = [pytest.param(n, marks=pytest.mark.slow) for n in ("haiku mobilenet", "re
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["lenet5", "linen", "dense", *SLOW])
-def test_one_step_for_a_whole_kernel_is_the_same_in_both_forms(name):
+def test_one_scale_per_kernel_is_the_same_in_both_forms(name):
     model, images = folded(name, 8)
     ranges = hcjax.calibrate(model, images, method="minmax")
     fake = hcjax.fake_quantize(model, ranges, granularity="tensor")
@@ -128,7 +128,7 @@ def test_one_step_for_a_whole_kernel_is_the_same_in_both_forms(name):
 
 
 @pytest.mark.slow
-def test_a_step_of_a_whole_kernel_trains():
+def test_the_scale_of_a_kernel_trains():
     model, images = folded("lenet5", 4)
     fake = hcjax.fake_quantize(model, hcjax.calibrate(model, images), granularity="tensor", bits=4)
     expected = logits(model, images)
@@ -161,7 +161,7 @@ def test_straight_through_gradients_are_about_those_of_the_float_network():
     assert len(steps) > 5 and all(np.abs(ours[path]).max() > 0 for path in steps)
 
 
-def test_a_step_size_learns_to_make_the_error_less():
+def test_a_scale_learns_to_reduce_the_error():
     model = hcjax.trace(lambda p, x: x @ p, jnp.eye(4), jnp.ones((1, 4)))
     images = normal(64, 4)
     fake = hcjax.fake_quantize(model, hcjax.calibrate(model, images, method="minmax"), bits=3)
@@ -231,10 +231,10 @@ def test_calibration_methods_keep_what_they_say(method):
     rng = np.random.default_rng(0)
     images = np.concatenate([rng.normal(size=20_000), [100.0]])[:, None].astype(np.float32)
     ranges = hcjax.calibrate(model, images, method=method, percentile=99.9)
-    step, least, most = ranges.step(model.graph.images, 4)
-    assert (least, most) == (-7, 7)
-    width = step * most
-    rounded = np.clip(np.round(images / step), least, most) * step
+    scale, qmin, qmax = ranges.step(model.graph.images, 4)
+    assert (qmin, qmax) == (-7, 7)
+    width = scale * qmax
+    rounded = np.clip(np.round(images / scale), qmin, qmax) * scale
     if method == "minmax":
         assert width == pytest.approx(100)
     elif method == "percentile":
@@ -246,14 +246,14 @@ def test_calibration_methods_keep_what_they_say(method):
 
 
 @pytest.mark.parametrize("method", ["percentile", "mse", "entropy"])
-def test_no_method_cuts_off_much_where_relu_makes_half_of_it_zero(method):
+def test_no_method_clips_much_where_relu_makes_half_of_it_zero(method):
     model = hcjax.trace(lambda p, x: x * p, jnp.ones(1), jnp.ones((1, 1)))
     images = np.maximum(np.random.default_rng(0).normal(size=(20_000, 1)), 0).astype(np.float32)
-    step, least, most = hcjax.calibrate(model, images, method=method).step(model.graph.images, 8)
-    assert (least, most) == (0, 127) and step * most > 2.5
+    scale, qmin, qmax = hcjax.calibrate(model, images, method=method).step(model.graph.images, 8)
+    assert (qmin, qmax) == (0, 127) and scale * qmax > 2.5
 
 
-def test_any_number_of_calibration_batches_sees_the_same():
+def test_the_batch_size_of_a_calibration_does_not_matter():
     model, images = folded("nnx", 10)
     once, thrice = (hcjax.calibrate(model, images, batch_size=n) for n in (10, 4))
     assert once.low == thrice.low and once.high == thrice.high
@@ -327,8 +327,8 @@ def test_a_sum_that_could_overflow_is_an_error_and_not_a_wrong_number():
 
 def test_the_upper_half_of_a_product_is_the_same_in_halves():
     ends = [-(2**31), -(2**31) + 1, -65537, -65536, -65535, -1, 0, 1, 65535, 65536, 2**31 - 1]
-    drawn = np.random.default_rng(0).integers(-(2**31), 2**31, 500)
-    numbers = np.array([*ends, *drawn], np.int64)
+    random = np.random.default_rng(0).integers(-(2**31), 2**31, 500)
+    numbers = np.array([*ends, *random], np.int64)
     a, b = (x.ravel() for x in np.meshgrid(numbers, numbers))
     expected = (a * b) >> 32
     for multiply in (fixed_point.mulhi, fixed_point.in_halves):

@@ -43,16 +43,16 @@ def test_every_layer_is_timed_with_what_follows_it(name, one_way):
 @pytest.mark.parametrize("input_bits", [8, {".*conv2": 4}])
 def test_what_is_timed_computes_what_the_networks_do(input_bits, monkeypatch, one_way):
     """The last layer's two ways give the logits of the two networks."""
-    seen = []
+    outputs = []
     monkeypatch.setattr(
-        profiling, "_seconds", lambda ways, _: [seen.append(fn(*ins)) or 1.0 for fn, ins in ways]
+        profiling, "_seconds", lambda fs, _: [outputs.append(fn(*ins)) or 1.0 for fn, ins in fs]
     )
     model, images = folded("resnet_tiny")
     ranges = hcjax.calibrate(model, images)
     profiling.profile(model, ranges, images, input_bits=input_bits)
-    np.testing.assert_allclose(seen[-2], logits(model, images), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(outputs[-2], logits(model, images), rtol=1e-4, atol=1e-5)
     small = hcjax.int8(model, ranges, input_bits=input_bits)
-    np.testing.assert_array_equal(seen[-1], logits(small, images))
+    np.testing.assert_array_equal(outputs[-1], logits(small, images))
 
 
 def test_the_table_names_what_is_slower_as_int8_takes_it():

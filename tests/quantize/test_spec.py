@@ -7,6 +7,7 @@ import pytest
 import hcjax
 from hcjax import QuantSpec
 from hcjax.errors import ConfigError
+from hcjax.quantize import profiling
 from hcjax.quantize.spec import checked
 
 IMAGES = jnp.array(np.random.default_rng(0).normal(size=(6, 4)), jnp.float32)
@@ -57,18 +58,18 @@ def test_error_analysis_takes_a_spec_or_keywords(network):
 
 
 def test_profile_takes_a_spec_or_keywords(network, monkeypatch):
-    seen = []
-    real = hcjax.quantize.profiling.fake.build
+    specs = []
+    real = profiling.fake.build
 
     def build(model, ranges, spec):
-        seen.append(spec)
+        specs.append(spec)
         return real(model, ranges, spec)
 
-    monkeypatch.setattr(hcjax.quantize.profiling.fake, "build", build)
-    monkeypatch.setattr(hcjax.quantize.profiling, "_seconds", lambda ways, seconds: [1.0, 1.0])
+    monkeypatch.setattr(profiling.fake, "build", build)
+    monkeypatch.setattr(profiling, "_seconds", lambda ways, seconds: [1.0, 1.0])
     for given, fields in (([QuantSpec(**FIELDS)], {}), ([], FIELDS)):
         hcjax.quantize.profile(*network, IMAGES, *given, **fields)
-    assert seen == [QuantSpec(**FIELDS)] * 2
+    assert specs == [QuantSpec(**FIELDS)] * 2
 
 
 def test_every_layer_is_measured_in_integers(network):
