@@ -1,1 +1,1 @@
-"""Models as files."""
+"""Export: Models as files."""

@@ -1,4 +1,4 @@
-"""A Model as one file that needs no code but this: `pack` and `unpack`."""
+"""`pack` and `unpack`: a Model, with its graph, as one self-contained file."""
 
 from hcjax.export.hcz.hcz import pack, unpack
 

@@ -1,8 +1,8 @@
-"""An adaptive binary arithmetic coder: bits in, bytes out, by probabilities that both sides learn.
+"""An adaptive binary arithmetic coder.
 
-A context is a place whose bits are alike; its probability is the mean of two averages, one that
-forgets quickly and one that does not. The coder is a range coder with carries resolved in the
-bytes already written.
+Encoder and decoder learn the same probabilities. Bits with the same context share one; it is the
+mean of a fast and a slow moving average. The coder is a range coder that propagates carries into
+the bytes already written.
 """
 
 from __future__ import annotations
@@ -14,52 +14,52 @@ _HALF = 1 << (_BITS - 1)
 _FAST, _SLOW = 4, 7  # shifts of the two averages
 _TOP = 1 << 24
 _FULL = (1 << 32) - 1
-# a byte holds up to 5,000 bits that are all foreseen: so many are free, to a file, and to a byte
+# a byte can encode up to 5,000 predictable bits; bits allowed to each file, and to each byte
 _FREE, _PER_BYTE = 2**20, 256
 
 
 class Contexts(dict):
-    """Context -> [quick average, slow average] of the probability of a 0, of 65,536."""
+    """Context -> [fast average, slow average] of the probability of a 0, times 65,536."""
 
     def __missing__(self, context):
-        self[context] = found = [_HALF, _HALF]
-        return found
+        self[context] = averages = [_HALF, _HALF]
+        return averages
 
 
 def _learn(averages: list[int], bit: int) -> None:
-    """Moves both averages towards a bit; neither gets to 0 or to 65,536."""
-    quick, slow = averages
+    """Moves both averages towards a bit; neither reaches 0 or 65,536."""
+    fast, slow = averages
     if bit:
-        averages[:] = quick - (quick >> _FAST), slow - (slow >> _SLOW)
+        averages[:] = fast - (fast >> _FAST), slow - (slow >> _SLOW)
     else:
-        most = 1 << _BITS
-        averages[:] = quick + ((most - quick) >> _FAST), slow + ((most - slow) >> _SLOW)
+        one = 1 << _BITS
+        averages[:] = fast + ((one - fast) >> _FAST), slow + ((one - slow) >> _SLOW)
 
 
 class Budget:
-    """Bits that a file of some length may be decoded to; `left` counts down.
+    """The bits that a file of a given length may decode to; `left` counts down.
 
-    What bounds the time, and the memory, that a file can ask for: `lacking` says how much longer a
-    file must be whose bits are more.
+    It bounds the time and the memory of decoding. A file with more bits must be longer by `lacking`
+    bytes.
     """
 
     def __init__(self, length: int):
         self.left = _FREE + _PER_BYTE * length
 
     def lacking(self) -> int:
-        """Returns the bytes that a file is too short by."""
+        """Returns the number of bytes by which the file is too short."""
         return max(-(self.left // _PER_BYTE), 0)
 
 
 class Encoder:
-    """Collects bits; `finish` returns the bytes, `count` is how many bits there were so far."""
+    """Encodes bits; `finish` returns the bytes, `count` is the number of bits so far."""
 
     def __init__(self):
         self.contexts, self.count = Contexts(), 0
         self._low, self._range, self._bytes = 0, _FULL, bytearray()
 
     def bit(self, context, bit: int) -> None:
-        """Adds one bit in a context."""
+        """Encodes one bit in a context."""
         self.count += 1
         averages = self.contexts[context]
         bound = (self._range >> _BITS) * ((averages[0] + averages[1]) >> 1)
@@ -73,7 +73,7 @@ class Encoder:
             self._shift()
 
     def raw(self, value: int, bits: int) -> None:
-        """Adds the lowest bits of a value, as likely 0 as 1, the highest first."""
+        """Encodes the lowest bits of a value with probability 1/2, the highest first."""
         for i in reversed(range(bits)):
             self._range >>= 1
             if value >> i & 1:
@@ -94,7 +94,7 @@ class Encoder:
             self._range = self._range << 8 & _FULL
 
     def finish(self) -> bytes:
-        """Returns the bytes, the last ones only as far as they are not 0."""
+        """Returns the bytes, without trailing zeros."""
         # the value in [low, low + range) with the most zeros at its end
         for zeros in range(32, -1, -1):
             value = (self._low + (1 << zeros) - 1) >> zeros << zeros
@@ -109,9 +109,9 @@ class Encoder:
 
 
 class Decoder:
-    """Gives back the bits of an `Encoder`, from the same contexts in the same order.
+    """Decodes the bits of an `Encoder`, given the same contexts in the same order.
 
-    Raises ArtifactError where more bits are asked for than the budget allows.
+    Raises ArtifactError on reading more bits than the budget allows.
     """
 
     def __init__(self, data: bytes, budget: Budget):
@@ -120,7 +120,7 @@ class Decoder:
         self._code = int.from_bytes(data[:4].ljust(4, b"\0"), "big")
 
     def bit(self, context) -> int:
-        """Returns the next bit, of a context."""
+        """Decodes the next bit in a context."""
         self._budget.left -= 1
         if self._budget.left < 0:
             raise ArtifactError("the file is too short for so many numbers")
@@ -138,7 +138,7 @@ class Decoder:
         return bit
 
     def raw(self, bits: int) -> int:
-        """Returns the next bits that were added as they are."""
+        """Decodes the next bits of `Encoder.raw`."""
         value = 0
         for _ in range(bits):
             self._range >>= 1

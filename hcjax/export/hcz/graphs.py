@@ -1,4 +1,4 @@
-"""A graph as JSON and back: ops by number, each with its kind, its operands and its params."""
+"""A graph as JSON and back: the kind, the operands and the params of each op."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _MOST_OPS = 10_000
 _MOST_OPERANDS = 50_000  # of all ops together
 _MOST_AXES = 64  # of one op's result: as many as NumPy's arrays have
 _MOST_NUMBERS = 2**28  # of one op's result, for two images
-_BATCHES = (1, 2, 4099)  # whose shapes tell those of all
-_MOST = 2**31  # of a whole number among params
+_BATCHES = (1, 2, 4099)  # batch sizes at which shapes are checked
+_MOST = 2**31  # of an integer among params
 
 
-class Written(NamedTuple):
-    """A graph for a file: numbers count from 0, the images, on."""
+class SerializedGraph(NamedTuple):
+    """A graph for a file; its numbers count from 0, the images."""
 
     ops: list
     logits: int
@@ -34,11 +34,11 @@ class Written(NamedTuple):
     constants: list[tuple[int, Any]]
 
 
-def written(model: Model) -> Written:
-    """Returns a model's graph for a file; what does not depend on the images is evaluated.
+def serialize(model: Model) -> SerializedGraph:
+    """Returns a model's graph for a file, with all constants evaluated.
 
     Raises:
-      TypeError: if an op is none that a file can hold, or there are too many.
+      TypeError: if no file can hold an op, or there are too many.
     """
     if any(op.kind == "step" for op in model.graph.ops):
         raise TypeError("a fake-quantized model is for training: pack int8(model)")
@@ -46,7 +46,7 @@ def written(model: Model) -> Written:
     paths = {number: path for path, number in model.graph.params.items()}
     trained = trained_numbers(model)
     numbers = {model.graph.images: 0}
-    found, params, constants = [], [], []
+    records, params, constants = [], [], []
     taken = set(paths.values())
 
     def number(i: int, kind: str) -> int:
@@ -70,15 +70,15 @@ def written(model: Model) -> Written:
         fields = {f: _json(v) for f, v in params_of(op.kind, op.params).items()}
         inputs = [number(i, op.kind) for i in op.inputs]
         numbers[op.output] = len(numbers)
-        found.append([op.kind, inputs, numbers[op.output], fields])
-    if len(found) > _MOST_OPS:
-        raise TypeError(f"{len(found):,} ops; a file holds {_MOST_OPS:,}")
-    if (count := sum(len(inputs) for _, inputs, *_ in found)) > _MOST_OPERANDS:
+        records.append([op.kind, inputs, numbers[op.output], fields])
+    if len(records) > _MOST_OPS:
+        raise TypeError(f"{len(records):,} ops; a file holds {_MOST_OPS:,}")
+    if (count := sum(len(inputs) for _, inputs, *_ in records)) > _MOST_OPERANDS:
         raise TypeError(f"{count:,} operands of ops; a file holds {_MOST_OPERANDS:,}")
-    return Written(found, numbers[model.graph.logits], params, constants)
+    return SerializedGraph(records, numbers[model.graph.logits], params, constants)
 
 
-def read(
+def deserialize(
     ops: list,
     logits: int,
     params: list[tuple[str, int, Any]],
@@ -86,51 +86,56 @@ def read(
     image_shape: tuple[int, ...],
     image_dtype: np.dtype,
 ) -> Graph:
-    """Returns the graph of a file, every op of it checked with the shapes that it will see.
+    """Returns the graph of a file, after checking every op against the shapes of its operands.
 
     Raises:
-      ArtifactError: if an op is unknown, reads what is not there, or does not fit its operands.
+      ArtifactError: if an op is unknown, reads a missing number, or does not fit its operands.
     """
     if len(ops) > _MOST_OPS:
         raise ArtifactError(f"{len(ops):,} ops; {_MOST_OPS:,} are legal")
     if (count := sum(len(inputs) for _, inputs, *_ in ops)) > _MOST_OPERANDS:
         raise ArtifactError(f"{count:,} operands of ops; {_MOST_OPERANDS:,} are legal")
-    given: dict[int, Any] = {}
-    known = {0}
+    arrays: dict[int, Any] = {}
+    defined_numbers = {0}
 
     def add(number: Any) -> None:
-        if type(number) is not int or not 0 <= number < 2**31 or number in known:
+        if type(number) is not int or not 0 <= number < 2**31 or number in defined_numbers:
             raise ArtifactError(f"number {number!r} is given twice, or is none")
-        known.add(number)
+        defined_numbers.add(number)
 
     for *_, number, value in [*params, *constants]:
         add(number)
-        given[number] = value
-    found = []
+        arrays[number] = value
+    decoded = []
     for kind, inputs, output, fields in ops:
         if kind not in KINDS or not set(fields) <= {*KINDS[kind].fields, *KINDS[kind].optional}:
             raise ArtifactError(f"unknown op {kind!r}, or one of its params {sorted(fields)}")
-        if not all(i in known for i in inputs):
+        if not all(i in defined_numbers for i in inputs):
             raise ArtifactError(f"a {kind} reads a number that comes later, or never")
         decode = KINDS[kind].decode
-        about = {name: _value(value) for name, value in fields.items()}
-        about |= {name: decode[name](about[name]) for name in decode.keys() & about.keys()}
+        params_of_op = {name: _value(value) for name, value in fields.items()}
+        for name in decode.keys() & params_of_op.keys():
+            params_of_op[name] = decode[name](params_of_op[name])
         add(output)
-        found.append(defined(Op(kind, tuple(inputs), (output,), (), None, "", None, about)))
+        op = Op(kind, tuple(inputs), (output,), (), None, "", None, params_of_op)
+        decoded.append(defined(op))
     images = [jax.ShapeDtypeStruct((n, *image_shape), image_dtype) for n in _BATCHES]
-    seen = [_results(found, n, {0: x} | given) for n, x in zip(_BATCHES, images, strict=True)]
-    shapes = {i: _sizes(i, seen) for i in known}
-    kept = []
-    for op in found:
-        op = op._replace(shape=shapes[op.output], dtype=seen[0][op.output].dtype)
-        kept.append(op._replace(macs=macs(op, tuple(shapes[i] for i in op.inputs))))
-    shape = _sizes(logits, seen) if logits in known else ()
+    results = [
+        _abstract_results(decoded, n, {0: x} | arrays)
+        for n, x in zip(_BATCHES, images, strict=True)
+    ]
+    shapes = {i: _sizes(i, results) for i in defined_numbers}
+    complete = []
+    for op in decoded:
+        op = op._replace(shape=shapes[op.output], dtype=results[0][op.output].dtype)
+        complete.append(op._replace(macs=macs(op, tuple(shapes[i] for i in op.inputs))))
+    shape = _sizes(logits, results) if logits in defined_numbers else ()
     if len(shape) != 2 or shape[0] != Size(1, 0) or shape[1].q or not shape[1].r:
         raise ArtifactError("the logits are no array of [N, K]")
     numbers = {path: number for path, number, _ in params}
     if len(numbers) != len(params):
         raise ArtifactError("two parameters have one name")
-    return Graph(tuple(kept), 0, logits, numbers, dict(constants))
+    return Graph(tuple(complete), 0, logits, numbers, dict(constants))
 
 
 def check_shape(shape: Any, most: int) -> None:
@@ -140,40 +145,40 @@ def check_shape(shape: Any, most: int) -> None:
         raise ArtifactError(f"{shape!r} is no shape of an array")
 
 
-def _results(ops: list[Op], batch: int, given: dict[int, Any]) -> dict[int, Any]:
-    """Returns number -> what has the shape and dtype that it has for so many images."""
-    known = dict(given)
+def _abstract_results(ops: list[Op], batch: int, operands: dict[int, Any]) -> dict[int, Any]:
+    """Returns number -> array or ShapeDtypeStruct, of all numbers at a batch size."""
+    results = dict(operands)
 
-    def run(env: dict[int, Any]) -> dict[int, Any]:  # traced as one: half the time of op by op
+    def run(env: dict[int, Any]) -> dict[int, Any]:  # one trace takes half the time of one per op
         for op in ops:
             try:
                 (env[op.output],) = op.run(batch, *[env[i] for i in op.inputs])
                 shape, dtype = env[op.output].shape, env[op.output].dtype
-            except Exception as error:  # jax raises all kinds: whatever it is, the op does not fit
+            except Exception as error:  # jax raises many types here
                 why = str(error).splitlines()[0] if str(error) else type(error).__name__
-                raise ArtifactError(f"a {op.kind} does not fit what it reads: {why}") from error
+                raise ArtifactError(f"a {op.kind} does not fit its operands: {why}") from error
             if len(shape) > _MOST_AXES:
                 raise ArtifactError(
                     f"a {op.kind} gives {len(shape):,} axes; {_MOST_AXES} are legal"
                 )
             if batch <= 2 and math.prod(shape) > _MOST_NUMBERS:
                 raise ArtifactError(f"a {op.kind} gives {shape} numbers for {batch} images")
-            known[op.output] = jax.ShapeDtypeStruct(shape, dtype)
+            results[op.output] = jax.ShapeDtypeStruct(shape, dtype)
         return env
 
-    traced = jax.jit(run).trace(given)
-    if batch == 1:  # tracing overlooks a reshape to more numbers, and axes that are none
+    traced = jax.jit(run).trace(operands)
+    if batch == 1:  # only lowering rejects a reshape to another size, and axes out of range
         try:
             traced.lower(lowering_platforms=("cpu",))
         except Exception as error:
             why = " ".join(str(error).split("\n")[:2])
-            raise ArtifactError(f"the ops do not fit what they read: {why}") from error
-    return known
+            raise ArtifactError(f"the ops do not fit their operands: {why}") from error
+    return results
 
 
-def _sizes(number: int, seen: list[dict[int, Any]]) -> tuple[Size, ...]:
-    """Returns the shape of a number that is what was seen of it at each of `_BATCHES`."""
-    shapes = [known[number].shape for known in seen]
+def _sizes(number: int, results: list[dict[int, Any]]) -> tuple[Size, ...]:
+    """Returns the shape of a number as a function of the batch, from those at `_BATCHES`."""
+    shapes = [by_number[number].shape for by_number in results]
     sizes = tuple(Size(b - a, 2 * a - b) for a, b in zip(*shapes[:2], strict=False))
     if [at_batch(sizes, n) for n in _BATCHES] != shapes:
         raise ArtifactError(f"no shape of any number of images is {shapes}")
@@ -181,7 +186,7 @@ def _sizes(number: int, seen: list[dict[int, Any]]) -> tuple[Size, ...]:
 
 
 def _json(value: Any) -> Any:
-    """Returns a param as JSON holds it."""
+    """Converts a param to JSON."""
     if isinstance(value, Size):
         return {"b": [value.q, value.r]}
     if isinstance(value, tuple | list):
@@ -198,7 +203,7 @@ def _json(value: Any) -> Any:
 
 
 def _value(value: Any) -> Any:
-    """Returns a param from JSON."""
+    """Converts a param from JSON."""
     if isinstance(value, list):
         return tuple(_value(v) for v in value)
     if isinstance(value, dict):

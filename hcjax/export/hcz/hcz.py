@@ -1,10 +1,10 @@
-"""`pack` and `unpack`: a Model as bytes, its graph included, and back, bit for bit.
+"""`pack` and `unpack`: a Model, with its graph, as bytes and back, bit for bit.
 
     b"hcz" 1 | first 8 bytes of the sha256 of the rest | length of the head, 4 bytes, little-endian
     | head | one stream for each array
 
-The head is deflated JSON: the ops, by number, in the order in which they run; the arrays, by form,
-dtype and shape; what else there is to know. Shapes of ops are not written: they follow.
+The head is deflated JSON: the ops in the order in which they run; form, dtype and shape of each
+array; the other fields of the Model. Shapes of ops are not stored, since they can be inferred.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ _MOST_NUMBERS = 2**31  # of one array
 
 
 def pack(model: Model, *, about: Any = None) -> bytes:
-    """Returns a Model as a file's bytes, with everything that `unpack` needs.
+    """Returns a Model as the bytes of a `.hcz` file, with everything that `unpack` needs.
 
-    What does not depend on the images is evaluated; whole numbers and zeros are entropy-coded,
-    which takes about 10 s for a million numbers and 1 s for a million zeros. Only arrays of 2**25
-    bits' work and more, that is 4 million numbers or 31 million of 1 % that are not 0, are stored
-    as they are. Where nothing compresses, the bytes are at most 1.02 times those of all numbers in
-    `model.params` as stored (`nbytes`: integers at their bits, scales, multipliers, shifts and
-    biases at 4 bytes) and 4 kB for the graph of a network such as ResNet-20.
+    Constants are evaluated. Integers and zeros are entropy-coded, which takes about 10 s for a
+    million integers and 1 s for a million zeros. Arrays whose code has 2**25 bits or more are not
+    entropy-coded, e.g. 4 million nonzero elements, or 31 million of which 1 % are nonzero. An
+    incompressible model takes at most 1.02 times the bytes of `model.params` (`nbytes`: integers
+    at their bits; scales, multipliers, shifts and biases at 4 bytes), and 4 kB for the graph of a
+    network such as ResNet-20.
 
     Args:
-      model: from `trace`, `fold`, `int8`; not from `fake_quantize`, whose integers `int8` makes.
-      about: what JSON can hold, e.g. {"class_names": [...], "mean": [...], "std": [...]}; None:
-        the model's own.
+      model: from `trace`, `fold` or `int8`; a model from `fake_quantize` needs `int8` first.
+      about: metadata that JSON can hold, e.g. {"class_names": [...], "mean": [...], "std": [...]};
+        None for the model's own.
 
     Returns:
       bytes; the same for the same model.
 
     Raises:
-      TypeError: if the graph holds an op that no file can, with its source line, or too many.
+      TypeError: if no file can hold an op, with its source line, or there are too many ops.
       ArtifactError: if ops, names and `about` take more than 4 MiB as JSON.
 
     Example:
@@ -59,21 +59,21 @@ def pack(model: Model, *, about: Any = None) -> bytes:
       >>> same.apply(same.params, jnp.ones((1, 2))).tolist(), same.about["class_names"]
       ([[1.0, 1.0]], ['no', 'yes'])
     """
-    graph = graphs.written(model)
+    graph = graphs.serialize(model)
     streams: list[arrays.Encoded] = []
     head = {
         "images": [list(model.image_shape), np.dtype(model.image_dtype).name],
         "ops": graph.ops,
         "logits": graph.logits,
-        "params": [[path, n, *_written(v, streams)] for path, n, v in graph.params],
-        "constants": [[n, *_written(v, streams)] for n, v in graph.constants],
+        "params": [[path, n, *_serialize(v, streams)] for path, n, v in graph.params],
+        "constants": [[n, *_serialize(v, streams)] for n, v in graph.constants],
         "floats": list(model.floats),
         "about": model.about if about is None else about,
     }
     data = b"".join(each.data for each in streams)
     budget = Budget(len(data))
     budget.left -= sum(each.cost for each in streams)
-    if budget.left < 0:  # next to nothing but zeros, and millions of them
+    if budget.left < 0:  # millions of zeros, and little else
         head["padding"] = budget.lacking()
         data += bytes(head["padding"])
     text = json.dumps(head, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
@@ -85,21 +85,21 @@ def pack(model: Model, *, about: Any = None) -> bytes:
 
 
 def unpack(data: bytes) -> Model:
-    """Returns the Model that was packed; its logits are the same, bit for bit.
+    """Returns the packed Model, with the same logits bit for bit.
 
-    Nothing in the bytes is trusted: they are never executed or unpickled, and what they claim to
-    hold is bounded before time or memory is taken for it. A file of B bytes is decoded to at most
-    2**20 + 256 · B bits, and to no more numbers: a microsecond or two and up to 20 bytes each, so
-    some 2 s and 20 MiB, and 0.5 ms and 5 kB for each byte. The head is at most 4 MiB of JSON, up to
-    100 MiB as objects, with at most 10,000 ops: two or three milliseconds and 30 kB to check each;
-    and at most 50,000 operands of them together, and 64 axes of each result.
+    The bytes are not trusted. They are never executed or unpickled, and sizes are bounded before
+    time or memory is spent. A file of B bytes decodes to at most 2**20 + 256 · B bits, and as many
+    numbers. Each takes one or two microseconds and up to 20 bytes: about 2 s and 20 MiB in all,
+    plus 0.5 ms and 5 kB for each byte of the file. The head is at most 4 MiB of JSON, up to 100 MiB
+    as objects. It has at most 10,000 ops, each checked in two or three milliseconds and 30 kB, with
+    at most 50,000 operands in all and 64 axes of each result.
 
     Args:
-      data: of `pack`, or the content of a `.hcz` file; not its path, which `load_any` takes.
+      data: from `pack`, or the content of a `.hcz` file; for its path use `load_any`.
 
     Raises:
-      ArtifactError: a ValueError, if the bytes are no such file, or damaged; it says where. Also
-        if 64 bits were packed, and `jax_enable_x64` is off.
+      ArtifactError: a ValueError, if the bytes are not a `.hcz` file or are damaged; the message
+        says where. Also if the file holds 64-bit arrays and `jax_enable_x64` is off.
     """
     if not isinstance(data, bytes | bytearray | memoryview):
         raise ArtifactError(
@@ -128,7 +128,7 @@ def unpack(data: bytes) -> Model:
 
 
 class _Streams:
-    """The bytes behind the head, one array after another."""
+    """The bytes behind the head, read one array after another."""
 
     def __init__(self, data: bytes):
         self._data, self._at, self.budget = data, 0, Budget(len(data))
@@ -142,7 +142,7 @@ class _Streams:
         return self._data[self._at - length : self._at]
 
     def end(self) -> None:
-        """Raises ArtifactError if there is more."""
+        """Raises ArtifactError if bytes are left."""
         if self._at != len(self._data):
             raise ArtifactError(f"{len(self._data) - self._at:,} bytes too many at the end")
 
@@ -158,27 +158,28 @@ def _inflated(data: bytes) -> bytes:
     return text
 
 
-def _written(value: Any, streams: list[arrays.Encoded], bits: int = 8) -> list:
-    """Returns what the head says of an array, and adds its bytes."""
+def _serialize(value: Any, streams: list[arrays.Encoded], bits: int = 8) -> list:
+    """Appends the bytes of an array to the streams and returns its entry in the head."""
     if isinstance(value, QTensor):
         parts = [value.scale] if value.zero is None else [value.scale, value.zero]
-        about = [value.bits, value.axis, _written(value.values, streams, value.bits)]
-        return ["q", *about, *(_written(p, streams) for p in parts)]
-    array = np.asarray(jnp.asarray(value))  # as jax computes: float64 of NumPy may be float32
+        values = _serialize(value.values, streams, value.bits)
+        return ["q", value.bits, value.axis, values, *(_serialize(p, streams) for p in parts)]
+    array = np.asarray(jnp.asarray(value))  # jax may reduce float64 to float32
     streams.append(arrays.encode(array, bits))
     return [array.dtype.name, list(array.shape), streams[-1].form, len(streams[-1].data)]
 
 
-def _read(entry: list, streams: _Streams, bits: int = 8) -> Any:
+def _deserialize(entry: list, streams: _Streams, bits: int = 8) -> Any:
     """Returns the array of an entry of the head."""
     if entry[0] == "q":
         bits, axis, values, scale, *zero = entry[1:]
         if type(bits) is not int or not 2 <= bits <= 8 or len(zero) > 1:
             raise ArtifactError(f"a tensor of {bits!r} bits; 2 to 8 are legal")
-        found = [_read(values, streams, bits), *(_read(p, streams) for p in (scale, *zero))]
-        if axis is not None and (type(axis) is not int or not 0 <= axis < found[0].ndim):
-            raise ArtifactError(f"axis {axis!r} of a tensor of rank {found[0].ndim}")
-        q = QTensor(found[0], found[1], found[2] if zero else None, bits, axis)
+        parts = [_deserialize(values, streams, bits)]
+        parts += [_deserialize(p, streams) for p in (scale, *zero)]
+        if axis is not None and (type(axis) is not int or not 0 <= axis < parts[0].ndim):
+            raise ArtifactError(f"axis {axis!r} of a tensor of rank {parts[0].ndim}")
+        q = QTensor(parts[0], parts[1], parts[2] if zero else None, bits, axis)
         try:
             check(q)
         except ValueError as error:
@@ -194,13 +195,15 @@ def _model(head: dict, streams: _Streams) -> Model:
     shape, dtype = head["images"]
     graphs.check_shape(shape, _MOST_NUMBERS)
     dtype = arrays.dtype_of(dtype)
-    params = [(path, number, _read(entry, streams)) for path, number, *entry in head["params"]]
-    constants = [(number, _read(entry, streams)) for number, *entry in head["constants"]]
+    params = [
+        (path, number, _deserialize(entry, streams)) for path, number, *entry in head["params"]
+    ]
+    constants = [(number, _deserialize(entry, streams)) for number, *entry in head["constants"]]
     streams.take(head.get("padding", 0))
     streams.end()
     if not all(isinstance(text, str) for text in (*head["floats"], *(p for p, _, _ in params))):
         raise ArtifactError("a name is no text")
-    graph = graphs.read(head["ops"], head["logits"], params, constants, tuple(shape), dtype)
+    graph = graphs.deserialize(head["ops"], head["logits"], params, constants, tuple(shape), dtype)
     return Model(
         graph,
         {path: value for path, _, value in params},
