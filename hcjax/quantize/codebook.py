@@ -106,9 +106,7 @@ def share(
       ([-2.0, 1.0], [[1, 0], [1, -1]], [[1.0, 0.0], [1.0, -2.0]])
     """
     if not isinstance(clusters, Integral) or not 1 <= clusters <= _MAX_CLUSTERS:
-        raise ConfigError(
-            f"clusters must be a whole number in [1, {_MAX_CLUSTERS}], got {clusters!r}"
-        )
+        raise ConfigError(f"clusters must be an integer in [1, {_MAX_CLUSTERS}], got {clusters!r}")
     if init not in INITS:
         raise ConfigError(unknown_name("init", init, INITS))
     if init == "random" and key is None:

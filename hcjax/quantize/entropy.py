@@ -45,7 +45,7 @@ def entropy(model: Model) -> Callable[[Any], jax.Array]:
     """
     ops = [op for op in model.graph.ops if op.kind == "quantize_kernel"]
     if not ops:
-        raise ValueError("no kernel of this model is rounded: give what fake_quantize returns")
+        raise ValueError("no kernel of this model is rounded: give a model from fake_quantize")
     scales = {op.output: op.inputs[0] for op in model.graph.ops if op.kind == "step"}
 
     def bits(params: Any) -> jax.Array:

@@ -87,7 +87,7 @@ def error_analysis(
 
     Args:
       model: from `trace`, best through `fold`.
-      ranges: from `calibrate` of it.
+      ranges: from `calibrate` of the same model.
       images: float array [N, ...], N >= 1, normalised as in training; not the test set, if the
         analysis guides a choice.
       labels: int[N], each in [0, K).

@@ -101,7 +101,7 @@ def check_float(model: Model) -> None:
     if not isinstance(model, Model):
         raise ConfigError(f"model must be a Model, from hcjax.trace, got {type(model).__name__}")
     if is_quantized(model) and not any(op.kind == "step" for op in model.graph.ops):
-        raise ValueError("the model is in integers already: quantize the one that it was made of")
+        raise ValueError("the model is in integers already: quantize the float model instead")
 
 
 def _check_patterns(builder: Builder, spec: QuantSpec) -> None:

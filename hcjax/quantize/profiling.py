@@ -85,7 +85,7 @@ def profile(
 
     Args:
       model: from `trace`, best through `fold`.
-      ranges: from `calibrate` of it.
+      ranges: from `calibrate` of the same model.
       images: float array [N, ...], N >= 1, normalised as in training; the timed batch.
       spec, **fields: as in `fake_quantize`, with no layer in float.
       seconds: run time of each layer in float, > 0; in int8 it runs as many times.
@@ -173,7 +173,7 @@ def pair_sums(model: Model) -> dict[str, int]:
             sides = (np.sort(np.maximum(sign * columns, 0), axis=0)[-2:] for sign in (1, -1))
             sums[paths[number]] = 255 * max(int(side.sum(0).max()) for side in sides)
     if not sums:
-        raise TypeError("no layer computes in integers: give what int8 returns")
+        raise TypeError("no layer computes in integers: give a model from int8")
     return sums
 
 

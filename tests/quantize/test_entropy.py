@@ -82,5 +82,5 @@ def test_descent_takes_bits_away():
 
 def test_a_model_in_floats_is_refused():
     model = hcjax.trace(lambda p, x: x @ p["w"], {"w": jnp.ones((6, 2))}, IMAGES)
-    with pytest.raises(ValueError, match="give what fake_quantize returns"):
+    with pytest.raises(ValueError, match="give a model from fake_quantize"):
         hcjax.entropy(model)
