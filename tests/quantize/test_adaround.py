@@ -1,4 +1,4 @@
-"""adaround: rounding up or down so that layers give what they gave, better than to the nearest."""
+"""adaround: rounding up or down keeps a layer's output nearer than rounding to nearest."""
 
 from functools import lru_cache
 

@@ -169,8 +169,8 @@ def test_it_composes_with_int8():
     "options, message",
     [
         ({"clusters": 0}, r"clusters must be an integer in \[1, 32767\], got 0"),
-        ({"clusters": 40000}, "clusters must be a whole number .* got 40000"),
-        ({"clusters": 2.5}, "clusters must be a whole number .* got 2.5"),
+        ({"clusters": 40000}, "clusters must be an integer .* got 40000"),
+        ({"clusters": 2.5}, "clusters must be an integer .* got 2.5"),
         ({"init": "liner"}, "unknown init 'liner'; did you mean 'linear'"),
         ({"init": "random"}, 'init="random" needs key='),
         ({"select": "x"}, "pattern 'x' matches no parameter"),
