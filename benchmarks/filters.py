@@ -75,12 +75,11 @@ class Start(NamedTuple):
 def trained(workdir: str) -> Start:
     """Returns the network of a workdir and its recipe."""
     found = hcjax.load(workdir)
-    reader = Reader(found.config)
-    made = recipe.build(reader)
+    made = recipe.build(Reader(found.config))
     dataset = dataclasses.replace(made.dataset, mean=found.mean, std=found.std)
 
     def optimizer(steps, rate):
-        return recipe.optimizer_of(Reader(found.config), steps, learning_rate=rate)
+        return recipe.optimizer_of(made.optim, steps, learning_rate=rate)
 
     fit = {k: v for k, v in made.fit.items() if k not in ("tx", "key")} | {"patience": None}
     return Start(found.apply, found.params, found.state, dataset, fit, optimizer)

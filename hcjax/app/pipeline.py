@@ -151,7 +151,7 @@ def compress(
     about = about_of(dataset, config) | given  # as they were written, whatever float32 makes of it
     taught = teachers.taught(made, teaching, teachers.together(start, others))
     steps = partial(steps, "epochs")  # of each stage, checked by now
-    work = _work(config, made, dataset, steps, taught, student, workdir, quiet, say)
+    work = _work(made, dataset, steps, taught, student, workdir, quiet, say)
     found = Compressed({}, {}, dataset)
 
     def kept(name, make):
@@ -195,7 +195,7 @@ def _first(config: dict, dataset: data.Dataset, workdir: Path, **options: Any) -
     return load_any(workdir / "train")[0]
 
 
-def _work(config, made, dataset, steps, taught, student, workdir, quiet, say) -> Work:
+def _work(made, dataset, steps, taught, student, workdir, quiet, say) -> Work:
     """Returns what the stages share."""
     fit = made.fit | {"patience": None, "quiet": quiet}
 
@@ -204,7 +204,7 @@ def _work(config, made, dataset, steps, taught, student, workdir, quiet, say) ->
     ):
         key = _key(fit["key"], name)
         count = made.steps if epochs is None else steps(epochs)
-        tx = recipe.optimizer_of(Reader(config), count, learning_rate=learning_rate)
+        tx = recipe.optimizer_of(made.optim, count, learning_rate=learning_rate)
         done = loop.fit(
             apply,
             params,

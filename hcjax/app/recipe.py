@@ -28,11 +28,30 @@ COUNTS |= {"checkpoint_every": 1, "keep": 1}
 _OPTIONAL = ("eval_every", "patience", "ema_decay", "checkpoint_every")
 
 
+class Optim(NamedTuple):
+    """The sections `optim` and `schedule`.
+
+    name: of the optimiser. learning_rate: the peak. accumulate_steps: batches of an update.
+    clip_norm: largest norm of the gradient, or None. freeze: pattern of paths, or None. options:
+    further keywords of the optimiser. schedule, schedule_options: name and keywords.
+    """
+
+    name: str
+    learning_rate: float
+    accumulate_steps: int
+    clip_norm: float | None
+    freeze: str | None
+    options: dict[str, Any]
+    schedule: str
+    schedule_options: dict[str, Any]
+
+
 class Recipe(NamedTuple):
     """A config made into what `fit` takes.
 
-    dataset, network, params, state: as their names say. steps: in all. fit: the other keyword
-    arguments of `fit`. notes: lines that whoever started the run wants to read.
+    dataset, network, params, state: as their names say. steps: in all. optim: options of
+    the optimiser, for trainings of other lengths. fit: the other keyword arguments of `fit`.
+    notes: lines that whoever started the run wants to read.
     """
 
     dataset: data.Dataset
@@ -40,6 +59,7 @@ class Recipe(NamedTuple):
     params: Any
     state: Any
     steps: int
+    optim: Optim
     fit: dict
     notes: list[str]
 
@@ -87,7 +107,8 @@ def build(reader: Reader, dataset: data.Dataset | None = None) -> Recipe:
         )
 
     train, batch_size, steps = train_of(reader.section("train"), dataset)
-    tx = optimizer_of(reader, steps)
+    chosen = optim_of(reader)
+    tx = optimizer_of(chosen, steps)
     jax.eval_shape(tx.init, params)  # a pattern of `freeze` that matches nothing: now, not later
     loss, penalty, weights = loss_of(reader.section("loss"), dataset)
     fit = train | {
@@ -102,7 +123,7 @@ def build(reader: Reader, dataset: data.Dataset | None = None) -> Recipe:
         "threads": threads,
         "profile_steps": profile_steps,
     }
-    return Recipe(dataset, network, params, state, steps, fit, notes)
+    return Recipe(dataset, network, params, state, steps, chosen, fit, notes)
 
 
 def model_of(section: Reader) -> dict[str, Any]:
@@ -110,31 +131,44 @@ def model_of(section: Reader) -> dict[str, Any]:
     return {k: section.get(k) for k in ("name", "dtype", "sync_batchnorm")} | section.rest()
 
 
-def optimizer_of(
-    reader: Reader, steps: int, *, learning_rate: float | None = None
-) -> optax.GradientTransformation:
-    """Returns the optimiser of the sections `optim` and `schedule`.
-
-    Args:
-      reader: the config.
-      steps: batches in all.
-      learning_rate: the peak; None for the config's.
-    """
+def optim_of(reader: Reader) -> Optim:
+    """Returns the sections `optim` and `schedule` as plain values."""
     optimizer, schedule = reader.section("optim"), reader.section("schedule")
-    accumulate, peak = optimizer.get("accumulate_steps"), optimizer.get("learning_rate")
-    rate = optim.schedule(
-        schedule.get("name"),
-        learning_rate=peak if learning_rate is None else learning_rate,
-        steps=max(1, steps // max(1, accumulate)),  # updates, not batches
-        **schedule.rest(),
-    )
-    return optim.create(
-        optimizer.get("name"),
-        learning_rate=rate,
-        accumulate_steps=accumulate,
+    return Optim(
+        accumulate_steps=optimizer.get("accumulate_steps"),
+        learning_rate=optimizer.get("learning_rate"),
+        schedule=schedule.get("name"),
+        schedule_options=schedule.rest(),
+        name=optimizer.get("name"),
         clip_norm=optimizer.optional("clip_norm"),
         freeze=optimizer.optional("freeze"),
-        **optimizer.rest(),
+        options=optimizer.rest(),
+    )
+
+
+def optimizer_of(
+    chosen: Optim, steps: int, *, learning_rate: float | None = None
+) -> optax.GradientTransformation:
+    """Creates the optimiser of a training.
+
+    Args:
+      chosen: of `optim_of`.
+      steps: batches in all.
+      learning_rate: the peak; None for that of `chosen`.
+    """
+    rate = optim.schedule(
+        chosen.schedule,
+        learning_rate=chosen.learning_rate if learning_rate is None else learning_rate,
+        steps=max(1, steps // max(1, chosen.accumulate_steps)),  # updates, not batches
+        **chosen.schedule_options,
+    )
+    return optim.create(
+        chosen.name,
+        learning_rate=rate,
+        accumulate_steps=chosen.accumulate_steps,
+        clip_norm=chosen.clip_norm,
+        freeze=chosen.freeze,
+        **chosen.options,
     )
 
 

@@ -92,7 +92,7 @@ def train(config: Any, workdir: str | Path, *, quiet: bool = False, started: flo
         fitted.params,
         dataset,
         state=fitted.state,
-        batch_size=reader.section("train").get("eval_batch_size"),
+        batch_size=made.fit["eval_batch_size"],
         accelerate=made.fit["accelerate"],
     )
     result = summary.summarize(plain, fitted, scored, dataset.class_names) | {
