@@ -118,7 +118,7 @@ def test_problems_are_told_even_if_the_json_cannot_be_written_in_the_end(
     capsys, tmp_path, files, monkeypatch
 ):
     def full(path, rows):
-        raise verify.report.unwritable(path, OSError(28, "No space left on device"))
+        raise verify.files.unwritable(path, OSError(28, "No space left on device"))
 
     monkeypatch.setattr(verify.files, "write_json", full)
     assert run(tmp_path / "missing.hcz", f"--json={tmp_path / 'v.json'}") == 2

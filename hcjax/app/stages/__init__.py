@@ -102,7 +102,8 @@ def check_order(names: Sequence[str], *, integers: str = "") -> None:
                     f"put '{name}' before it, or begin with a network in float"
                 )
             raise ConfigError(
-                f"config.stages: '{name}' {FORMS[form]}: put it before '{giver}', which it follows"
+                f"config.stages: '{name}' {FORMS.get(form, f'cannot take {form}')}: put it before "
+                f"'{giver}', which it follows"
             )
         if name == "distill":  # the student begins in float, whoever teaches
             forms = {}
