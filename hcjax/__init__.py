@@ -69,13 +69,16 @@ from hcjax.search.pick import pick
 from hcjax.search.sensitivity import sensitivity
 from hcjax.train.evaluation import evaluate
 from hcjax.train.loop import fit
+from hcjax.train.objective import Every, Objective
 from hcjax.train.step import init_state, make_loss_fn, make_train_step
 from hcjax.version import VERSION
 
 __version__ = VERSION
 
 __all__ = [
+    "Every",
     "Model",
+    "Objective",
     "QuantSpec",
     "Shared",
     "accelerate",

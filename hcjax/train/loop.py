@@ -1,7 +1,7 @@
-"""The loop around the step: `fit`, which the launcher uses and a notebook calls.
+"""`fit`, the training loop of the launcher and of notebooks.
 
 In: a network, its parameters, a dataset, a loss and an optimiser. Out: trained parameters. With
-a workdir it also writes metrics and checkpoints, and goes on from them, bit for bit.
+a workdir it also writes metrics and checkpoints, and resumes from them, bit for bit.
 """
 
 from __future__ import annotations
@@ -24,21 +24,23 @@ from hcjax.devices import hosts
 from hcjax.errors import ConfigError
 from hcjax.report.progress import Progress
 from hcjax.train import evaluation, parallel, preemption, profiler, stopping, teaching
+from hcjax.train.objective import Every, Objective, grouped
 from hcjax.train.session import Session
 from hcjax.train.step import TrainState, init_state
 from hcjax.train.steps import make_steps
 
 
 class Fit(NamedTuple):
-    """What `fit` returns.
+    """The result of `fit`.
 
-    params, state: the trained network: the moving averages where they were kept, and those of the
-    best validation where `patience` was given. step: completed steps. stopped: "steps" (all of
-    them done), "patience" (early) or "preempted" (SIGTERM; start again to go on). history: one
-    dict per validation. best_step: of the best of them, 0 for none. train_state: the last
-    TrainState. train_seconds: in all processes that worked on the run. seconds_to_first_step: from
-    `started` to the end of the first step. images_per_second: training only, without the first
-    step. Both are of the last process that took a step, or two; NaN where none did.
+    params, state: the trained network: the moving averages if `ema_decay` was given, those of the
+    best validation if `patience` was given.
+    step: completed steps. stopped: "steps" (all done), "patience" (early) or "preempted" (SIGTERM;
+    start again to resume). history: a dict for each validation. best_step: of the best
+    validation, 0 if there is none. train_state: the last TrainState.
+    train_seconds: total of all processes that worked on the run. seconds_to_first_step: from
+    `started` to the end of the first step. images_per_second: of training, without the first step.
+    The last two are those of the last process that took a step, or two steps; NaN if none did.
     """
 
     params: Any
@@ -57,8 +59,8 @@ def fit(
     apply: Callable,
     params: Any,
     data: Dataset,
+    objective: Objective | None = None,
     *,
-    loss: Callable,
     tx: optax.GradientTransformation,
     steps: int,
     key: jax.Array,
@@ -66,33 +68,28 @@ def fit(
     workdir: str | Path | None = None,
     batch_size: int = 128,
     augment: Sequence[tuple[str, dict]] = (),
-    penalty: Callable | None = None,
-    class_weights: Any = None,
     ema_decay: float | None = None,
-    teacher: Callable | None = None,
-    teacher_logits: str | Path | None = None,
     accelerate: bool = True,
-    eval_every: int | None = None,
+    every: Every | None = None,
     eval_batch_size: int = 1000,
     patience: int | None = None,
     monitor: str = "nll",
-    log_every: int = 50,
-    checkpoint_every: int | None = None,
     keep: int = 3,
     threads: int = 0,
     profile_steps: int = 0,
     quiet: bool = False,
     started: float | None = None,
+    **fields: Any,
 ) -> Fit:
-    """Returns trained parameters, after `steps` steps or when validation stops getting better.
+    """Trains parameters for `steps` steps, or until validation stops getting better.
 
     Args:
       apply: `(params, state, images, *, train, key) -> (logits, state)`; or, with `state` None,
         `(params, images) -> logits`. Either may return (logits, ...), all of which the loss gets.
       params: pytree of float arrays to start from; not changed.
       data: the dataset, see `hcjax.data.load`. Only `train` and `validation` are used.
-      loss: `(logits float32[N, K], target) -> float32[N]`, e.g. `losses.cross_entropy`; target is
-        int32[N] labels, or float32[N, K] probabilities with mixup or cutmix.
+      objective, **fields: the loss, and what belongs to it, see `Objective`; or its fields as
+        keywords: loss=, penalty=, class_weights=, teacher=, teacher_logits=. A loss is needed.
       tx: optax optimiser.
       steps: optimiser steps in all, >= 0.
       key: PRNG key that decides batch order, augmentation and dropout.
@@ -101,21 +98,17 @@ def fit(
         everything in memory.
       batch_size: examples per step over all devices, a multiple of their number.
       augment: sequence of (name, options), see `hcjax.data.augment`.
-      penalty: `params -> float32[]`, added to the mean loss. class_weights: float32[K], of classes.
       ema_decay: in [0, 1): evaluate, and return, a moving average of parameters and statistics.
-      teacher: `float32[N, H, W, C] -> logits` of the prepared images, or whatever the loss reads:
-        its target is then (target, what the teacher returns), see `distill.taught` and `guided`.
-      teacher_logits: file that keeps them for other runs with the same key, data, batches,
-        augmentation and teacher, see `teaching.cached_logits`. None keeps none.
-      accelerate: rewrite what the platform's compiler is slow at, see `hcjax.accelerate`.
-      eval_every: steps between validations; None for one epoch.
+      accelerate: rewrite the operations that the platform's compiler is slow at, see
+        `hcjax.accelerate`.
+      every: steps between validations, checkpoints and lines of the metrics, see `Every`; None for
+        the defaults. Or as keywords: eval_every=, checkpoint_every=, log_every=.
       eval_batch_size: examples per evaluation step over all devices, rounded up to their multiple.
       patience: stop after this many validations without a better one, and return the best;
         None never stops early and returns the last.
-      monitor: what is better: "nll", lower, or "accuracy", higher.
-      log_every: steps between lines in the metrics. keep: number of checkpoints kept.
-      checkpoint_every: steps between checkpoints; None for `eval_every`. Needs a workdir.
-      threads: that read ahead; 0 reads in the loop where images are in memory.
+      monitor: the metric to improve: "nll", lower is better, or "accuracy", higher.
+      keep: number of checkpoints kept.
+      threads: threads that read ahead; 0 reads in the loop if the images are in memory.
       profile_steps: write a trace of that many steps, from the 11th on, to `workdir/profile`.
       quiet: show no progress. started: perf_counter() that seconds_to_first_step counts from.
 
@@ -124,13 +117,14 @@ def fit(
 
     Raises:
       ConfigError: if an argument is out of range.
+      TypeError: if there is no loss, or a keyword is unknown.
       CheckpointError: if the workdir holds a run of other arguments, or cannot be written.
       DivergedError: if loss, gradient or parameters are not finite, with the steps concerned.
 
     Note:
-      What a resumed run shares is checked: key, batch_size, augment, ema_decay; of the data mean,
-      std, class names, image shape and training labels; names and shapes of all arrays. Functions
-      (apply, loss, tx, penalty), class_weights and pixels are not: give the same again.
+      A resumed run must share, and is checked for: key, batch_size, augment, ema_decay; mean, std,
+      class names, image shape and training labels of the data; names and shapes of all arrays.
+      Functions (apply, loss, tx, penalty), class_weights and pixels are not checked: give the same.
 
     Example:
       >>> import jax, optax, hcjax
@@ -143,23 +137,21 @@ def fit(
       (4, 'steps')
     """
     started = started or time.perf_counter()
+    objective, every = grouped(objective, every, fields)
     stopping.check(monitor, patience, validation=data.validation)
     _check(steps, batch_size, data)
     apply, state = evaluation.four_arguments(apply, state)
-    eval_every = eval_every or math.ceil(len(data.train.labels) / batch_size)
-    checkpoint_every = checkpoint_every or eval_every
+    eval_every = every.eval or math.ceil(len(data.train.labels) / batch_size)
+    checkpoint_every = every.checkpoint or eval_every
     train_step, eval_step = make_steps(
         apply,
-        loss=loss,
+        objective,
         tx=tx,
         mean=data.mean,
         std=data.std,
         num_classes=data.num_classes,
         augment=augment,
-        penalty=penalty,
-        class_weights=class_weights,
         ema_decay=ema_decay,
-        teacher=teacher,
     )
     train_step = parallel.train(train_step, accelerate=accelerate)
     identity = {
@@ -187,10 +179,18 @@ def fit(
             session.open(Path(workdir), keep, stack)
         terminated = stack.enter_context(preemption.catch_sigterm())
         quiet = quiet or jax.process_index() != 0
-        taught = {"data": data, "augment": augment, "key": key, "identity": identity}
         stop = session.step if session.stopped else steps
-        taught |= {"teacher": teacher if session.step < stop else None, "steps": steps}
-        told = stack.enter_context(teaching.cached_logits(teacher_logits, **taught, quiet=quiet))
+        cache = teaching.cached_logits(
+            objective.teacher_logits,
+            objective.teacher if session.step < stop else None,
+            data=data,
+            augment=augment,
+            key=key,
+            identity=identity,
+            steps=steps,
+            quiet=quiet,
+        )
+        add_logits = stack.enter_context(cache)
         progress = Progress(steps, initial=session.step, batch_size=batch_size, quiet=quiet)
         session.progress = stack.enter_context(progress)
         window = (session.step + 10, profile_steps, lambda: session.train_state)
@@ -209,14 +209,14 @@ def fit(
         preempted = False
         for batch in stream:
             profile(session.step)
-            batch = told(session.step, parallel.shard(batch))
+            batch = add_logits(session.step, parallel.shard(batch))
             session.add(*train_step(session.train_state, batch, key))
             done = session.step
             preempted = terminated(done)
             session.stopped = "steps" if done == steps else ""
             validating = session.validates and (done % eval_every == 0 or done == steps)
             saving = done % checkpoint_every == 0 or done == steps
-            if done % log_every == 0 or validating or saving:
+            if done % every.log == 0 or validating or saving:
                 session.log(now=validating or saving)
             if validating:
                 session.validate()

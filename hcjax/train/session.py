@@ -1,4 +1,4 @@
-"""What changes while `fit` runs, and what it does with it: log, validate, save, finish."""
+"""The mutable state of a running `fit`: it logs, validates, saves and finishes."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Session:
     Args:
       train_state: before the first step.
       eval_step: sharded evaluation step.
-      validation: examples that choose the best parameters; empty for none.
+      validation: examples that choose the best parameters; may be empty.
       eval_batch_size: global, a multiple of the number of devices.
       monitor: key of `stopping.MONITORS`.
       batch_size: training examples per step over all devices.
       identity: JSON facts that a resumed run must share.
-      data: JSON facts that whoever loads the run needs: class names, image shape, mean, std.
+      data: JSON facts for loading the run: class names, image shape, mean, std.
       restore_best: whether the run's result is its best validation, not its last parameters.
     """
 
@@ -74,25 +74,25 @@ class Session:
         return len(self._validation.labels) > 0
 
     def open(self, workdir: Path, keep: int, stack: ExitStack) -> None:
-        """Opens the workdir's files and goes on from its newest sound checkpoint, if any.
+        """Opens the workdir's files and resumes from its newest sound checkpoint, if any.
 
         Raises:
           CheckpointError: if the workdir holds a run of another identity or cannot be used, if
-            somebody is training there, or if not every process goes on from the same step.
+            another process is training there, or if not all processes resume from the same step.
         """
         from hcjax.train.checkpoint import Checkpoints, restructure
 
         stack.enter_context(lock.held(workdir))
         self._checkpoints = Checkpoints(workdir, keep=keep)
         stack.callback(self._checkpoints.close)
-        found = self._checkpoints.restore()
-        hosts.check_same(workdir, found[0] if found else 0, "goes on from step {}".format)
-        if found is not None:
-            self.step, arrays, record = found
+        checkpoint = self._checkpoints.restore()
+        hosts.check_same(workdir, checkpoint[0] if checkpoint else 0, "goes on from step {}".format)
+        if checkpoint is not None:
+            self.step, arrays, record = checkpoint
             theirs = record["data"] | record["identity"]
             _check_identity(self._data | self.identity, theirs, workdir)
-            kept = self.train_state.averaged if record["best"]["kept"] else None
-            saved = restructure(arrays, {"train": self.train_state, "best": kept})
+            best = self.train_state.averaged if record["best"]["kept"] else None
+            saved = restructure(arrays, {"train": self.train_state, "best": best})
             self.train_state = saved["train"]
             self.best = stopping.Best(**{**record["best"], "kept": saved["best"]})
             self.history = record["history"]
@@ -126,7 +126,7 @@ class Session:
         self._launched, self._started = launched, time.perf_counter()
 
     def add(self, train_state: TrainState, sums: dict) -> None:
-        """Takes over what a step returned; writes the line of earlier steps that is due."""
+        """Stores the result of a step; writes the line of earlier steps that is due."""
         self.train_state, self.step = train_state, self.step + 1
         self._pending.append(sums)
         self._write_due()
@@ -143,7 +143,7 @@ class Session:
             self._write_due()
 
     def validate(self) -> None:
-        """Scores the validation examples and keeps the parameters if they are the best yet."""
+        """Scores the validation examples and keeps the parameters if they are the best so far."""
         with self._timed_aside():
             params, state = self.train_state.averaged
             scored = evaluation.run_eval(
@@ -193,7 +193,7 @@ class Session:
         return parallel.to_host(self._trained()[1])
 
     def _trained(self) -> tuple[list[str], tuple[Any, Any]]:
-        """Returns `trained`, and before it where in a checkpoint's arrays that is."""
+        """Returns (paths of the result in a checkpoint's arrays, `trained`)."""
         if self._restore_best and self.best.kept is not None:
             return ["best/0", "best/1"], self.best.kept
         averaged = self.train_state.averaged
@@ -202,12 +202,12 @@ class Session:
         return ["train/params", "train/state"], averaged
 
     def finish(self) -> None:
-        """Returns once the last checkpoint is on the disk."""
+        """Waits until the last checkpoint is on the disk."""
         if self._checkpoints is not None:
             self._checkpoints.wait()
 
     def _write_due(self) -> None:
-        """Writes the mean of the sums of the steps that are due, and checks them."""
+        """Checks the sums of the steps that are due, and writes their mean."""
         if not self._due:
             return
         host, self._due = [_numbers(sums) for sums in self._due], []

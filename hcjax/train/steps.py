@@ -1,4 +1,4 @@
-"""The two steps of a run, put together once: what `fit` executes is what `--plan` compiles."""
+"""The training and the evaluation step, assembled once: `fit` runs them, `--plan` compiles them."""
 
 from __future__ import annotations
 
@@ -9,38 +9,45 @@ import optax
 
 from hcjax.data import prepare
 from hcjax.train import evaluation, parallel, step, teaching
+from hcjax.train.objective import Objective, complete
 
 
 def make_steps(
     apply: Callable,
+    objective: Objective | None = None,
     *,
-    loss: Callable,
     tx: optax.GradientTransformation,
     mean: Any,
     std: Any,
     num_classes: int,
     augment: Sequence[tuple[str, dict]] = (),
-    penalty: Callable | None = None,
-    class_weights: Any = None,
     ema_decay: float | None = None,
-    teacher: Callable | None = None,
+    **fields: Any,
 ) -> tuple[Callable, Callable]:
-    """Returns (train step, evaluation step) over all devices, pure and not yet mapped.
+    """Assembles (train step, evaluation step) over all devices, pure and not yet mapped.
 
     Args:
       apply: `(params, state, images, *, train, key) -> (logits, state)`.
       mean, std: float32[C], where a pixel is 0..1. num_classes: K.
-      loss, tx, augment, penalty, class_weights, ema_decay, teacher: see `fit`.
+      objective, **fields: what is minimised, see `Objective`; or its fields as keywords.
+      tx, augment, ema_decay: see `fit`.
 
     Returns:
       What `parallel.train` and `parallel.evaluate` take; see `make_train_step` and
       `make_eval_step`.
     """
+    objective = complete(objective, fields)
+    teacher = objective.teacher
     facts = {"mean": mean, "std": std, "num_classes": num_classes}
     ready = prepare.make_prepare(**facts)
     prepared = prepare.make_prepare(**facts, augment=augment)
     train_step = step.make_train_step(
-        step.make_loss_fn(apply, loss, penalty=penalty, class_weights=class_weights),
+        step.make_loss_fn(
+            apply,
+            objective.loss,
+            penalty=objective.penalty,
+            class_weights=objective.class_weights,
+        ),
         tx,
         prepare=prepared if teacher is None else teaching.with_teacher(prepared, teacher),
         ema_decay=ema_decay,
