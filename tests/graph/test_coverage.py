@@ -216,7 +216,8 @@ is, its channels are kept whole, it stays in float, and `pack` refuses it with i
 
 def test_the_page_of_the_docs_lists_every_kind():
     page = (ROOT / "docs" / "ops.md").read_text()
-    assert [k for k in KINDS if f"`{k}`" not in page] == []
+    missing = [k for k in KINDS if f"`{k}`" not in page]
+    assert missing == [], "write docs/ops.md anew: python -m tests.graph.test_coverage"
 
 
 if __name__ == "__main__":
