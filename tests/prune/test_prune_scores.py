@@ -205,6 +205,15 @@ def test_a_score_without_gradients_is_used_in_training_too():
     jax.tree.map(np.testing.assert_array_equal, state.masks, expected)
 
 
+def test_channels_of_scores_below_zero_are_ranked_by_them_over_groups():
+    params = {"a": jnp.ones((2, 2)), "b": jnp.ones((2, 2)), "c": jnp.ones((2, 1))}
+    model = hcjax.trace(lambda p, x: x @ p["a"] @ p["b"] @ p["c"], params, jnp.ones((1, 2)))
+    scores = {k: jnp.zeros_like(v) for k, v in params.items()}
+    scores |= {"a": jnp.array([[-1.0, -2.0]] * 2), "c": jnp.array([[-8.0], [-5.0]])}
+    small = hcjax.shrink(model, keep=0.75, scores=scores)
+    assert {cut.path: cut.kept for cut in small.cut} == {"b": (1,), "c": (1,)}
+
+
 def test_running_statistics_are_left_out_of_a_named_score():
     params = {"w": jnp.eye(2), "mean": jnp.array([9.0, 0.0]), "v": jnp.array([[1.0], [2.0]])}
     model = hcjax.trace(lambda p, x: (x @ p["w"] - p["mean"]) @ p["v"], params, jnp.ones((1, 2)))

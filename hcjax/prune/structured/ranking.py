@@ -82,7 +82,7 @@ def units(
     """
     found = []
     for g, (group, score) in enumerate(zip(groups, scores, strict=True)):
-        count, highest = len(score), 0.0
+        count, highest = len(score), -np.inf
         order = np.argsort(score, kind="stable")
         lefts = range((count - 1) // round_to * round_to, least - 1, -round_to)
         gone = [0, *(count - left for left in lefts if left > 0)]
