@@ -184,7 +184,7 @@ def get_config() -> ConfigDict:
     prune.epochs = placeholder(float)  # of its training; >= 0
     prune.learning_rate = placeholder(float)  # the peak, > 0
     prune.sparsity = placeholder(float)  # of all kernels together, in [0, 1)
-    prune.method = placeholder(str)  # of its training: "gradual", "fisher", "movement", "taylor"
+    prune.method = placeholder(str)  # of its training: "gradual", or a Criterion of prune.SCORES
     prune.scope = placeholder(str)  # "global", "lamp", "uniform" or "erk"
     # Or, instead of both, of each kernel, by the first pattern that matches its whole path:
     prune.layers = placeholder(tuple)  # ("conv.*=0.5", ".*=0.9")

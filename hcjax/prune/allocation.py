@@ -1,4 +1,4 @@
-"""Scopes: how a sparsity is distributed over the layers."""
+"""Sparsity allocation: how a sparsity is distributed over the layers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from hcjax.errors import ConfigError
 
-# scopes with one threshold over all layers
+# allocations with one threshold over all layers
 TOGETHER = ("global", "lamp")
 
 

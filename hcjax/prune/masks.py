@@ -39,14 +39,14 @@ def masks(
     Args:
       params: pytree of arrays; those that are selected hold floats.
       sparsity: fraction of weights that go, in [0, 1); may be traced where `scope` is "global",
-        "lamp" or "uniform", but a count of a traced one is rounded to float32: schedules give a
-        `scopes.Ramp`. None where `structure` or `scope` says it.
+        "lamp" or "uniform", but a count of a traced one is rounded to float32: schedules give an
+        `allocation.Ramp`. None where `structure` or `scope` says it.
       scores: pytree of float arrays of the structure of `params`, finite; or a score of
         `SCORES` by name, or a `Criterion`; None for the weights' magnitudes.
       scope: "global": one threshold for all leaves. "lamp": the same, of scores relative to what
-        is left of their leaf (`scopes.lamp`). "uniform": the same sparsity in each. "erk":
-        by Erdős–Rényi-kernel densities (`scopes.erk`). A mapping from patterns of whole paths to
-        sparsities: each leaf by the first that matches it; leaves that none matches stay.
+        is left of their leaf (`allocation.lamp`). "uniform": the same sparsity in each. "erk":
+        by Erdős–Rényi-kernel densities (`allocation.erk`). A mapping from patterns of whole paths
+        to sparsities: each leaf by the first that matches it; leaves that none matches stay.
       structure: None: single weights. (n, m): n of every m consecutive input channels stay, e.g.
         (2, 4); sparsity must then be None. `NofM(n, m, axis)`: where those are not the last axis
         but one. `Block(size)`: whole blocks, by their mean score.

@@ -1,4 +1,4 @@
-"""Structures: which weights of a leaf go together, and how many of a group stay.
+"""Sparsity patterns: which weights of a leaf go together, and how many of a group stay.
 
 In: a leaf's scores. Out: the scores of its blocks, or a mask.
 """
@@ -16,7 +16,7 @@ from hcjax.errors import ConfigError
 
 
 class Block(NamedTuple):
-    """A structure: weights go in blocks of `size`, of a leaf's last axes; 0 for a whole axis.
+    """A sparsity pattern: blocks of `size`, of a leaf's last axes, go; 0 is a whole axis.
 
     `Block((0, 0, 0, 1))` is one filter of an HWIO kernel, `Block((4, 4))` a tile of its channels.
     """
@@ -25,7 +25,7 @@ class Block(NamedTuple):
 
 
 class NofM(NamedTuple):
-    """A structure: n of every m consecutive weights along an axis stay, those of highest score.
+    """A sparsity pattern: of every m consecutive weights along an axis the n highest stay.
 
     `(n, m)` means the default axis: the input channels of HWIO and (in, out) kernels. Where kernels
     are OIHW and (out, in), as in Equinox, those are `axis=1`.
