@@ -1,1 +1,1 @@
-"""How far each layer can go."""
+"""Per-layer sensitivity, and the choice of each layer's sparsity or bits under a budget."""

@@ -1,4 +1,4 @@
-"""Levels of what can be done to a kernel, for `sensitivity`: a change is a function and a line."""
+"""Ways to compress one kernel, for `sensitivity`. A new one is one function and one line."""
 
 from __future__ import annotations
 
@@ -12,14 +12,19 @@ from hcjax.graph import qtensor
 from hcjax.graph.ops import fixed_point
 from hcjax.prune import allocation
 from hcjax.prune.masks import smallest
+from hcjax.prune.scores import magnitude
 
 
 class Change(NamedTuple):
-    """One way to change a kernel.
+    """One way to compress a kernel, to a level such as a sparsity or a number of bits.
 
-    apply: (kernel, strength, axis of its output channels or None) -> kernel. strength: (level,
-    size) -> int, > 0 where the kernel changes; the part of a level that is traced. left: level ->
-    part of a float32 kernel that is left. legal: level -> whether it is one. levels: the default.
+    Attributes:
+      apply: (kernel, strength, axis of the output channels or None) -> compressed kernel.
+      strength: (level, size of the kernel) -> int, > 0 where the kernel changes. The level itself
+        is static; this number is traced, so that all levels share one compiled program.
+      left: level -> size of the compressed kernel, as a fraction of its float32 size.
+      legal: level -> whether it is in range.
+      levels: the default levels, from the mildest on.
     """
 
     apply: Callable[[jax.Array, jax.Array, int | None], jax.Array]
@@ -30,20 +35,20 @@ class Change(NamedTuple):
 
 
 def _pruned(kernel: jax.Array, count: jax.Array, axis: int | None) -> jax.Array:
-    del axis  # all channels alike
-    gone = smallest(jnp.abs(kernel).reshape(-1), count)
-    return jnp.where(gone.reshape(kernel.shape), 0, kernel)
+    del axis  # one threshold for all channels
+    pruned = smallest(magnitude(kernel).reshape(-1), count)
+    return jnp.where(pruned.reshape(kernel.shape), 0, kernel)
 
 
-def _rounded(kernel: jax.Array, most: jax.Array, axis: int | None) -> jax.Array:
-    others = tuple(a for a in range(kernel.ndim) if a != axis)
-    width = jnp.abs(kernel).max(others, keepdims=True).astype(jnp.float32)
-    step = jnp.where(width > 0, width, 1) / most
-    return (fixed_point.quantize(kernel, step, -most, most) * step).astype(kernel.dtype)
+def _rounded(kernel: jax.Array, qmax: jax.Array, axis: int | None) -> jax.Array:
+    other_axes = tuple(a for a in range(kernel.ndim) if a != axis)
+    largest = jnp.abs(kernel).max(other_axes, keepdims=True).astype(jnp.float32)
+    scale = jnp.where(largest > 0, largest, 1) / qmax
+    return (fixed_point.quantize(kernel, scale, -qmax, qmax) * scale).astype(kernel.dtype)
 
 
 CHANGES = {
-    # the weights of least magnitude become zero, as by `prune.masks(scope={path: sparsity})`
+    # zeroes the weights of least magnitude, like `prune.masks(scope={path: sparsity})`
     "sparsity": Change(
         _pruned,
         strength=allocation.count,
@@ -51,7 +56,7 @@ CHANGES = {
         legal=lambda sparsity: 0 <= sparsity < 1,
         levels=(0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995),
     ),
-    # symmetric integers with one step per output channel, as by `fake_quantize(bits=...)`
+    # rounds to symmetric integers with one scale per output channel, like `fake_quantize(bits=...)`
     "bits": Change(
         _rounded,
         strength=lambda bits, size: qtensor.limits(bits, symmetric=True)[1],

@@ -1,4 +1,4 @@
-"""`pick`: each layer's sparsity, or bits, under one budget for the whole network."""
+"""`pick`: chooses each layer's sparsity, or bits, under one budget for the whole network."""
 
 from __future__ import annotations
 
@@ -18,40 +18,44 @@ def pick(
     size: float | None = None,
     macs: float | None = None,
 ) -> dict[str, float]:
-    """Returns a level for each layer: the mildest under a budget, or the strongest that still fits.
+    """Chooses a compression level for each layer, under a budget of accuracy, size or MACs.
 
-    Starts with every layer at its first level, and goes on, one layer at a time, to where the
-    network's loss rises least for what is saved: (rise of nll) / (size or MACs saved), on the lower
-    convex hull of each layer's curve, as if the rises of layers added up. Of these steps
+    Greedy: all layers start at their first level. Each move takes the layer with the least
 
-    - size, macs: takes the one of the least rise, of those within the budget;
-    - accuracy: takes the last (saving size) at which the network, all layers changed together, is
-      measured to have it, found by halving; then further steps of single layers that leave it so.
+        (increase of nll) / (decrease of size, or of MACs)
+
+    to a stronger level, on the lower convex hull of that layer's curve. The increases of several
+    layers are assumed to add up. With a budget of
+
+    - size or macs: chooses the state of the smallest increase among those within the budget;
+    - accuracy: compresses by size, and chooses the last state whose measured accuracy, with all
+      layers compressed together, is high enough (by bisection). Then goes on with single layers as
+      long as the accuracy stays high enough.
 
     Args:
       found: from `sensitivity`.
-      accuracy: the least that is wanted, a fraction, on the images of `found`.
-      size: of all its kernels, as a fraction of what they are in float32, in (0, 1]; zeros count
-        nothing, nor does where they are.
-      macs: likewise of products; those with a weight that is zero count nothing, and one of b bits
-        b / 32. That is no promise of speed.
+      accuracy: the lowest accuracy allowed, in (0, 1], on the images that `found` was measured on.
+      size: the largest size of all kernels, as a fraction of their float32 size, in (0, 1]. Zeros
+        have size 0; indices of the other weights are not counted.
+      macs: the largest number of MACs, as a fraction, in (0, 1]. A MAC with a zero weight counts
+        0, one with a weight of b bits b / 32; the measured speed may differ.
 
     Returns:
       {pattern of a kernel's path: sparsity}, for `prune.masks(scope=...)`, or {pattern of a layer's
-      name: bits}, for `fake_quantize(bits=...)`. Names are those of the model, escaped where they
-      would mean something in a regular expression.
+      name: bits}, for `fake_quantize(bits=...)`. Special characters of regular expressions are
+      escaped in the model's names.
 
     Raises:
-      ConfigError: unless exactly one budget is given, or if it cannot be met; then the message
-        says what can be.
+      ConfigError: unless exactly one budget is given, or if it cannot be met; the message then
+        gives the nearest that can.
 
     Note:
-      Nothing is trained. Where pruning, or training on integers, follows, more is possible.
+      Nothing is trained here. With fine-tuning afterwards, stronger levels are often possible.
 
     Reference:
       Everett, "Generalized Lagrange Multiplier Method", 1963, and the greedy algorithm for the
       multiple-choice knapsack problem of Sinha and Zoltners, 1979: optimal at the budgets that its
-      own steps have, where the rises do add up.
+      own moves reach, if the increases add up.
 
     Example:
       >>> import jax.numpy as jnp
@@ -69,48 +73,53 @@ def pick(
         raise ConfigError(
             f"one of accuracy, size and macs is needed, in (0, 1], got {given or 'none'}"
         )
-    ((budget, most),) = given.items()
-    of = "macs" if budget == "macs" else "size"
+    ((budget, limit),) = given.items()
+    unit = "macs" if budget == "macs" else "size"
     left = [CHANGES[found.against].left(level) for level in found.levels]
-    rows: dict[
-        str, list[KernelSensitivity]
-    ] = {}  # bits are a layer's, whose kernels may be several
+    # bits are chosen for a layer, which may have several kernels
+    rows: dict[str, list[KernelSensitivity]] = {}
     for row in found.rows:
         rows.setdefault(row.path if found.against == "sparsity" else row.layer, []).append(row)
-    whole = [sum(getattr(row, of) for row in each) for each in rows.values()]
-    costs = [[part * all_of_it for part in left] for all_of_it in whole]
-    harms = [[sum(at) for at in zip(*(r.nll for r in each), strict=True)] for each in rows.values()]
-    moves = _moves(costs, harms)
+    full_costs = [sum(getattr(row, unit) for row in layer) for layer in rows.values()]
+    costs = [[fraction * full for fraction in left] for full in full_costs]
+    losses = [[sum(nlls) for nlls in zip(*(r.nll for r in layer), strict=True)]
+              for layer in rows.values()]  # fmt: skip
+    moves = _moves(costs, losses)
     if budget == "accuracy":
-        chosen = _strongest(found, rows, moves, most)
+        levels = _strongest(found, rows, moves, limit)
     else:
-        steps = [_after(moves[:i], len(costs)) for i in range(len(moves) + 1)]
-        parts = [_total(costs, step) / sum(whole) for step in steps]
-        within = [step for step, part in zip(steps, parts, strict=True) if part <= most]
+        states = [_after(moves[:i], len(costs)) for i in range(len(moves) + 1)]
+        fractions = [_total(costs, state) / sum(full_costs) for state in states]
+        within = [s for s, fraction in zip(states, fractions, strict=True) if fraction <= limit]
         if not within:
             raise ConfigError(
-                f"{budget}={most} cannot be met: at the strongest levels {parts[-1]:.4f} is left"
+                f"{budget}={limit} cannot be met: at the strongest levels {fractions[-1]:.4f} is "
+                "left"
             )
-        chosen = min(within, key=lambda step: _total(harms, step))
-    return {re.escape(n): found.levels[i] for n, i in zip(rows, chosen, strict=True)}
+        levels = min(within, key=lambda state: _total(losses, state))
+    return {re.escape(n): found.levels[i] for n, i in zip(rows, levels, strict=True)}
 
 
-def _moves(costs: Sequence[Sequence[float]], harms: Sequence[Sequence[float]]) -> list[tuple]:
-    """Returns (layer, its next level) as indices, in order; costs fall along a row."""
+def _moves(costs: Sequence[Sequence[float]], losses: Sequence[Sequence[float]]) -> list[tuple]:
+    """Lists the moves (layer, its next level), as indices, by their loss per saving.
+
+    Args:
+      costs: of each layer at each level, falling along a row. losses: likewise.
+    """
     moves = []
-    for layer, (cost, harm) in enumerate(zip(costs, harms, strict=True)):
-        at, rate = 0, -math.inf
+    for layer, (cost, loss) in enumerate(zip(costs, losses, strict=True)):
+        at, slope = 0, -math.inf
         while at < len(cost) - 1:
-            further = range(at + 1, len(cost))
-            lowest, at = min(((harm[j] - harm[at]) / (cost[at] - cost[j]), j) for j in further)
-            rate = max(rate, lowest)  # in order, whatever rounding says
-            moves.append((rate, layer, at))
+            stronger = range(at + 1, len(cost))
+            lowest, at = min(((loss[j] - loss[at]) / (cost[at] - cost[j]), j) for j in stronger)
+            slope = max(slope, lowest)  # rounding must not change a layer's order
+            moves.append((slope, layer, at))
     return [(layer, at) for _, layer, at in sorted(moves)]
 
 
 def _after(moves: Sequence[tuple], layers: int) -> list[int]:
-    """Returns the level of each layer after some moves."""
-    levels = dict(moves)  # the last of each layer counts
+    """Gives the level of each layer after some moves, as an index."""
+    levels = dict(moves)  # the last move of each layer counts
     return [levels.get(layer, 0) for layer in range(layers)]
 
 
@@ -119,24 +128,26 @@ def _total(table: Sequence[Sequence[float]], levels: Sequence[int]) -> float:
 
 
 def _strongest(found: Sensitivity, rows: dict, moves: list[tuple], accuracy: float) -> list[int]:
-    """Returns the level of each layer after as many moves as leave an accuracy, measured."""
+    """Gives the level of each layer after as many moves as the accuracy allows, measured."""
 
     def measured(moves):
-        chosen = dict(zip(rows, _after(moves, len(rows)), strict=True))
-        each = {row.path: found.levels[chosen[name]] for name in rows for row in rows[name]}
-        return found.measure([each[row.path] for row in found.rows])[0]
+        indices = dict(zip(rows, _after(moves, len(rows)), strict=True))
+        levels = {row.path: found.levels[indices[name]] for name in rows for row in rows[name]}
+        return found.measure([levels[row.path] for row in found.rows])[0]
 
-    least = measured([])
-    if least < accuracy:
-        raise ConfigError(f"accuracy={accuracy} cannot be met: at the mildest levels it is {least}")
+    mildest = measured([])
+    if mildest < accuracy:
+        raise ConfigError(
+            f"accuracy={accuracy} cannot be met: at the mildest levels it is {mildest}"
+        )
     good, bad = 0, len(moves) + 1
     while bad - good > 1:
         middle = (good + bad) // 2
         good, bad = (middle, bad) if measured(moves[:middle]) >= accuracy else (good, middle)
-    taken, done = moves[:good], set()
+    accepted, finished = moves[:good], set()
     for layer, level in moves[good:]:
-        if layer not in done and measured([*taken, (layer, level)]) >= accuracy:
-            taken = [*taken, (layer, level)]
+        if layer not in finished and measured([*accepted, (layer, level)]) >= accuracy:
+            accepted = [*accepted, (layer, level)]
         else:
-            done.add(layer)
-    return _after(taken, len(rows))
+            finished.add(layer)
+    return _after(accepted, len(rows))

@@ -1,7 +1,7 @@
-"""`sensitivity`: what each layer can stand; accuracy against sparsity, or bits, layer by layer.
+"""`sensitivity`: accuracy against sparsity, or bits, of one layer at a time.
 
-In: a Model and images with labels, of the validation part. Out: a table, and what `pick` chooses
-each layer's level by. The network is compiled once: which layer is changed, and how far, is data.
+In: a Model, and images with labels of the validation set. Out: a table, from which `pick` chooses
+each layer's level. The network is compiled once: the layer and its level are arguments.
 """
 
 from __future__ import annotations
@@ -25,10 +25,14 @@ from hcjax.search.levels import CHANGES, Change
 
 
 class KernelSensitivity(NamedTuple):
-    """One kernel: what it costs, and how the network does when it alone is changed.
+    """One kernel: its size, and the network's accuracy when this kernel alone is compressed.
 
-    path: of the parameter. layer: its layer's name. size: its numbers. macs: products it is in, for
-    one image. accuracy, nll: at each level, over all examples.
+    Attributes:
+      path: of the parameter.
+      layer: name of its layer.
+      size: number of its weights.
+      macs: of its layers, for one image.
+      accuracy, nll: of the network, at each level, over all images.
     """
 
     path: str
@@ -40,11 +44,15 @@ class KernelSensitivity(NamedTuple):
 
 
 class Sensitivity(NamedTuple):
-    """What `sensitivity` returns; printed as a table of accuracies in percent.
+    """The result of `sensitivity`; prints as a table of accuracies in percent.
 
-    against: what the levels are, a key of `CHANGES`. levels: from the mildest on. rows: one for
-    each kernel. accuracy, nll: of the network as it is. measure: one level for each row, or 0 for
-    none -> (accuracy, nll) with all of them changed together.
+    Attributes:
+      against: kind of the levels, a key of `CHANGES`.
+      levels: from the mildest on.
+      rows: one for each kernel.
+      accuracy, nll: of the network without compression.
+      measure: (one level for each row, 0 for no change) -> (accuracy, nll) of the network with all
+        kernels compressed together.
     """
 
     against: str
@@ -55,8 +63,11 @@ class Sensitivity(NamedTuple):
     measure: Callable[[Sequence[float]], tuple[float, float]]
 
     def __str__(self) -> str:
-        heads = [f"{self.against} {self.levels[0]:g}", *(f"{level:g}" for level in self.levels[1:])]
-        lines = [("kernel", "weights", "MACs", *heads)]
+        columns = [
+            f"{self.against} {self.levels[0]:g}",
+            *(f"{level:g}" for level in self.levels[1:]),
+        ]
+        lines = [("kernel", "weights", "MACs", *columns)]
         for row in self.rows:
             lines.append((row.path, row.size, row.macs, *(f"{100 * a:.2f}" for a in row.accuracy)))
         return f"accuracy {100 * self.accuracy:.2f} %\n{text.aligned(lines)}"
@@ -72,26 +83,26 @@ def sensitivity(
     select: trees.Select | str | Sequence[str] = trees.kernels,
     batch_size: int = 1000,
 ) -> Sensitivity:
-    """Returns how a network does when one kernel at a time is pruned, or rounded.
+    """Measures a network's accuracy with one kernel at a time pruned, or rounded to integers.
 
     Args:
       model: from `trace`, best through `fold`.
-      images: float array [N, ...], as the network takes them. Validation data: never choose by
-        test data.
+      images: float array [N, ...], normalised as in training. Use the validation set: a choice
+        made on the test set makes its accuracy meaningless.
       labels: int[N], each in [0, K).
-      against: "sparsity": the part of the kernel's weights, those of least magnitude, that become
-        zero. "bits": of the kernel in symmetric integers, one step per output channel; activations
-        stay as they are.
-      levels: sparsities in [0, 1), or bits 2 to 8, from the mildest on; None for ten sparsities up
-        to 0.995, or all seven bits.
-      select: which of the layers' kernels, as of `prune.masks`.
-      batch_size: images at a time.
+      against: "sparsity": the fraction of the kernel's weights, those of least magnitude, that is
+        set to zero. "bits": the kernel is rounded to symmetric integers of so many bits, with one
+        scale per output channel; activations stay in float.
+      levels: sparsities in [0, 1), or bits in 2..8, from the mildest on. None: ten sparsities up to
+        0.995, or 8 to 2 bits.
+      select: which kernels, as of `prune.masks`.
+      batch_size: images at a time, >= 1.
 
     Returns:
       Sensitivity; print it, or give it to `pick`. `reports.plots.layer_curves` draws it.
 
     Raises:
-      ConfigError: if an argument is not legal, or the model is in integers already.
+      ConfigError: if an argument is out of range, or the model is quantized already.
 
     Note:
       Costs 1 + kernels · levels passes over the images, and one compilation.
@@ -116,31 +127,31 @@ def sensitivity(
     accuracy, nll = measure([0] * len(kernels))
     rows = []
     for i, (path, _, macs) in enumerate(kernels):
-        found = [measure([0] * i + [a] + [0] * (len(kernels) - i - 1)) for a in levels]
+        pairs = [measure([0] * i + [a] + [0] * (len(kernels) - i - 1)) for a in levels]
         size = model.leaves(model.params)[path].size
-        rows.append(KernelSensitivity(path, layer_of(path), size, macs, *zip(*found, strict=True)))
+        rows.append(KernelSensitivity(path, layer_of(path), size, macs, *zip(*pairs, strict=True)))
     return Sensitivity(against, levels, tuple(rows), accuracy, nll, measure)
 
 
 def _kernels(model: Model, select: Any) -> list[tuple[str, int | None, int]]:
-    """Returns (path, axis of the output channels, MACs) of each kernel that a layer reads.
+    """Lists (path, axis of the output channels, MACs) of each kernel that a layer reads.
 
-    The axis is None where the layer reads something computed from the parameter.
+    The axis is None where the layer reads a value computed from the parameter.
     """
     leaves = model.leaves(model.params)
     if any(isinstance(leaf, qtensor.QTensor) for leaf in leaves.values()):
         raise ConfigError("the model is in integers already; give the one that they were made of")
-    chosen = (trees.mask if callable(select) else trees.select)(leaves, select)
+    selected = (trees.mask if callable(select) else trees.select)(leaves, select)
     paths = {number: path for path, number in model.graph.params.items()}
-    known = model.graph.constants | {number: leaves[path] for number, path in paths.items()}
-    trained, found = trained_numbers(model), {}
+    constants = model.graph.constants | {number: leaves[path] for number, path in paths.items()}
+    trained, kernels = trained_numbers(model), {}
     for op in model.graph.ops:
         for number in op.inputs if op.kind in LAYERS else ():
             path = source_path(model, number, paths) if number in trained else ""
-            if path and chosen[path]:
-                axis = kernel_axis(op, known) if number in paths else None
-                found[path] = (path, axis, op.macs + found.get(path, (path, axis, 0))[2])
-    return list(found.values())
+            if path and selected[path]:
+                axis = kernel_axis(op, constants) if number in paths else None
+                kernels[path] = (path, axis, op.macs + kernels.get(path, (path, axis, 0))[2])
+    return list(kernels.values())
 
 
 def _check(change, against, levels, kernels) -> None:
@@ -152,12 +163,12 @@ def _check(change, against, levels, kernels) -> None:
 
 
 def _measure(model, images, labels, kernels, change: Change, batch_size: int) -> Callable:
-    """Returns (level of each kernel, 0 for none) -> (accuracy, nll), compiled once."""
+    """Compiles (level of each kernel, 0 for no change) -> (accuracy, nll), once."""
     apply = accelerate(model.apply)
     sizes = [model.leaves(model.params)[path].size for path, _, _ in kernels]
 
     @jax.jit
-    def changed(params, strengths):
+    def compress(params, strengths):
         leaves, treedef = jax.tree.flatten(params)
         for strength, (path, axis, _) in zip(strengths, kernels, strict=True):
             i = model.paths.index(path)
@@ -173,23 +184,24 @@ def _measure(model, images, labels, kernels, change: Change, batch_size: int) ->
     def sums(params, images, labels, weight):
         return metrics.sums(apply(params, images), labels, weight)
 
-    short = -len(images) % batch_size
+    padding = -len(images) % batch_size
     weight = np.ones(len(images), np.float32)
-    parts = [
+    columns = [
         np.split(
-            np.pad(x, [(0, short)] + [(0, 0)] * (x.ndim - 1)), range(batch_size, len(x), batch_size)
+            np.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1)),
+            range(batch_size, len(x), batch_size),
         )
         for x in (images, labels, weight)
     ]
-    parts = jax.device_put(list(zip(*parts, strict=True)))
+    batches = jax.device_put(list(zip(*columns, strict=True)))
 
     def measure(levels):
         pairs = zip(levels, sizes, strict=True)
         strengths = [change.strength(level, size) if level else 0 for level, size in pairs]
-        params = changed(model.params, np.asarray(strengths, np.int32))
-        found = jax.device_get([sums(params, *part) for part in parts])
+        params = compress(model.params, np.asarray(strengths, np.int32))
+        totals = jax.device_get([sums(params, *batch) for batch in batches])
         count, correct, nll = (
-            sum(float(each[name]) for each in found) for name in ("count", "correct", "nll")
+            sum(float(each[name]) for each in totals) for name in ("count", "correct", "nll")
         )
         return correct / count, nll / count
 
