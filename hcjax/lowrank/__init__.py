@@ -1,1 +1,1 @@
-"""Layers replaced by thinner ones."""
+"""Low-rank factorization: layers replaced by sequences of thinner ones."""

@@ -1,7 +1,7 @@
-"""`factorize`: a layer replaced by thinner ones in a row, where that takes fewer products.
+"""`factorize`: replaces a layer by a sequence of thinner ones, where that takes fewer MACs.
 
-A dense layer or a 1 x 1 convolution becomes two (truncated SVD), any other convolution up to three:
-1 x 1, k x k between fewer channels, 1 x 1 (Tucker-2). Nothing but the kernels is approximated.
+A dense layer or a 1 x 1 convolution becomes two layers (truncated SVD), any other convolution up to
+three: 1 x 1, k x k between fewer channels, 1 x 1 (Tucker-2). Only the kernels are approximated.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from jax import lax
 from hcjax.graph.model import Model, Op, Size, live_ops, unused_name
 from hcjax.graph.ops.table import defined
 from hcjax.lowrank.factors import Layer
-from hcjax.lowrank.ranks import Rank, chosen
+from hcjax.lowrank.ranks import Rank, chosen_ranks
 
 
 def factorize(
@@ -27,31 +27,31 @@ def factorize(
     macs: float | None = None,
     select: str | Sequence[str] | None = None,
 ) -> Model:
-    """Returns the model with layers replaced by thinner ones in a row.
+    """Replaces layers by sequences of thinner ones, by truncated SVD or Tucker-2 decomposition.
 
-    Dense: W ≈ A B, of rank r, the best in squared error. Convolution: K ≈ Σ C[a, b] U[i, a] V[o, b]
+    Dense: W ≈ A B of rank r, optimal in squared error. Convolution: K ≈ Σ C[a, b] U[i, a] V[o, b]
     with U and V the leading singular vectors of the kernel unfolded by its input and by its output
-    channels: 1 x 1 to r_in channels, the core, 1 x 1 to all outputs. A 1 x 1 that would not make
-    fewer channels is left out. The bias stays on the last.
+    channels: 1 x 1 to r_in channels, the core, 1 x 1 to all outputs. A 1 x 1 that would not reduce
+    the channels is left out. The last layer has the bias.
 
     Args:
-      model: in float, best through `fold`. What kernels are computed from is evaluated.
-      rank: at most so many, int >= 1; a layer stays where that would not lower its MACs. Or regular
-        expression of a layer's whole name -> r, or (r_in, r_out) of a convolution: these layers and
-        no others, whatever it costs.
-      energy: part of the squared singular values to keep in each unfolding, in (0, 1]; a layer
-        stays where that would not lower its MACs.
-      macs: part of all layers' MACs to reach, in (0, 1), by the greatest energy that does.
-      select: regular expressions of whole names of layers; None: all of them.
+      model: in float, best after `fold`. A kernel that is computed from parameters is evaluated.
+      rank: the largest rank, >= 1; a layer stays as it is where this would not lower its MACs. Or a
+        mapping from a regular expression of a layer's whole name to r, or (r_in, r_out) of a
+        convolution: exactly these layers are replaced, whatever their MACs.
+      energy: fraction of the squared singular values to keep in each unfolding, in (0, 1]; a layer
+        stays as it is where this would not lower its MACs.
+      macs: fraction of all layers' MACs to reach, in (0, 1), with the largest energy possible.
+      select: regular expressions of whole names of layers; None: all layers.
 
     Returns:
       Model with params `LAYER/first/kernel`, `LAYER/core/kernel` of a convolution with more than
-      one tap, and `LAYER/last/kernel`, which train like any other. `ranks` of the same arguments
-      says what becomes of each layer: with groups, and with a shared kernel, it always stays.
+      one tap, and `LAYER/last/kernel`, which can be trained. `ranks` with the same arguments lists
+      each layer's ranks. Layers with groups or a shared kernel are never replaced.
 
     Raises:
-      ConfigError: if not one of rank, energy and macs is given, it is not legal or cannot be
-        reached, a pattern matches no layer, or the model is quantized.
+      ConfigError: unless exactly one of rank, energy and macs is given, or if it is out of range or
+        cannot be reached, a pattern matches no layer, or the model is quantized.
 
     Reference:
       Kim et al., "Compression of Deep Convolutional Neural Networks for Fast and Low Power Mobile
@@ -68,18 +68,18 @@ def factorize(
       >>> small.apply(small.params, jnp.ones((1, 4))).round(3).tolist()
       [[10.0, 10.0, 10.0]]
     """
-    found = chosen(model, rank=rank, energy=energy, macs=macs, select=select)
-    changed = {layer.op.output: (layer, ranks) for layer, ranks in found if ranks}
+    layers = chosen_ranks(model, rank=rank, energy=energy, macs=macs, select=select)
+    replaced = {layer.op.output: (layer, ranks) for layer, ranks in layers if ranks}
     leaves = dict(model.leaves(model.params))
     paths = {number: path for path, number in model.graph.params.items()}
     outputs = [o for op in model.graph.ops for o in op.outputs]
     fresh = itertools.count(max([*paths, *model.graph.constants, model.graph.images, *outputs]) + 1)
     ops: list[Op] = []
     for op in model.graph.ops:
-        if op.output not in changed:
+        if op.output not in replaced:
             ops.append(op)
             continue
-        layer, ranks = changed[op.output]
+        layer, ranks = replaced[op.output]
         for name, part, kernel in _parts(layer, ranks, fresh):
             number = part.inputs[1 - layer.side]
             paths[number] = unused_name(f"{layer.name}/{name}/kernel", leaves)
@@ -94,16 +94,16 @@ def factorize(
     used = {i for op in ops for i in op.inputs} | {model.graph.logits}
     params = {path: number for number, path in paths.items() if number in used}
     constants = {n: v for n, v in model.graph.constants.items() if n in used}
-    frozen = tuple(held for held in model.graph.frozen if held[1] in used)
-    changes = {"ops": tuple(ops), "params": params, "constants": constants, "frozen": frozen}
-    graph, kept = model.graph._replace(**changes), {path: leaves[path] for path in params}
-    return model.replace(graph=graph, params=kept, paths=tuple(sorted(kept)))
+    frozen = tuple(entry for entry in model.graph.frozen if entry[1] in used)
+    graph = model.graph._replace(ops=tuple(ops), params=params, constants=constants, frozen=frozen)
+    new_params = {path: leaves[path] for path in params}
+    return model.replace(graph=graph, params=new_params, paths=tuple(sorted(new_params)))
 
 
 def _parts(
     layer: Layer, ranks: tuple[int, ...], fresh: Iterator[int]
 ) -> Iterator[tuple[str, Op, np.ndarray]]:
-    """Yields the layers that take one's place: the name of each, its op and its kernel."""
+    """Yields the name, op and kernel of each layer in the replacement of one layer."""
     op, number = layer.op, layer.op.inputs[layer.side]
     kernels = _kernels(layer, ranks)
     macs = [n for n in layer.parts(ranks) if n]
@@ -113,32 +113,32 @@ def _parts(
         inputs = (number, next(fresh)) if layer.side == 0 else (next(fresh), number)
         number = op.output if last else next(fresh)
         array, shape, params = make(layer, place, kernel)
-        about = {"outputs": (number,), "shape": shape, "macs": macs[i]}
+        fields = {"outputs": (number,), "shape": shape, "macs": macs[i]}
         if last:
-            about |= {"inputs": (*inputs, *op.inputs[2:]), "params": op.params | params}
-        else:  # of the kernel's dtype, as its reader wants it
+            fields |= {"inputs": (*inputs, *op.inputs[2:]), "params": op.params | params}
+        else:  # computes in the kernel's dtype, which the next layer reads
             params |= {"preferred_element_type": None}
-            about |= {"inputs": inputs, "params": op.params | params, "dtype": layer.kernel.dtype}
-        yield name, defined(op, **about), array
+            fields |= {"inputs": inputs, "params": op.params | params, "dtype": layer.kernel.dtype}
+        yield name, defined(op, **fields), array
 
 
 def _kernels(layer: Layer, ranks: tuple[int, ...]) -> list[tuple[str, int, np.ndarray]]:
-    """Returns name, place and kernel [O, I, taps]; place: -1 before, 0 instead, 1 after the layer.
+    """Lists name, place and kernel [O, I, taps]; place: -1 before, 0 instead, 1 after the layer.
 
-    The two matrices of a product are made equally large, so that one step size trains both.
+    The two matrices of a product get equal norms, so that one learning rate suits both.
     """
     outputs, inputs, _ = layer.tensor.shape
     if len(ranks) == 1:
         matrix, vectors = layer.tensor[..., 0], layer.spectra[0][1][:, : ranks[0]]
-        main, after = (
+        first, last = (
             (vectors.T, matrix @ vectors) if inputs < outputs else (vectors.T @ matrix, vectors)
         )
-        sizes = np.linalg.norm(after, axis=0), np.linalg.norm(main, axis=1)
-        scale = np.sqrt(np.divide(*sizes, where=sizes[1] > 0, out=np.ones(ranks[0])))
+        norms = np.linalg.norm(last, axis=0), np.linalg.norm(first, axis=1)
+        scale = np.sqrt(np.divide(*norms, where=norms[1] > 0, out=np.ones(ranks[0])))
         scale[scale == 0] = 1
         return [
-            ("first", 0, (main.T * scale).T[..., None]),
-            ("last", 1, (after / scale)[..., None]),
+            ("first", 0, (first.T * scale).T[..., None]),
+            ("last", 1, (last / scale)[..., None]),
         ]
     (_, by_input), (_, by_output) = layer.spectra
     u, v = by_input[:, : ranks[0]], by_output[:, : ranks[1]]
@@ -152,38 +152,38 @@ def _kernels(layer: Layer, ranks: tuple[int, ...]) -> list[tuple[str, int, np.nd
     return [*before, ("core", 0, core), *after]
 
 
-# (kernel in the layer's layout, shape of the result, params that change)
-Made = tuple[np.ndarray, tuple[Size, ...], dict]
+# (kernel in the layer's layout, shape of the result, params of the op that change)
+Part = tuple[np.ndarray, tuple[Size, ...], dict]
 
 
-def _dense(layer: Layer, place: int, kernel: np.ndarray) -> Made:
+def _dense(layer: Layer, place: int, kernel: np.ndarray) -> Part:
     op, width, free_axes = layer.op, len(kernel), len(layer.op.shape) - 1
     if place == 0:
         sizes = [d for a, d in enumerate(layer.kernel.shape) if a != layer.axis]
         array = np.moveaxis(kernel.reshape(width, *sizes), 0, layer.axis)
-        return array, _with(op.shape, 0 if layer.side else free_axes, width), {}
+        return array, _resized(op.shape, 0 if layer.side else free_axes, width), {}
     contracted = ((1,), (0,)) if layer.side else ((free_axes,), (0,))
     matrix = kernel[..., 0] if layer.side else kernel[..., 0].T
     return matrix, op.shape, {"dimension_numbers": (contracted, ((), ()))}
 
 
-def _convolution(layer: Layer, place: int, kernel: np.ndarray) -> Made:
+def _convolution(layer: Layer, place: int, kernel: np.ndarray) -> Part:
     op, numbers = layer.op, lax.ConvDimensionNumbers(*layer.op.params["dimension_numbers"])
     rank = len(op.shape) - 2
     taps = [layer.kernel.shape[a] for a in numbers.rhs_spec[2:]] if place == 0 else [1] * rank
     array = kernel.reshape(*kernel.shape[:2], *taps).transpose(np.argsort(numbers.rhs_spec))
     if place == 0:
-        return array, _with(op.shape, numbers.out_spec[1], len(kernel)), {}
+        return array, _resized(op.shape, numbers.out_spec[1], len(kernel)), {}
     ones = (1,) * rank
     params = {"window_strides": ones, "lhs_dilation": ones, "rhs_dilation": ones}
     params |= {"padding": ((0, 0),) * rank}
     if place < 0:
         numbers = numbers._replace(out_spec=numbers.lhs_spec)
-        shape = _with(layer.reads, numbers.lhs_spec[1], len(kernel))
+        shape = _resized(layer.reads, numbers.lhs_spec[1], len(kernel))
     else:
         numbers, shape = numbers._replace(lhs_spec=numbers.out_spec), op.shape
     return array, shape, params | {"dimension_numbers": numbers}
 
 
-def _with(shape: tuple[Size, ...], axis: int, size: int) -> tuple[Size, ...]:
+def _resized(shape: tuple[Size, ...], axis: int, size: int) -> tuple[Size, ...]:
     return (*shape[:axis], Size(0, size), *shape[axis + 1 :])

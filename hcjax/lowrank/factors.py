@@ -1,4 +1,4 @@
-"""The layers of a model as tensors, their singular values, and what ranks of them cost."""
+"""The layers of a model as tensors: their singular values, and their MACs at given ranks."""
 
 from __future__ import annotations
 
@@ -17,12 +17,18 @@ from hcjax.graph.model import LAYERS, Model, Op, Size, layer_of
 
 
 class Layer(NamedTuple):
-    """A layer of a model: its op, its kernel, and how that can be factorised.
+    """A convolution or dense layer, and the singular values of its kernel.
 
-    side: which operand depends on the images; the other is the kernel. tensor: that, as
-    float64[O, I, taps]. axis: of its channels, in its own layout. reads: shape of what it reads.
-    spectra: (squared singular values, descending; singular vectors) of the ways in which the kernel
-    is unfolded: of the matrix, or by inputs and by outputs; () where it stays. why: it stays.
+    Attributes:
+      op, name: its op; its name in messages and patterns.
+      side: index of the operand that depends on the images; the other operand is the kernel.
+      kernel: in its own layout. axis: of its output channels.
+      tensor: the kernel as float64[O, I, taps].
+      reads: shape of the operand that depends on the images.
+      spectra: (squared singular values, descending; singular vectors) of each unfolding of the
+        kernel: one of a matrix; by inputs and by outputs of other kernels. () if the layer must
+        stay as it is.
+      why: the reason that the layer must stay; "" if it need not.
     """
 
     op: Op
@@ -37,15 +43,15 @@ class Layer(NamedTuple):
 
     @property
     def full(self) -> tuple[int, ...]:
-        """The ranks at which nothing is lost."""
+        """The full ranks, without approximation."""
         return tuple(len(energies) for energies, _ in self.spectra)
 
     def macs(self, ranks: tuple[int, ...]) -> int:
-        """Returns the products of what takes the layer's place, for one image; () for itself."""
+        """Counts the MACs at these ranks, for one image; () stands for the layer itself."""
         return self.op.macs if not ranks else sum(n for n in self.parts(ranks) if n)
 
     def parts(self, ranks: tuple[int, ...]) -> tuple[int, ...]:
-        """Returns the products of each layer that takes its place; 0 for one that is left out."""
+        """Counts the MACs of each layer in the replacement; 0 for one that is left out."""
         outputs, inputs, taps = self.tensor.shape
         written = self.op.macs // max(self.tensor.size, 1)
         if len(ranks) == 1:
@@ -57,15 +63,15 @@ class Layer(NamedTuple):
         return before, written * first * last * taps, after
 
     def by_energy(self, energy: float) -> tuple[int, ...]:
-        """Returns the least ranks that keep a part of the squared singular values."""
-        found = []
+        """Finds the lowest ranks that keep a fraction of the squared singular values."""
+        ranks = []
         for energies, _ in self.spectra:
             sums = np.cumsum(energies)
-            found.append(int(np.searchsorted(sums, energy * sums[-1] * (1 - 1e-12))) + 1)
-        return tuple(map(min, found, self.full))
+            ranks.append(int(np.searchsorted(sums, energy * sums[-1] * (1 - 1e-12))) + 1)
+        return tuple(map(min, ranks, self.full))
 
     def cheapest(self, ranks: tuple[int, ...]) -> tuple[int, ...]:
-        """Returns ranks that lose no more than these, of the fewest products; () for the layer."""
+        """Finds the ranks of the fewest MACs, none below these; () stands for the layer itself."""
         if not ranks:
             return ()
         options = itertools.product(
@@ -75,23 +81,31 @@ class Layer(NamedTuple):
 
 
 def read(model: Model, select: Sequence[str] | None) -> list[Layer]:
-    """Returns every layer of a model."""
-    ops, values, stretched = evaluate_constants(model)
+    """Reads every convolution and dense layer of a model.
+
+    Args:
+      model: in float.
+      select: regular expressions of whole names; the others get a `why`. None: all layers.
+
+    Raises:
+      ConfigError: if a pattern matches no layer.
+    """
+    ops, values, broadcast = evaluate_constants(model)
     paths = {number: path for path, number in model.graph.params.items()}
     shapes = {model.graph.images: (Size(1, 0), *(Size(0, d) for d in model.image_shape))}
     shapes |= {op.output: op.shape for op in ops}
-    behind, known = _behind(model), set(values) | set(stretched)
-    readers: dict[str, int] = {}
+    sources, constants = _sources(model), set(values) | set(broadcast)
+    uses: dict[str, int] = {}
     for op in ops:
-        if not known.issuperset(op.inputs):
-            for path in set().union(*(behind.get(i, set()) for i in op.inputs)):
-                readers[path] = readers.get(path, 0) + 1
-    found = []
+        if not constants.issuperset(op.inputs):
+            for path in set().union(*(sources.get(i, set()) for i in op.inputs)):
+                uses[path] = uses.get(path, 0) + 1
+    layers = []
     for op in ops:
-        inside = [i for i in op.inputs[:2] if i not in known]
-        if op.kind not in LAYERS or len(inside) != 1 or channel_axis(op, values) is None:
+        varying = [i for i in op.inputs[:2] if i not in constants]
+        if op.kind not in LAYERS or len(varying) != 1 or channel_axis(op, values) is None:
             continue
-        side = op.inputs.index(inside[0])
+        side = op.inputs.index(varying[0])
         kernel = op.inputs[1 - side]
         path = source_path(model, kernel, paths)
         name = layer_of(path) if path else op.kind
@@ -100,35 +114,37 @@ def read(model: Model, select: Sequence[str] | None) -> list[Layer]:
             why = "its kernel is a constant"
         elif op.params.get("feature_group_count", 1) != 1:
             why = "it has groups"
-        elif any(readers[p] > 1 for p in behind[kernel]):
+        elif any(uses[p] > 1 for p in sources[kernel]):
             why = "its kernel is shared"
         elif select is not None and not any(re.fullmatch(s, name) for s in select):
             why = "it is not selected"
         axis, value = kernel_axis(op, values), values[kernel]
         tensor = layer_axes(op, values).matrices(value)
         spectra = () if why else _spectra(tensor)
-        found.append(Layer(op, name, side, value, axis, tensor, shapes[inside[0]], spectra, why))
+        shape = shapes[varying[0]]
+        layers.append(Layer(op, name, side, value, axis, tensor, shape, spectra, why))
     for pattern in select or ():
-        if not any(re.fullmatch(pattern, layer.name) for layer in found):
-            names = ", ".join(layer.name for layer in found)
+        if not any(re.fullmatch(pattern, layer.name) for layer in layers):
+            names = ", ".join(layer.name for layer in layers)
             raise ConfigError(f"pattern {pattern!r} matches no layer; the layers are: {names}")
-    return found
+    return layers
 
 
-def _behind(model: Model) -> dict[int, set[str]]:
-    """Returns the parameters that each number without images is computed from."""
-    found = {number: {path} for path, number in model.graph.params.items()}
+def _sources(model: Model) -> dict[int, set[str]]:
+    """Maps each value that does not depend on the images to the parameters it is computed from."""
+    sources = {number: {path} for path, number in model.graph.params.items()}
     images = {model.graph.images}
     for op in model.graph.ops:
         if images.intersection(op.inputs):
             images.update(op.outputs)
             continue
-        found |= dict.fromkeys(op.outputs, set().union(*(found.get(i, set()) for i in op.inputs)))
-    return found
+        paths = set().union(*(sources.get(i, set()) for i in op.inputs))
+        sources |= dict.fromkeys(op.outputs, paths)
+    return sources
 
 
 def _spectra(tensor: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
-    """Returns the squared singular values and the vectors of each way to unfold a kernel."""
+    """Computes the squared singular values and the vectors of each unfolding of a kernel."""
     outputs, inputs, taps = tensor.shape
     by_outputs = tensor.reshape(outputs, -1)
     by_inputs = tensor.transpose(1, 0, 2).reshape(inputs, -1)
