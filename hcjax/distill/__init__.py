@@ -1,4 +1,4 @@
-"""Distillation: losses between a student and its teacher, and what both compute inside."""
+"""Distillation: losses between the logits, or the activations, of a student and its teacher."""
 
 from hcjax.distill.activations import attention, features, hint, relational
 from hcjax.distill.guided import guided, projected

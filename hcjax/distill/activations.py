@@ -1,4 +1,4 @@
-"""What a student learns from a teacher's activations, which `features` reads off their graphs.
+"""Losses between the activations of a student and its teacher; `features` returns activations.
 
 Gradients never reach the teacher. Losses have one value per example.
 """
@@ -24,80 +24,80 @@ from hcjax.graph.ops.table import family
 def features(
     model: Model, names: Sequence[str]
 ) -> Callable[[Any, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]:
-    """Returns `(params, images) -> (logits, name -> activation)`; the network needs no change.
+    """Makes `(params, images) -> (logits, name -> activation)`; the network needs no change.
 
-    A layer's activation is its output behind the bias, norm, relu or other function that alone
-    follows it: up to where another layer, a pooling, a sum of two branches or two readers take it.
-    Channels come last, whatever the network's own layout.
+    A layer's activation is its output after the bias, norm, relu and other elementwise functions
+    that follow it. It ends before another layer, a pooling, a sum of two branches, or where two ops
+    consume it. Channels come last, whatever the layout of the network.
 
     Args:
-      model: from `trace`, or any transform that keeps floats.
+      model: from `trace`, or any transform whose result is in float.
       names: of layers, as `print(hcjax.cost(model))` lists them.
 
     Raises:
-      ConfigError: if a name is no layer's, with the nearest that is.
+      ConfigError: if there is no layer of a name; the message suggests the nearest.
 
     Example:
       >>> from hcjax import trace
       >>> params = {"a": {"w": jnp.eye(2)}, "b": {"w": jnp.ones((2, 1))}}
       >>> apply = lambda p, x: jax.nn.relu(x @ p["a"]["w"]) @ p["b"]["w"]
       >>> model = trace(apply, params, jnp.ones((1, 2)))
-      >>> logits, found = features(model, ["a"])(model.params, jnp.array([[3.0, -1.0]]))
-      >>> logits.tolist(), found["a"].tolist()
+      >>> logits, activations = features(model, ["a"])(model.params, jnp.array([[3.0, -1.0]]))
+      >>> logits.tolist(), activations["a"].tolist()
       ([[3.0]], [[3.0, 0.0]])
     """
     ends = _ends(model)
     for name in names:
         if name not in ends:
             raise ConfigError(unknown_name("layer", name, ends))
-    wanted = {ends[name][0]: (name, ends[name][1]) for name in names}
+    captured = {ends[name][0]: (name, ends[name][1]) for name in names}
 
     def apply(params, images):
-        found = {}
+        activations = {}
 
-        def see(number, value):
-            if number in wanted:
-                name, axis = wanted[number]
-                found[name] = jnp.moveaxis(value, axis, -1)
+        def capture(number, value):
+            if number in captured:
+                name, axis = captured[number]
+                activations[name] = jnp.moveaxis(value, axis, -1)
 
-        return run(model.graph, model.leaves(params), images, see=see), found
+        return run(model.graph, model.leaves(params), images, see=capture), activations
 
     return apply
 
 
 def _ends(model: Model) -> dict[str, tuple[int, int]]:
-    """Returns each layer's activation and its channel axis; of layers of one name, the last's."""
-    ops, known, stretched = evaluate_constants(model)
+    """Maps each layer to its activation's number and channel axis; the last of equal names wins."""
+    ops, values, broadcast = evaluate_constants(model)
     paths = {number: path for path, number in model.graph.params.items()}
-    read_by = consumers(ops)
+    consumers_of = consumers(ops)
 
     def alone(end: Op) -> Op | None:
-        """Returns what follows an op, if it is elementwise and no other value goes into it."""
-        following = read_by.get(end.output, ())
+        """Finds the only consumer of an op, if elementwise and constant in its other operands."""
+        following = consumers_of.get(end.output, ())
         if len(following) != 1 or family(following[0]) != ELEMENTWISE:
             return None
         (op,) = following
         others = [i for i in op.inputs if i != end.output]
-        return op if all(i in known or i in stretched for i in others) else None
+        return op if all(i in values or i in broadcast for i in others) else None
 
-    found = {}
+    ends = {}
     for op in ops:
-        kernel = next((i for i in op.inputs if i in known), None)
+        kernel = next((i for i in op.inputs if i in values), None)
         if op.kind in LAYERS and kernel is not None:
             end = op
             while (following := alone(end)) is not None:
                 end = following
             name = layer_name(model, op, kernel, paths)
-            axis = channel_axis(op, known)
-            found[name] = (end.output, -1 if axis is None else axis)
-    return found
+            axis = channel_axis(op, values)
+            ends[name] = (end.output, -1 if axis is None else axis)
+    return ends
 
 
 def hint(student: jax.Array, teacher: jax.Array) -> jax.Array:
-    """Returns the mean squared difference of two activations, of each example.
+    """Computes the mean squared difference of two activations, of each example.
 
     Args:
-      student, teacher: float[N, ...] of one shape; where channels differ, see `projected`.
+      student, teacher: float[N, ...] of equal shapes; for other channel counts see `projected`.
 
     Returns:
       float32[N].
@@ -117,9 +117,9 @@ def hint(student: jax.Array, teacher: jax.Array) -> jax.Array:
 
 
 def attention(student: jax.Array, teacher: jax.Array) -> jax.Array:
-    """Returns the distance of two activations' attention maps, of each example.
+    """Computes the squared distance ‖Q_s - Q_t‖² of two attention maps, of each example.
 
-    The map is Σ_c a², over the image, divided by its length: ‖Q_s - Q_t‖².
+    The map Q is Σ_c a² over the positions of the image, divided by its Euclidean norm.
 
     Args:
       student, teacher: float[N, H, W, C], of the same H and W; channels may differ.
@@ -128,7 +128,8 @@ def attention(student: jax.Array, teacher: jax.Array) -> jax.Array:
       float32[N], in [0, 4].
 
     Raises:
-      ValueError: if N, H or W differ, or there are none.
+      ConfigError: if an activation has no axes H and W.
+      ValueError: if N, H or W differ.
 
     Reference:
       Zagoruyko and Komodakis, "Paying More Attention to Attention", 2016, arXiv:1612.03928,
@@ -147,36 +148,36 @@ def attention(student: jax.Array, teacher: jax.Array) -> jax.Array:
     if student.shape[:-1] != teacher.shape[:-1]:
         raise ValueError(f"images must be alike, got {student.shape} and {teacher.shape}")
 
-    def attended(x):
+    def attention_map(x):
         flat = jnp.square(x.astype(jnp.float32)).sum(-1).reshape(len(x), -1)
         square = jnp.square(flat).sum(-1, keepdims=True)
         return flat / jnp.sqrt(jnp.maximum(square, jnp.finfo(jnp.float32).tiny))
 
-    return jnp.square(attended(student) - attended(lax.stop_gradient(teacher))).sum(-1)
+    return jnp.square(attention_map(student) - attention_map(lax.stop_gradient(teacher))).sum(-1)
 
 
 def relational(
     student: jax.Array, teacher: jax.Array, *, distance: float = 25.0, angle: float = 50.0
 ) -> jax.Array:
-    """Returns how the relations among a batch's activations differ, of each example.
+    """Compares the distances and angles among the activations of a batch, for each example.
 
     With d(i, j) = ‖x_i - x_j‖ / mean over all pairs, c(i, j, k) the cosine of the angle at j from i
-    to k, and h Huber's loss with threshold 1, example j has
+    to k, and h Huber's loss with threshold 1, the loss of example j is
     α mean_i h(d_s(i, j) - d_t(i, j)) + β mean_ik h(c_s(i, j, k) - c_t(i, j, k)).
 
     Args:
-      student, teacher: float[N, ...] of one N >= 2; all else may differ.
+      student, teacher: float[N, ...] of equal N >= 2; other axes may differ.
       distance: α >= 0. angle: β >= 0; N³ numbers are computed unless it is 0.
 
     Returns:
-      float32[N], >= 0. Each example's depends on its whole batch.
+      float32[N], >= 0; each value depends on the whole batch.
 
     Raises:
       ValueError: if N differs, or is 1.
 
     Reference:
       Park et al., "Relational Knowledge Distillation", 2019, arXiv:1904.05068, section 3; α and β
-      are theirs for metric learning. Deviation: sums of cosines run over all i and k but j.
+      are theirs for metric learning. Deviation: cosines are summed over all i and k other than j.
 
     Example:
       >>> x = jnp.array([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0]])
@@ -189,25 +190,25 @@ def relational(
     pairs = [_relations(x) for x in (student, lax.stop_gradient(teacher))]
     (d, e), (d_t, e_t) = pairs
     others = len(d) - 1
-    found = distance * _huber(d - d_t).sum(0) / others
+    loss = distance * _huber(d - d_t).sum(0) / others
     if angle:
         cosines, cosines_t = (jnp.einsum("jic,jkc->jik", u, u) for u in (e, e_t))
-        found += angle * _huber(cosines - cosines_t).sum((1, 2)) / others**2
-    return found
+        loss += angle * _huber(cosines - cosines_t).sum((1, 2)) / others**2
+    return loss
 
 
 def _relations(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns distances [N, N] over their mean, and unit vectors [N, N, C] from each to each."""
+    """Computes distances [N, N] divided by their mean, and unit vectors [N, N, C] of all pairs."""
     x = x.astype(jnp.float32).reshape(len(x), -1)
-    away = x[None] - x[:, None]
-    square = jnp.square(away).sum(-1)
-    same = square == 0  # where a root has no slope
+    difference = x[None] - x[:, None]
+    square = jnp.square(difference).sum(-1)
+    same = square == 0  # the gradient of the root is infinite there
     lengths = jnp.where(same, 0.0, jnp.sqrt(jnp.where(same, 1.0, square)))
     mean = lengths.sum() / (len(x) * (len(x) - 1))
-    unit = away / jnp.where(same, 1.0, lengths)[..., None]
+    unit = difference / jnp.where(same, 1.0, lengths)[..., None]
     return lengths / jnp.where(mean > 0, mean, 1.0), unit
 
 
 def _huber(x: jax.Array) -> jax.Array:
-    """Returns x² / 2 where |x| <= 1, |x| - 1/2 elsewhere."""
+    """Computes x² / 2 where |x| <= 1, and |x| - 1/2 elsewhere."""
     return jnp.where(jnp.abs(x) <= 1, 0.5 * x**2, jnp.abs(x) - 0.5)

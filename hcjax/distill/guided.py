@@ -1,4 +1,4 @@
-"""Losses on activations, as `fit` takes them: of networks that return (logits, activations)."""
+"""Losses on activations for `fit`, of networks that return (logits, activations)."""
 
 from __future__ import annotations
 
@@ -27,67 +27,71 @@ def guided(
     weight: float = 1.0,
     by: str | Callable[[jax.Array, jax.Array], jax.Array] = "hint",
 ) -> Callable[[tuple, tuple], jax.Array]:
-    """Returns the loss(logits, (target, teacher's logits)) + w · Σ by(activation, teacher's).
+    """Adds a loss on activations: loss(logits, (target, teacher logits)) + w · Σ by(s, t).
 
-    It is what `fit` calls if student and teacher are both `features` of a Model.
+    s and t are the activations of the student and the teacher. Give it to `fit` where the student
+    and the teacher are `features` of a Model.
 
     Args:
-      loss: `(logits float32[N, K], (target, teacher's logits)) -> float32[N]`, e.g. from `taught`;
-        with weight 0 there, the teacher's activations alone teach.
-      layers: name of a layer of the student -> of the teacher.
+      loss: `(logits float32[N, K], (target, teacher logits)) -> float32[N]`, e.g. from `taught`,
+        with weight 0 there to learn from activations only.
+      layers: name of a layer of the student -> name of a layer of the teacher.
       weight: w >= 0.
       by: "hint", "attention", "relational", or a function of two activations.
 
     Raises:
-      ConfigError: if there is no layer, weight is negative or `by` unknown; when the loss is
-        called, of a layer that was not asked of `features`, or if there is no teacher, or it or the
-        network returns no activations.
+      ConfigError: if there is no layer, weight is negative or `by` is unknown. When the loss is
+        called: if there is no teacher, the teacher or the network returns no activations, or
+        `features` was not asked for one of the layers.
 
     Example:
       >>> import jax.numpy as jnp
-      >>> near = guided(lambda logits, target: jnp.zeros(len(logits)), {"a": "b"}, weight=2.0)
-      >>> mine, its = {"a": jnp.ones((1, 3))}, {"b": jnp.zeros((1, 3))}
-      >>> near((jnp.zeros((1, 2)), mine), (jnp.array([0]), (jnp.zeros((1, 2)), its))).tolist()
+      >>> loss = guided(lambda logits, target: jnp.zeros(len(logits)), {"a": "b"}, weight=2.0)
+      >>> student = jnp.zeros((1, 2)), {"a": jnp.ones((1, 3))}
+      >>> teacher = jnp.zeros((1, 2)), {"b": jnp.zeros((1, 3))}
+      >>> loss(student, (jnp.array([0]), teacher)).tolist()
       [2.0]
     """
     if not layers or weight < 0:
         raise ConfigError(f"guided needs layers and weight >= 0, got {layers} and {weight}")
-    far = registry.choose("by", BETWEEN, by) if isinstance(by, str) else by
+    distance = registry.choose("by", BETWEEN, by) if isinstance(by, str) else by
 
-    def both(outputs, target):
+    def combined(outputs, target):
         labels, teacher = with_teachers("guided", target)
-        for whose, found in (("the network", outputs), ("teacher=", teacher)):
-            if not isinstance(found, tuple | list) or len(found) != 2:
+        for whose, returned in (("the network", outputs), ("teacher=", teacher)):
+            if not isinstance(returned, tuple | list) or len(returned) != 2:
                 raise ConfigError(
                     f"guided reads (logits, activations), and {whose} returns no such pair: take "
                     "it from `features`, or teach by logits alone with `taught`"
                 )
-        (logits, own), (told, theirs) = outputs, teacher
-        total = loss(logits, (labels, told))
-        for mine, its in layers.items():
-            total = total + weight * far(_one(own, mine), _one(theirs, its))
+        (logits, student_activations), (teacher_logits, teacher_activations) = outputs, teacher
+        total = loss(logits, (labels, teacher_logits))
+        for student_layer, teacher_layer in layers.items():
+            s = _activation(student_activations, student_layer)
+            t = _activation(teacher_activations, teacher_layer)
+            total = total + weight * distance(s, t)
         return total
 
-    return both
+    return combined
 
 
-def _one(found: Mapping[str, jax.Array], name: str) -> jax.Array:
-    if name not in found:
-        raise ConfigError(unknown_name("activation", name, found) + "; ask `features` for it")
-    return found[name]
+def _activation(activations: Mapping[str, jax.Array], name: str) -> jax.Array:
+    if name not in activations:
+        raise ConfigError(unknown_name("activation", name, activations) + "; ask `features` for it")
+    return activations[name]
 
 
 def projected(
     apply: Callable, params: Any, images: Any, widths: Mapping[str, int], *, key: jax.Array
 ) -> tuple[Callable, dict]:
-    """Returns a network whose activations have other widths, by linear maps trained along with it.
+    """Maps activations to other widths by linear layers, which are trained with the network.
 
-    FitNets' regressors, as 1 x 1 convolutions: activation @ kernel[channels, width].
+    These are FitNets' regressors, as 1 x 1 convolutions: activation @ kernel[channels, width].
 
     Args:
       apply: `(params, images) -> (logits, name -> activation)`, from `features`.
       params: the network's. images: an example batch, or its `jax.ShapeDtypeStruct`.
-      widths: name of a layer -> number of channels, e.g. of the teacher's. Others stay as they are.
+      widths: name of a layer -> number of channels, e.g. of the teacher's layer.
       key: PRNG key of the kernels.
 
     Returns:
@@ -95,7 +99,7 @@ def projected(
       `fit`; afterwards `done.params["network"]` is the student.
 
     Raises:
-      ConfigError: if a name is of no activation.
+      ConfigError: if there is no activation of a name.
 
     Reference:
       Romero et al., "FitNets", 2014, arXiv:1412.6550, section 2.2. Deviation: no bias, no relu.
@@ -107,16 +111,17 @@ def projected(
       >>> wide(params, jnp.ones((1, 3)))[1]["a"].shape
       (1, 5)
     """
-    found = jax.eval_shape(apply, params, images)[1]
+    shapes = jax.eval_shape(apply, params, images)[1]
     keys = jax.random.split(key, max(1, len(widths)))
     regressors = {}
     for own, (name, width) in zip(keys, widths.items(), strict=False):
-        channels = _one(found, name).shape[-1]
+        channels = _activation(shapes, name).shape[-1]
         regressors[name] = jax.nn.initializers.he_normal()(own, (channels, width))
 
     def wider(params, images):
-        logits, found = apply(params["network"], images)
-        maps = params["regressors"]
-        return logits, found | {name: found[name] @ kernel for name, kernel in maps.items()}
+        logits, activations = apply(params["network"], images)
+        kernels = params["regressors"]
+        widened = {name: activations[name] @ kernel for name, kernel in kernels.items()}
+        return logits, activations | widened
 
     return wider, {"network": params, "regressors": regressors}

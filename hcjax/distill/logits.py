@@ -1,4 +1,4 @@
-"""What a student learns from a teacher's logits: pure functions, one value per example.
+"""Losses between the logits of a student and its teacher: pure functions, one value per example.
 
 Gradients never reach the teacher.
 """
@@ -19,12 +19,12 @@ from hcjax.errors import ConfigError
 def kl(
     student_logits: jax.Array, teacher_logits: jax.Array, *, temperature: float = 4.0
 ) -> jax.Array:
-    """Returns T² · KL(softmax(t / T) ‖ softmax(s / T)) of each example.
+    """Computes T² · KL(softmax(t / T) ‖ softmax(s / T)) of each example.
 
     Args:
       student_logits: float[N, K].
       teacher_logits: float[N, K].
-      temperature: T > 0; T² keeps the size of the gradients as T grows.
+      temperature: T > 0. The factor T² keeps the gradients' size independent of T.
 
     Returns:
       float32[N], in nats, >= 0 up to rounding.
@@ -48,45 +48,46 @@ def kl(
 def taught(
     loss: Callable, *, weight: float = 0.9, temperature: float = 4.0, by: str = "kl"
 ) -> Callable[[jax.Array, tuple], jax.Array]:
-    """Returns the loss (1 - w) · loss(logits, target) + w · by(logits, teacher's logits).
+    """Mixes a loss with a teacher's: (1 - w) · loss(s, target) + w · by(s, t), of logits s and t.
 
-    It is what `fit(..., teacher=)` calls with the pair (target, teacher's logits).
+    Give it to `fit` together with `teacher=`; it is called with the pair (target, teacher logits).
 
     Args:
       loss: `(logits float32[N, K], target) -> float32[N]`.
       weight: w in [0, 1].
       temperature: T > 0 of `by`.
-      by: "kl", or "decoupled", for which the likeliest class of mixed labels is the label.
+      by: "kl", or "decoupled", which takes the most probable class of mixed labels as the label.
 
     Raises:
-      ConfigError: if weight is out of range, or `by` is neither; when the loss is called, if there
-        is no teacher, or it returns more than logits.
+      ConfigError: if weight is out of range, or `by` is unknown. When the loss is called: if there
+        is no teacher, or the teacher returns more than logits.
 
     Example:
-      >>> zero = taught(lambda logits, target: jnp.ones(len(logits)), weight=0.25)
+      >>> mixed = taught(lambda logits, target: jnp.ones(len(logits)), weight=0.25)
       >>> s = jnp.array([[1.0, 0.0]])
-      >>> zero(s, (jnp.array([0]), s)).tolist()
+      >>> mixed(s, (jnp.array([0]), s)).tolist()
       [0.75]
     """
     if not 0 <= weight <= 1:
         raise ConfigError(f"weight must be in [0, 1], got {weight}")
-    far = registry.choose("by", TEACH, by)
+    distance = registry.choose("by", TEACH, by)
 
     def mixed(logits, target):
-        target, teacher = with_teachers("taught", target)
-        if not hasattr(teacher, "shape"):
+        target, teacher_logits = with_teachers("taught", target)
+        if not hasattr(teacher_logits, "shape"):
+            name = type(teacher_logits).__name__
             raise ConfigError(
-                f"taught reads a teacher's logits, and this one returns a {type(teacher).__name__}"
+                f"taught reads a teacher's logits, and this one returns a {name}"
                 ": of logits with activations see `guided`"
             )
         own = loss(logits, target).astype(jnp.float32)
-        return (1 - weight) * own + weight * far(logits, teacher, target, temperature)
+        return (1 - weight) * own + weight * distance(logits, teacher_logits, target, temperature)
 
     return mixed
 
 
 def with_teachers(name: str, target: Any) -> tuple:
-    """Returns (target, what the teacher returned), or says that there is no teacher."""
+    """Splits (target, teacher's output); raises ConfigError if there is no teacher."""
     if not isinstance(target, tuple | list) or len(target) != 2:
         raise ConfigError(
             f"{name} is a loss of (target, what a teacher returned), and got a target alone: give "
@@ -96,13 +97,14 @@ def with_teachers(name: str, target: Any) -> tuple:
 
 
 def ensemble(teachers: Sequence[Callable]) -> Callable[[jax.Array], jax.Array]:
-    """Returns one teacher of several: the logarithm of the mean of their probabilities.
+    """Combines teachers into one: the logarithm of the mean of their probabilities.
 
     Args:
       teachers: each `images -> logits float[N, K]`, at least one, with the same classes.
 
     Returns:
-      `images -> float32[N, K]`; of one teacher its logits less a constant, which no softmax sees.
+      `images -> float32[N, K]`, log-probabilities. Of one teacher: its logits minus their
+      log-sum-exp, which leaves their softmax as it is.
 
     Raises:
       ValueError: if there is no teacher.
@@ -119,11 +121,11 @@ def ensemble(teachers: Sequence[Callable]) -> Callable[[jax.Array], jax.Array]:
     if not teachers:
         raise ValueError("an ensemble needs at least one teacher")
 
-    def taught(images):
+    def combined(images):
         each = [jax.nn.log_softmax(t(images).astype(jnp.float32)) for t in teachers]
         return jax.nn.logsumexp(jnp.stack(each), 0) - jnp.log(len(each))
 
-    return taught
+    return combined
 
 
 def decoupled(
@@ -135,9 +137,9 @@ def decoupled(
     alpha: float = 1.0,
     beta: float = 8.0,
 ) -> jax.Array:
-    """Returns T² (α · KL of target against the rest + β · KL among the rest) of each example.
+    """Computes T² (α · KL(target class vs. rest) + β · KL(within the rest)) of each example.
 
-    `kl` weighs the second term by 1 minus the teacher's confidence; here β does.
+    `kl` weights the second term by 1 minus the teacher's probability of the target; here by β.
 
     Args:
       student_logits, teacher_logits: float[N, K], K >= 2.
@@ -164,14 +166,14 @@ def decoupled(
     target = jax.nn.one_hot(labels, student.shape[-1], dtype=bool)
 
     def split(logits):
-        """Returns (log p of target and rest [N, 2], log p among the rest [N, K])."""
+        """Computes (log p of the target and the rest [N, 2], log p within the rest [N, K])."""
         log_p = jax.nn.log_softmax(logits / temperature)
         rest = jnp.where(target, -jnp.inf, log_p)
         total = jax.nn.logsumexp(rest, -1, keepdims=True)
         own = jnp.where(target, log_p, 0.0).sum(-1, keepdims=True)
-        scale = jnp.where(total > -jnp.inf, total, 0.0)  # there may be no rest
-        # the target's place is filled alike on both sides, and adds nothing
-        return jnp.concatenate([own, total], -1), jnp.where(target, 0.0, log_p - scale)
+        norm = jnp.where(total > -jnp.inf, total, 0.0)  # the rest may have probability 0
+        # 0 for the target in both distributions adds nothing to their divergence
+        return jnp.concatenate([own, total], -1), jnp.where(target, 0.0, log_p - norm)
 
     (pair, others), (pair_t, others_t) = split(student), split(teacher)
     return temperature**2 * (
@@ -189,9 +191,9 @@ TEACH: dict[str, Callable] = {
 
 
 def _divergence(target: jax.Array, log_p: jax.Array) -> jax.Array:
-    """Returns KL(target ‖ p) over the last axis, of two arrays of log-probabilities.
+    """Computes KL(target ‖ p) over the last axis, of two arrays of log-probabilities.
 
-    A class whose target probability is 0 adds nothing: p log p goes to 0.
+    A class of target probability 0 adds nothing: p log p tends to 0.
     """
     p = jnp.exp(target)
     return jnp.where(p > 0, p * (target - log_p), 0.0).sum(-1)
@@ -204,7 +206,7 @@ def _logits(student: jax.Array, teacher: jax.Array, temperature: float) -> tuple
 
 
 def alike(student: jax.Array, teacher: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns both in float32, the teacher without gradient; ValueError for other shapes."""
+    """Casts both to float32, the teacher without gradient; raises ValueError if shapes differ."""
     if student.shape != teacher.shape:
         raise ValueError(f"shapes must be equal, got {student.shape} and {teacher.shape}")
     return student.astype(jnp.float32), lax.stop_gradient(teacher.astype(jnp.float32))
