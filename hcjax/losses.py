@@ -1,7 +1,7 @@
 """Losses per example, and penalties on parameters.
 
 In: logits with labels or target probabilities; or a parameter tree. Out: float32[N] nats per
-example, which the caller weighs, sums and divides; or one float32 penalty, which the caller
+example, which the caller weights, sums and divides; or one float32 penalty, which the caller
 scales and adds.
 """
 
@@ -21,7 +21,7 @@ from hcjax.errors import ConfigError
 
 
 def cross_entropy(logits: jax.Array, target: jax.Array, *, smoothing: float = 0.0) -> jax.Array:
-    """Returns the cross-entropy of each example.
+    """Computes the cross-entropy of each example.
 
     loss = -sum_k q_k log softmax(logits)_k,  q = (1 - smoothing) · target + smoothing / K.
 
@@ -57,7 +57,7 @@ def cross_entropy(logits: jax.Array, target: jax.Array, *, smoothing: float = 0.
 
 
 def focal(logits: jax.Array, target: jax.Array, *, gamma: float = 2.0) -> jax.Array:
-    """Returns the focal loss of each example: cross-entropy that discounts easy examples.
+    """Computes the focal loss of each example: cross-entropy with less weight on easy examples.
 
     loss = -sum_k target_k (1 - p_k)^gamma log p_k,  p = softmax(logits).
 
@@ -96,7 +96,7 @@ LOSSES = {"cross_entropy": cross_entropy, "focal": focal}
 
 
 def create(name: str, **given: Any) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """Returns the loss of that name with its options bound and checked.
+    """Creates the loss of that name, with its options bound and checked.
 
     Args:
       name: a key of `LOSSES`.
@@ -121,7 +121,7 @@ def create(name: str, **given: Any) -> Callable[[jax.Array, jax.Array], jax.Arra
 
 
 def l1(params: Any, select: trees.Select = trees.kernels) -> jax.Array:
-    """Returns the sum of absolute values of the selected parameters.
+    """Computes the sum of absolute values of the selected parameters.
 
     Args:
       params: pytree of float arrays.
@@ -144,9 +144,9 @@ def l1(params: Any, select: trees.Select = trees.kernels) -> jax.Array:
 
 
 def l2(params: Any, select: trees.Select = trees.kernels) -> jax.Array:
-    """Returns half the sum of squares of the selected parameters.
+    """Computes half the sum of squares of the selected parameters.
 
-    The half makes the gradient w itself: a penalty of c · l2 under plain SGD is the classic
+    The factor 1/2 makes w the gradient: a penalty of c · l2 under plain SGD is the classic
     (coupled) weight decay c.
 
     Args:
@@ -163,15 +163,15 @@ def l2(params: Any, select: trees.Select = trees.kernels) -> jax.Array:
       >>> float(l2({"kernel": jnp.array([[1.0, -2.0]]), "bias": jnp.array([5.0])}))
       2.5
     """
-    chosen = _selected(params, select)
-    return 0.5 * sum(jnp.square(leaf.astype(jnp.float32)).sum() for leaf in chosen)
+    leaves = _selected(params, select)
+    return 0.5 * sum(jnp.square(leaf.astype(jnp.float32)).sum() for leaf in leaves)
 
 
 def class_weights(counts: Sequence[int]) -> np.ndarray:
-    """Returns the weight of each class that gives all classes the same total weight.
+    """Computes class weights that give all classes the same total weight.
 
-    weight_k = N / (K · count_k), with K the number of classes that have examples; averaged over
-    the examples it is 1, so that the learning rate keeps its meaning.
+    weight_k = N / (K · count_k), with K the number of classes that have examples. The mean over
+    the examples is 1, so that the learning rate keeps its meaning.
 
     Args:
       counts: int[K] training examples per class.
@@ -195,7 +195,7 @@ def class_weights(counts: Sequence[int]) -> np.ndarray:
 
 
 def _probabilities(logits: jax.Array, target: jax.Array) -> jax.Array:
-    """Returns the target as float32[N, K], whichever of the two forms it has."""
+    """Converts labels or probabilities to float32[N, K] probabilities."""
     if isinstance(target, tuple):
         raise ConfigError(
             "the loss got (target, what a teacher returned): with fit's teacher=, give it as "
@@ -214,9 +214,9 @@ def _probabilities(logits: jax.Array, target: jax.Array) -> jax.Array:
 
 
 def _selected(params: Any, select: trees.Select) -> list[jax.Array]:
-    """Returns the selected leaves; a penalty on nothing is a mistake."""
-    chosen = [leaf for path, leaf in trees.paths(params) if select(path, leaf)]
-    if not chosen:
+    """Selects leaves; raises ConfigError if there are none."""
+    selected = [leaf for path, leaf in trees.paths(params) if select(path, leaf)]
+    if not selected:
         names = ", ".join(path for path, _ in trees.paths(params))
         raise ConfigError(f"the penalty selects no parameter; parameters are: {names}")
-    return chosen
+    return selected

@@ -1,8 +1,8 @@
 """Optimisers and schedules by name, made of optax, with clipping, accumulation and freezing.
 
 In: a name and plain keyword arguments. Out: one `optax.GradientTransformationExtraArgs`, whose
-`update(grads, opt_state, params, value=loss)` always works; the step knows nothing else.
-Weight decay is decoupled (multiplied by the learning rate, kept out of the moments) and touches
+`update(grads, opt_state, params, value=loss)` is all that the training step calls.
+Weight decay is decoupled (multiplied by the learning rate, kept out of the moments) and acts on
 kernels only; for the coupled form add `losses.l2` to the loss.
 """
 
@@ -34,16 +34,16 @@ SCHEDULES = {
 
 
 def schedule(name: str, *, learning_rate: float, steps: int, **options: Any) -> Schedule:
-    """Returns the schedule of that name.
+    """Creates the schedule of that name.
 
     Args:
       name: a key of `SCHEDULES`.
       learning_rate: the peak rate, > 0.
-      steps: optimiser updates in the whole training; schedules that don't end ignore it.
+      steps: optimiser updates in the whole training; schedules without an end ignore it.
       **options: that schedule's own keywords.
 
     Returns:
-      step -> float32[]; for "reduce_on_plateau" a `Plateau`, which is one too.
+      step -> float32[]; for "reduce_on_plateau" a `Plateau`, which can be called likewise.
 
     Raises:
       ConfigError: if the name or an option is unknown, or a value is out of range.
@@ -70,18 +70,18 @@ def create(
     freeze: str | Sequence[str] | None = None,
     **options: Any,
 ) -> optax.GradientTransformationExtraArgs:
-    """Returns the optimiser of that name with clipping, accumulation and freezing around it.
+    """Creates the optimiser of that name, with clipping, accumulation and freezing around it.
 
     Args:
       name: a key of `OPTIMIZERS`.
-      learning_rate: > 0, or what `schedule` gave.
-      clip_norm: gradients whose global norm (over the parameters that are trained) is larger are
-        scaled down to it, > 0; None: no clipping.
+      learning_rate: > 0, or a schedule from `schedule`.
+      clip_norm: > 0; gradients of a larger global norm (over the trained parameters) are scaled
+        down to it. None: no clipping.
       accumulate_steps: micro-batches whose gradients are averaged before one update, >= 1; the
-        other steps' updates are 0. A schedule counts updates, not micro-batches. Micro-batches
-        weigh alike: class weights are normalised within each of them.
-      freeze: regular expression(s) for whole parameter paths ('conv1/.*') that are not trained:
-        their updates are exactly 0, whatever the weight decay, and they hold no moments.
+        other steps' updates are 0. A schedule counts updates, not micro-batches. All
+        micro-batches have equal weight: class weights are normalised within each of them.
+      freeze: regular expression(s) of whole parameter paths ('conv1/.*') that are not trained:
+        their updates are exactly 0, with weight decay too, and they have no moments.
       **options: that optimiser's own keywords.
 
     Returns:
@@ -123,10 +123,10 @@ def create(
 
 
 def learning_rate_at(learning_rate: Rate, opt_state: Any, step: Any) -> jax.Array:
-    """Returns the learning rate of an update, for logging, plateau reductions included.
+    """Computes the learning rate of an update, with plateau reductions, for logging.
 
     Args:
-      learning_rate: what `create` was given.
+      learning_rate: the one given to `create`.
       opt_state: the optimiser's state.
       step: updates done so far (with accumulation: micro-batches // accumulate_steps).
 
@@ -147,7 +147,7 @@ def learning_rate_at(learning_rate: Rate, opt_state: Any, step: Any) -> jax.Arra
 
 
 def ema_decay(step: Any, decay: float) -> jax.Array:
-    """Returns the decay of an exponential moving average of parameters, small at the start.
+    """Computes the decay of an exponential moving average of parameters, small at the start.
 
     min(decay, (1 + step) / (10 + step)): the average forgets the random initial parameters.
 
@@ -168,7 +168,7 @@ def ema_decay(step: Any, decay: float) -> jax.Array:
 
 
 def _labels(params: Any, freeze: str | Sequence[str]) -> Any:
-    """Returns "frozen" or "trained" for each parameter."""
+    """Labels each parameter "frozen" or "trained"."""
     frozen = trees.select(params, freeze)
     if all(jax.tree.leaves(frozen)):
         raise ConfigError(f"freeze={freeze!r} freezes every parameter; nothing is left to train")

@@ -1,7 +1,7 @@
 """Optimisers by name; each function takes only the keywords it uses.
 
-Weight decay is decoupled (multiplied by the learning rate, kept out of the moments) and touches
-what `decay_select(path, leaf)` says, kernels by default.
+Weight decay is decoupled (multiplied by the learning rate, kept out of the moments) and acts on
+the leaves where `decay_select(path, leaf)` is true, kernels by default.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ def sgd(
     weight_decay: float = 0.0,
     decay_select: trees.Select = trees.kernels,
 ) -> optax.GradientTransformation:
-    """Returns stochastic gradient descent: v = momentum · v + g,  w -= rate · (v + decay · w).
+    """Stochastic gradient descent: v = momentum · v + g,  w -= rate · (v + decay · w).
 
-    With Nesterov g + momentum · v stands for v. With decoupled `weight_decay` this is SGDW
+    With Nesterov, g + momentum · v replaces v. With decoupled `weight_decay` this is SGDW
     (Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2017, arXiv:1711.05101).
     """
     _check_unit(momentum=momentum)
@@ -43,7 +43,7 @@ def sgd(
 def adam(
     *, learning_rate: Rate, b1: float = 0.9, b2: float = 0.999, epsilon: float = 1e-8
 ) -> optax.GradientTransformation:
-    """Returns Adam (Kingma and Ba, 2014, arXiv:1412.6980), without weight decay: see adamw."""
+    """Adam (Kingma and Ba, 2014, arXiv:1412.6980), without weight decay: see adamw."""
     _check_unit(b1=b1, b2=b2)
     check("epsilon", epsilon, epsilon > 0, "> 0")
     return optax.adam(learning_rate, b1=b1, b2=b2, eps=epsilon)
@@ -58,7 +58,7 @@ def adamw(
     weight_decay: float = 1e-2,
     decay_select: trees.Select = trees.kernels,
 ) -> optax.GradientTransformation:
-    """Returns Adam with decoupled weight decay (Loshchilov and Hutter, 2017, arXiv:1711.05101)."""
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2017, arXiv:1711.05101)."""
     _check_unit(b1=b1, b2=b2)
     check("epsilon", epsilon, epsilon > 0, "> 0")
     mask = _mask(weight_decay, decay_select)
@@ -76,7 +76,7 @@ def lamb(
     weight_decay: float = 1e-2,
     decay_select: trees.Select = trees.kernels,
 ) -> optax.GradientTransformation:
-    """Returns LAMB, Adam scaled per layer for large batches (You et al., 2019, arXiv:1904.00962).
+    """LAMB, Adam scaled per layer for large batches (You et al., 2019, arXiv:1904.00962).
 
     Biases and norms get the trust ratio as well.
     """
@@ -96,9 +96,9 @@ def lion(
     weight_decay: float = 1e-3,
     decay_select: trees.Select = trees.kernels,
 ) -> optax.GradientTransformation:
-    """Returns Lion, the sign of an interpolated momentum (Chen et al., 2023, arXiv:2302.06675).
+    """Lion, the sign of an interpolated momentum (Chen et al., 2023, arXiv:2302.06675).
 
-    Wants a learning rate 3 to 10 times smaller than AdamW's.
+    Needs a learning rate 3 to 10 times smaller than AdamW's.
     """
     _check_unit(b1=b1, b2=b2)
     mask = _mask(weight_decay, decay_select)
@@ -114,12 +114,12 @@ def muon(
     weight_decay: float = 0.0,
     decay_select: trees.Select = trees.kernels,
 ) -> optax.GradientTransformation:
-    """Returns Muon: momentum whose matrices are orthogonalised by Newton-Schulz iterations.
+    """Muon: momentum whose matrices are orthogonalised by Newton-Schulz iterations.
 
     Dense kernels are taken as [I, O], convolution kernels flattened to [H·W·I, O]; everything
     else (biases, norms, slopes) follows Adam with Nesterov momentum and the same learning rate.
     Updates are scaled to a root mean square of `rms` × learning rate, about AdamW's, so that
-    AdamW's learning rates serve (Liu et al., "Muon is Scalable for LLM Training", 2025,
+    the same learning rates work (Liu et al., "Muon is Scalable for LLM Training", 2025,
     arXiv:2502.16982, section 2.2). Jordan et al., "Muon", 2024, kellerjordan.github.io/posts/muon;
     deviation: the last layer is orthogonalised too.
     """
@@ -142,12 +142,12 @@ OPTIMIZERS = {"sgd": sgd, "adam": adam, "adamw": adamw, "lamb": lamb, "lion": li
 
 
 def _mask(weight_decay: float, select: trees.Select) -> Callable[[Any], Any] | None:
-    """Returns the mask function that optax wants, params -> tree of bools."""
+    """Makes optax's mask function, params -> tree of bools."""
     return (lambda params: trees.mask(params, select)) if weight_decay else None
 
 
 def _muon_dimensions(params: Any) -> Any:
-    """Returns how each kernel is read as a matrix, None for what is none."""
+    """Says how each kernel is reshaped to a matrix; None for leaves that are not kernels."""
 
     def numbers(leaf):
         axes = tuple(range(leaf.ndim - 1))

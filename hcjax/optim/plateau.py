@@ -1,4 +1,4 @@
-"""The schedule that watches the training loss: its state lives in the optimiser."""
+"""The schedule that depends on the training loss; its state is part of the optimiser's."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from hcjax.optim.schedules import Schedule, check, constant
 class Plateau:
     """A base schedule, and the transformation that scales it when the loss stops falling.
 
-    Called, it gives the base rate; `optim.create` puts `transform` last in its chain, whose state
-    holds the scale. `optim.learning_rate_at` multiplies the two.
+    A call returns the base rate. `optim.create` puts `transform`, whose state is the scale, last in
+    its chain. `optim.learning_rate_at` multiplies the two.
     """
 
     base: Schedule
@@ -37,10 +37,10 @@ def reduce_on_plateau(
     tolerance: float = 1e-4,
     warmup_steps: int = 0,
 ) -> Plateau:
-    """Returns a rate that is multiplied by `factor` whenever the training loss stops falling.
+    """Multiplies the rate by `factor` whenever the training loss stops falling.
 
-    The loss is averaged over `every_steps` updates; after `patience` averages in a row that are
-    not below the best one by the relative `tolerance`, the rate is reduced.
+    The loss is averaged over `every_steps` updates; after `patience` averages in a row without
+    a relative improvement of `tolerance` over the best one, the rate is reduced.
 
     Args:
       learning_rate: the first rate, > 0.
@@ -53,14 +53,14 @@ def reduce_on_plateau(
       warmup_steps: linear warm-up, >= 0.
 
     Returns:
-      `Plateau`, to be given to `optim.create` as `learning_rate`.
+      `Plateau`; give it to `optim.create` as `learning_rate`.
 
     Raises:
       ConfigError: if a value is out of range.
 
     Note:
-      It needs `tx.update(..., value=loss)`, as the training step gives. With gradient
-      accumulation it sees the loss of each update's last micro-batch.
+      It needs `tx.update(..., value=loss)`, as the training step calls it. With gradient
+      accumulation it uses the loss of each update's last micro-batch.
 
     Example:
       >>> float(reduce_on_plateau(learning_rate=0.5)(1000))

@@ -18,7 +18,7 @@ Schedule = Callable[[Any], jax.Array]
 
 
 def constant(*, learning_rate: float, warmup_steps: int = 0) -> Schedule:
-    """Returns a constant learning rate, after a linear warm-up.
+    """A constant learning rate, after a linear warm-up.
 
     During the warm-up the rate at `step` is learning_rate · (step + 1) / warmup_steps.
 
@@ -44,7 +44,7 @@ def constant(*, learning_rate: float, warmup_steps: int = 0) -> Schedule:
 def cosine(
     *, learning_rate: float, steps: int, warmup_steps: int = 0, final_fraction: float = 0.0
 ) -> Schedule:
-    """Returns half a cosine from the peak to `final_fraction` of it, after a linear warm-up.
+    """Half a cosine from the peak to `final_fraction` of it, after a linear warm-up.
 
     Args:
       learning_rate: the peak, > 0.
@@ -87,14 +87,14 @@ def one_cycle(
     initial_divisor: float = 25.0,
     final_divisor: float = 1e4,
 ) -> Schedule:
-    """Returns one cycle: up from learning_rate / initial_divisor to the peak, then down to zero.
+    """One cycle: up from learning_rate / initial_divisor to the peak, then down to zero.
 
-    Both ways along half a cosine; the end is learning_rate / (initial_divisor · final_divisor).
+    Both parts follow half a cosine; the end is learning_rate / (initial_divisor · final_divisor).
 
     Args:
       learning_rate: the peak, > 0.
       steps: length of the cycle; constant afterwards.
-      warmup_fraction: part of the steps that goes up, in (0, 1).
+      warmup_fraction: fraction of the steps before the peak, in (0, 1).
       initial_divisor: >= 1.
       final_divisor: >= 1.
 
@@ -137,11 +137,11 @@ def step(
     factor: float = 0.1,
     warmup_steps: int = 0,
 ) -> Schedule:
-    """Returns a rate that is multiplied by `factor` at each milestone, after a linear warm-up.
+    """Multiplies the rate by `factor` at each milestone, after a linear warm-up.
 
     Args:
       learning_rate: the rate before the first milestone, > 0.
-      steps: length of training, which the milestones are fractions of.
+      steps: length of the training; milestones are fractions of it.
       milestones: increasing fractions in (0, 1); a milestone takes effect from the step
         round(fraction · steps) on.
       factor: in (0, 1).
@@ -189,11 +189,11 @@ def _check_steps(steps: int, warmup_steps: int) -> None:
 
 
 def _warm(step: Any, warmup_steps: int) -> Any:
-    """Returns the warm-up's factor in (0, 1]; the first update is never of size 0."""
+    """Computes the warm-up's factor in (0, 1]; it is never 0, not even at the first update."""
     return jnp.minimum(1.0, (step + 1) / warmup_steps) if warmup_steps else jnp.float32(1)
 
 
 def _half_cosine(start: float, end: float, passed: Any) -> jax.Array:
-    """Returns the value between start and end after a part `passed` of half a cosine."""
+    """Interpolates from start to end along half a cosine; `passed` is the fraction done."""
     weight = 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(passed, 0, 1)))
     return end + (start - end) * weight
