@@ -18,9 +18,11 @@ TOGETHER = ("global", "lamp")
 
 
 class Ramp(NamedTuple):
-    """A sparsity on its way: what goes is interpolated as a count, so that the last is exact.
+    """A sparsity between two others, interpolated as a count of weights, so that its end is exact.
 
-    initial, final: sparsities. left: float32[], the part of the way that is left, in [0, 1].
+    Attributes:
+      initial, final: sparsities, in [0, 1).
+      left: float32[], the fraction of the way that remains: 1 at `initial`, 0 at `final`.
     """
 
     initial: float
@@ -29,15 +31,15 @@ class Ramp(NamedTuple):
 
 
 def count(sparsity: float | jax.Array | Ramp, size: int) -> int | jax.Array:
-    """Returns floor(sparsity · size + 1/2), how many of `size` weights go.
+    """Computes floor(sparsity · size + 1/2), the number of `size` weights to prune.
 
     Args:
-      sparsity: in [0, 1); if it is traced, the product is rounded to float32. Of a `Ramp` the
-        count is that of `final` where nothing is left, whatever the size.
+      sparsity: in [0, 1). If it is traced, the product is rounded to float32. A `Ramp` with
+        `left` 0 gives exactly the count of `final`.
       size: number of weights, >= 0.
 
     Returns:
-      int, or int32 where sparsity, or what is left, is traced.
+      int, or int32[] if sparsity, or `left` of a `Ramp`, is traced.
 
     Raises:
       ConfigError: if sparsity is not a number, or out of range.
@@ -64,13 +66,13 @@ def layerwise(
     sparsity: float | jax.Array | Ramp | None,
     scope: str | Mapping[str, float | Ramp],
 ) -> dict[str, float | jax.Array | Ramp]:
-    """Returns each layer's sparsity.
+    """Allocates a sparsity to the layers.
 
     Args:
       shapes: path of each kernel -> its shape.
       sparsity: of all weights together; may be traced for "uniform".
       scope: "uniform", "erk", or a mapping from patterns of whole paths to sparsities, the first
-        match counts; a layer that none matches keeps all.
+        match counts; a layer without a match is not pruned.
 
     Returns:
       path -> sparsity in [0, 1).
@@ -109,10 +111,10 @@ def layerwise(
 
 
 def erk(shapes: Mapping[str, Sequence[int]], sparsity: float) -> dict[str, float]:
-    """Returns Erdős–Rényi-kernel sparsities: thin layers keep more.
+    """Computes Erdős–Rényi-kernel sparsities: thin layers get a lower sparsity.
 
-    The density of a kernel of sizes d is min(1, ε · Σ d / Π d), with the ε at which the weights
-    that are left add up to (1 - sparsity) of all.
+    The density of a kernel of sizes d is min(1, ε · Σ d / Π d), with the ε at which all layers
+    together have the density 1 - sparsity.
 
     Args:
       shapes: path -> shape, HWIO or IO.
@@ -134,7 +136,7 @@ def erk(shapes: Mapping[str, Sequence[int]], sparsity: float) -> dict[str, float
     if not isinstance(sparsity, numbers.Real) or not 0 <= sparsity < 1:
         raise ConfigError(f"erk needs a sparsity that is a number in [0, 1), got {sparsity!r}")
     left = (1 - sparsity) * sum(math.prod(shape) for shape in shapes.values())
-    dense = {path for path, shape in shapes.items() if not math.prod(shape)}  # nothing goes there
+    dense = {path for path, shape in shapes.items() if not math.prod(shape)}  # empty arrays
     while True:
         rest = {path: shape for path, shape in shapes.items() if path not in dense}
         share = sum(sum(shape) for shape in rest.values())
@@ -147,10 +149,11 @@ def erk(shapes: Mapping[str, Sequence[int]], sparsity: float) -> dict[str, float
 
 
 def lamp(scores: jax.Array) -> jax.Array:
-    """Returns a layer's scores as parts of what is left of it: one threshold can serve all layers.
+    """Normalises a layer's scores, so that one threshold can serve all layers.
 
-    s² / Σ t², the sum over this score and those that go after it. The last to go has 1, so that no
-    layer is emptied while more weights stay than there are layers.
+    s² / Σ t², the sum over this score and all that would be pruned after it. The largest score
+    becomes 1, so that no layer loses all its weights while more weights remain than there are
+    layers.
 
     Args:
       scores: float array, of one layer; a score below 0 counts as 0.
@@ -173,5 +176,7 @@ def lamp(scores: jax.Array) -> jax.Array:
     squares = jnp.square(flat[order] / largest)
     left = jnp.cumsum(squares[::-1])[::-1]
     parts = jnp.where(squares > 0, squares / jnp.where(left > 0, left, 1), 0)
-    # rounding may turn neighbours around; their order stays
+    # rounding must not change the order, hence the running maximum.
+    # `ranking.relative` differs: it divides by a mean, not a sum, in float64 and outside jit, where
+    # this is float32 and may be traced; one formula for both would change the bits of one.
     return jnp.zeros_like(flat).at[order].set(jax.lax.cummax(parts)).reshape(scores.shape)

@@ -1,4 +1,4 @@
-"""`lottery`: train, prune, rewind the weights that are left, and again."""
+"""`lottery`: trains, prunes, rewinds the remaining weights, and repeats."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from hcjax.prune.patterns import Block
 
 
 class Lottery(NamedTuple):
-    """What `lottery` returns.
+    """The result of `lottery`.
 
-    params: after the last training, zero where a mask is False. masks: the last ones. history: of
-    each training its round, the sparsity of the selected weights, how many are left, and, where
-    `evaluate` was given, its score.
+    Attributes:
+      params: after the last training; zero where a mask is False.
+      masks: the last ones.
+      history: for each training "round", "sparsity" of the selected weights, "weights" that remain,
+        and, with `evaluate`, "score".
     """
 
     params: Any
@@ -40,23 +42,23 @@ def lottery(
     structure: Block | None = None,
     select: trees.Select | str | Sequence[str] = trees.kernels,
 ) -> Lottery:
-    """Returns a lottery ticket: the weights left by iterative pruning, trained.
+    """Finds a lottery ticket by iterative magnitude pruning, and trains it.
 
-    Trains; then, `rounds` times: takes away the part `rate` of the weights that are left, those of
-    least magnitude or score; sets the others back to what they are in `params`; trains. After round
-    r the sparsity is 1 - (1 - rate)^r.
+    Trains; then, `rounds` times, prunes the fraction `rate` of the remaining weights, those of
+    least magnitude or score; rewinds the others to their values in `params`; trains. After round r
+    the sparsity is 1 - (1 - rate)^r.
 
     Args:
-      train: `(params, masks, step) -> params`, any training that keeps the zeros, e.g. `fit` with
-        `masked(masks)` last in its optimiser; it begins at that step of its schedule.
-      params: pytree of arrays to rewind to: the initial ones, or, which larger networks need, those
-        of an early step of the same training.
+      train: `(params, masks, step) -> params`, any training that keeps pruned weights at zero, e.g.
+        `fit` with `masked(masks)` last in its optimiser, from that step of its schedule on.
+      params: pytree of arrays to rewind to: the initial ones or, for larger networks, those of an
+        early step of the same training.
       rounds: >= 0.
-      rate: in (0, 1).
-      rewind_to: the step that `params` are of, for `train`.
-      scores: `params -> pytree of float arrays like them`, of the trained weights, e.g. a `score`;
-        None for magnitudes.
-      evaluate: `params -> float` for the history, on validation data; None for none.
+      rate: fraction pruned in each round, in (0, 1).
+      rewind_to: the step of `params`, handed to `train`.
+      scores: `params -> pytree of float arrays like them`, of the trained weights, e.g. a
+        `score`. None: magnitudes.
+      evaluate: `params -> float`, on the validation set, for the history; None: no evaluation.
       scope: "global", "lamp", "uniform" or "erk"; see `masks`.
       structure, select: as of `masks`.
 
@@ -64,19 +66,19 @@ def lottery(
       Lottery.
 
     Raises:
-      ConfigError: if an argument is not legal, or `train` gives back a tree unlike `params`, or a
-        weight that is not zero where its mask is False.
+      ConfigError: if an argument is out of range, or `train` returns a tree of another structure,
+        or a weight that is not zero where its mask is False.
 
     Reference:
       Frankle and Carbin, "The Lottery Ticket Hypothesis", 2018, arXiv:1803.03635, section 1 and
       appendix B; Frankle et al., "Stabilizing the Lottery Ticket Hypothesis", 2019,
-      arXiv:1903.01611 (rewinding to a later step). Deviation: one rate for all layers; theirs
-      halves that of the last one.
+      arXiv:1903.01611 (rewinding to a later step). Deviation: one rate for all layers; they halve
+      it for the last layer.
 
     Example:
       >>> train = lambda params, masks, step: jax.tree.map(lambda w: 2 * w, params)
-      >>> found = lottery(train, {"w": jnp.array([[1.0, -4.0, 0.5, 3.0]])}, rounds=2, rate=0.5)
-      >>> found.params["w"].tolist(), [row["weights"] for row in found.history]
+      >>> ticket = lottery(train, {"w": jnp.array([[1.0, -4.0, 0.5, 3.0]])}, rounds=2, rate=0.5)
+      >>> ticket.params["w"].tolist(), [row["weights"] for row in ticket.history]
       ([[0.0, -8.0, 0.0, 0.0]], [4, 2, 1])
     """
     if rounds < 0 or not 0 < rate < 1 or 1 - (1 - rate) ** rounds == 1:
@@ -87,27 +89,27 @@ def lottery(
     chosen = selected(params, select)
     size = sum(w.size for w, use in zip(jax.tree.leaves(params), chosen, strict=True) if use)
     options = {"scope": scope, "structure": structure, "select": select}
-    found = jax.tree.map(jnp.asarray, masks(params, sparsity=0.0, **options))
+    mask = jax.tree.map(jnp.asarray, masks(params, sparsity=0.0, **options))
     trained, history = params, []
     for i in range(rounds + 1):
         if i:
-            # what went has no score at all, not that of a weight that happens to be 0
-            rated = jax.tree.map(jnp.abs, trained) if scores is None else scores(trained)
-            left = jax.tree.map(lambda m, s: jnp.where(m, s, -jnp.inf), found, rated)
+            # pruned weights score lower than any other, also than one that happens to be 0
+            importance = jax.tree.map(jnp.abs, trained) if scores is None else scores(trained)
+            remaining = jax.tree.map(lambda m, s: jnp.where(m, s, -jnp.inf), mask, importance)
             sparsity = 1 - (1 - rate) ** i
-            found = masks(params, sparsity=sparsity, scores=left, **options)
-            found = jax.tree.map(jnp.asarray, found)
-        trained = train(apply(found, params), found, rewind_to)
-        _check(found, trained)
-        pairs = zip(jax.tree.leaves(found), chosen, strict=True)
-        weights = sum(int(mask.sum()) for mask, use in pairs if use)
+            mask = masks(params, sparsity=sparsity, scores=remaining, **options)
+            mask = jax.tree.map(jnp.asarray, mask)
+        trained = train(apply(mask, params), mask, rewind_to)
+        _check(mask, trained)
+        pairs = zip(jax.tree.leaves(mask), chosen, strict=True)
+        weights = sum(int(leaf.sum()) for leaf, use in pairs if use)
         row = {"round": i, "sparsity": 1 - weights / size, "weights": weights}
         history.append(row | ({} if evaluate is None else {"score": float(evaluate(trained))}))
-    return Lottery(trained, found, history)
+    return Lottery(trained, mask, history)
 
 
 def _check(masks: Any, params: Any) -> None:
-    """Raises ConfigError unless weights are like the masks, and zero where those are False."""
+    """Raises ConfigError unless weights have the structure of the masks, and zeros where False."""
     check_alike("what train gives back", params, masks)
     for (path, mask), weight in zip(trees.paths(masks), jax.tree.leaves(params), strict=True):
         if (~mask & (weight != 0)).any():

@@ -1,4 +1,4 @@
-"""`masked`: weights that stay at exactly zero while the others are trained."""
+"""`masked`: keeps pruned weights at exactly zero while the others are trained."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from hcjax.errors import ConfigError
 
 
 class MaskedState(NamedTuple):
-    """The masks, bool arrays like the parameters."""
+    """The state of `masked`: bool arrays like the parameters."""
 
     masks: Any
 
 
 def masked(masks: Any) -> optax.GradientTransformation:
-    """Returns a transformation that keeps weights at exactly zero: one-shot pruning.
+    """Keeps pruned weights at exactly zero during training, with constant masks.
 
     Put it last in `optax.chain`.
 
     Args:
-      masks: from `masks`, like the parameters that are trained.
+      masks: from `masks`, of the structure of the trained parameters.
 
     Returns:
       optax.GradientTransformation; its state holds the masks. `update` needs the parameters.
 
     Raises:
-      ConfigError: from `init`, if the masks are not like the parameters.
+      ConfigError: from `init`, if the masks do not have the structure and shapes of the parameters.
 
     Example:
       >>> tx = optax.chain(optax.sgd(0.5), masked({"w": jnp.array([True, False])}))
@@ -43,7 +43,9 @@ def masked(masks: Any) -> optax.GradientTransformation:
         def check(mask, weight):
             if jnp.shape(mask) not in ((), weight.shape):
                 raise ConfigError(f"a mask has shape {jnp.shape(mask)}, its weight {weight.shape}")
-            return jnp.array(mask, bool, copy=True)  # a donated state takes its own away
+            return jnp.array(
+                mask, bool, copy=True
+            )  # a donated state must not delete the caller's masks
 
         try:
             return MaskedState(jax.tree.map(check, masks, params))
@@ -59,7 +61,7 @@ def masked(masks: Any) -> optax.GradientTransformation:
 
 
 def held(masks: Any, updates: Any, params: Any) -> Any:
-    """Returns updates after which every weight is exactly zero where its mask is False.
+    """Replaces updates by -p where a mask is False, so that the weight becomes exactly zero.
 
     Example:
       >>> held(jnp.array([True, False]), jnp.array([0.5, 0.5]), jnp.array([1.0, 2.0])).tolist()

@@ -1,8 +1,8 @@
-"""Masks: which weights stay, as a tree of bools with the structure of the parameters.
+"""Masks: a tree of bools with the structure of the parameters, True for weights that are kept.
 
-In: parameters, and a score for each weight. Out: for each leaf that is pruned a bool array of its
-shape, for each other the scalar True. Counts are exact: of weights with equal scores the one with
-the lower index goes first.
+In: parameters, and a score for each weight. Out: for each pruned leaf a bool array of its shape,
+for each other leaf the scalar True. Counts are exact: of equal scores, the one of the lowest index
+is pruned first.
 """
 
 from __future__ import annotations
@@ -31,40 +31,40 @@ def masks(
     select: trees.Select | str | Sequence[str] = trees.kernels,
     **options: Any,
 ) -> Any:
-    """Returns which weights stay when a fraction of them, those of the lowest score, goes.
+    """Makes the masks that prune a fraction of the weights, those of the lowest scores.
 
-    floor(sparsity · n + 1/2) of n weights (or blocks) go: over all leaves together, or leaf by
-    leaf, as `scope` says.
+    Of n weights (or blocks), floor(sparsity · n + 1/2) are pruned: of all leaves together, or of
+    each leaf, depending on `scope`.
 
     Args:
-      params: pytree of arrays; those that are selected hold floats.
-      sparsity: fraction of weights that go, in [0, 1); may be traced where `scope` is "global",
-        "lamp" or "uniform", but a count of a traced one is rounded to float32: schedules give an
-        `allocation.Ramp`. None where `structure` or `scope` says it.
-      scores: pytree of float arrays of the structure of `params`, finite; or a score of
-        `SCORES` by name, or a `Criterion`; None for the weights' magnitudes.
-      scope: "global": one threshold for all leaves. "lamp": the same, of scores relative to what
-        is left of their leaf (`allocation.lamp`). "uniform": the same sparsity in each. "erk":
-        by Erdős–Rényi-kernel densities (`allocation.erk`). A mapping from patterns of whole paths
-        to sparsities: each leaf by the first that matches it; leaves that none matches stay.
-      structure: None: single weights. (n, m): n of every m consecutive input channels stay, e.g.
-        (2, 4); sparsity must then be None. `NofM(n, m, axis)`: where those are not the last axis
-        but one. `Block(size)`: whole blocks, by their mean score.
-      select: which leaves are pruned: a predicate of path and leaf, or patterns of whole paths. By
-        default kernels, see `trees.kernels`, and not biases or normalisation scales.
+      params: pytree of arrays; the selected ones hold floats.
+      sparsity: fraction of weights to prune, in [0, 1). It may be traced where `scope` is "global",
+        "lamp" or "uniform"; its count is then rounded to float32, which an `allocation.Ramp`
+        avoids. None where `structure` or `scope` determines it.
+      scores: pytree of float arrays of the structure of `params`, without NaN; or the name of a
+        score in `SCORES`, or a `Criterion`. None: the magnitudes of the weights.
+      scope: the sparsity allocation. "global": one threshold for all leaves. "lamp": the same, with
+        scores normalised in each leaf (`allocation.lamp`). "uniform": the same sparsity in each
+        leaf. "erk": Erdős–Rényi-kernel densities (`allocation.erk`). Or a mapping from patterns of
+        whole paths to sparsities: the first match counts; leaves without a match are not pruned.
+      structure: the sparsity pattern. None: single weights. (n, m): n of every m consecutive input
+        channels are kept, e.g. (2, 4); sparsity must then be None. `NofM(n, m, axis)`: where input
+        channels are not the second last axis. `Block(size)`: whole blocks, by their mean score.
+      select: which leaves to prune: a predicate of path and leaf, or patterns of whole paths. The
+        default selects kernels (`trees.kernels`), not biases or normalisation scales.
       **options: of the named score, e.g. `loss_fn` and `batches`; see `score`.
 
     Returns:
-      Pytree of the structure of `params`: bool arrays (True: stays) for leaves that are pruned,
-      the scalar True for the others.
+      Pytree of the structure of `params`: bool arrays (True: kept) for pruned leaves, the scalar
+      True for the others.
 
     Raises:
-      ConfigError: if an argument is not legal, a structure does not divide a leaf, or nothing is
-        selected; it names the leaf.
+      ConfigError: if an argument is out of range, a pattern does not divide a leaf, or nothing is
+        selected; the message names the leaf.
 
     Note:
-      A global threshold can empty a small layer of low scores; `scope="lamp"`, "uniform" or "erk"
-      cannot, short of rounding.
+      A global threshold can prune a small layer of low scores completely; `scope="lamp"`,
+      "uniform" and "erk" cannot, apart from rounding.
 
     Reference:
       Han et al., "Learning both Weights and Connections", 2015, arXiv:1506.02626 (magnitude).
@@ -72,8 +72,8 @@ def masks(
 
     Example:
       >>> w = {"dense": {"kernel": jnp.array([[1.0, -4.0], [0.5, 3.0]]), "bias": jnp.zeros(2)}}
-      >>> found = masks(w, sparsity=0.5)
-      >>> found["dense"]["kernel"].tolist(), bool(found["dense"]["bias"])
+      >>> half = masks(w, sparsity=0.5)
+      >>> half["dense"]["kernel"].tolist(), bool(half["dense"]["bias"])
       ([[False, True], [False, True]], True)
     """
     structure = checked(structure)
@@ -84,35 +84,35 @@ def masks(
     scores = resolved(scores, params, options)
     if scores is not None:
         check_alike("scores", scores, params)
-    rated = [leaf for _, leaf in named] if scores is None else jax.tree.leaves(scores)
+    score_leaves = [leaf for _, leaf in named] if scores is None else jax.tree.leaves(scores)
     work = []
-    for (path, leaf), score, use in zip(named, rated, chosen, strict=True):
+    for (path, leaf), score, use in zip(named, score_leaves, chosen, strict=True):
         if use:
             _check(path, leaf, score)
             work.append((path, magnitude(leaf) if scores is None else score))
     if isinstance(structure, Block):
-        units = [unit_scores(path, score, structure) for path, score in work]
-        gone = _gone([path for path, _ in work], [s.shape for _, s in work], units, sparsity, scope)
-        pairs = zip(gone, work, strict=True)
-        found = [spread(~g, score.shape, structure) for g, (_, score) in pairs]
+        blocks = [unit_scores(path, score, structure) for path, score in work]
+        paths, shapes = [path for path, _ in work], [score.shape for _, score in work]
+        pruned = _pruned(paths, shapes, blocks, sparsity, scope)
+        kept = [spread(~p, shape, structure) for p, shape in zip(pruned, shapes, strict=True)]
     else:
         if sparsity is not None or scope != "global":
             raise ConfigError(f"{structure} says the sparsity: give neither sparsity nor scope")
-        found = [n_of_m(path, score, structure) for path, score in work]
-    stays = iter(found)
-    leaves = [next(stays) if use else np.bool_(True) for use in chosen]
+        kept = [n_of_m(path, score, structure) for path, score in work]
+    remaining = iter(kept)
+    leaves = [next(remaining) if use else np.bool_(True) for use in chosen]
     return jax.tree.unflatten(jax.tree.structure(params), leaves)
 
 
 def apply(masks: Any, params: Any) -> Any:
-    """Returns parameters with exact zeros where a mask is False.
+    """Sets parameters to exactly zero where their mask is False.
 
     Args:
       masks: from `masks`, of the structure of `params`.
       params: pytree of arrays.
 
     Returns:
-      Pytree like `params`. A weight that is not finite is zero too where its mask is False.
+      Pytree like `params`. Infinities and NaNs become zero too where their mask is False.
 
     Example:
       >>> apply({"w": jnp.array([True, False])}, {"w": jnp.array([1.0, jnp.inf])})["w"].tolist()
@@ -122,7 +122,7 @@ def apply(masks: Any, params: Any) -> Any:
 
 
 def nonzero(params: Any, *, select: trees.Select | str | Sequence[str] = trees.kernels) -> Any:
-    """Returns the masks that parameters have already: which weights are not exactly zero.
+    """Makes the masks of parameters that are pruned already: True where a weight is not zero.
 
     Args:
       params: pytree of arrays.
@@ -143,7 +143,7 @@ def nonzero(params: Any, *, select: trees.Select | str | Sequence[str] = trees.k
 
 
 def selected(params: Any, select: trees.Select | str | Sequence[str]) -> list[bool]:
-    """Returns which leaves are pruned, in `jax.tree.leaves`' order; `select` as of `masks`."""
+    """Lists which leaves are pruned, in `jax.tree.leaves`' order; `select` as of `masks`."""
     for path, leaf in trees.paths(params):
         if not hasattr(leaf, "shape"):
             raise ConfigError(
@@ -164,7 +164,7 @@ def check_alike(name: str, tree: Any, params: Any) -> None:
 
 
 def _shown(tree: Any) -> str:
-    """Returns what tells a tree from others: its type, and where its leaves are."""
+    """Describes a tree for error messages: its type and the paths of its leaves."""
     paths = [path for path, _ in trees.paths(tree)]
     more = ", …" if len(paths) > 8 else ""
     return f"{type(tree).__name__} of {len(paths)} leaves [{', '.join(paths[:8])}{more}]"
@@ -180,7 +180,7 @@ def _check(path: str, leaf: Any, score: Any) -> None:
     if jnp.shape(score) != leaf.shape:
         raise ConfigError(f"scores of {path} must be {leaf.shape}, got {jnp.shape(score)}")
     if not isinstance(score, jax.core.Tracer):
-        with jax.ensure_compile_time_eval():  # a constant may be met while something is traced
+        with jax.ensure_compile_time_eval():  # inside jit too, constants are checked at once
             if jnp.isnan(score).any():
                 raise ConfigError(
                     f"scores of {path} must be numbers, and some are NaN, which nothing is lower "
@@ -189,7 +189,7 @@ def _check(path: str, leaf: Any, score: Any) -> None:
 
 
 def smallest(scores: jax.Array, count: int | jax.Array) -> jax.Array:
-    """Returns which `count` scores are the lowest; of equal ones those of the lowest index.
+    """Marks the `count` lowest scores; of equal ones, those of the lowest index.
 
     Args:
       scores: float[n], not NaN.
@@ -210,8 +210,8 @@ def smallest(scores: jax.Array, count: int | jax.Array) -> jax.Array:
     return jnp.where(count > 0, lower | (equal & first), False)
 
 
-def _gone(paths, shapes, units, sparsity, scope) -> list[jax.Array]:
-    """Returns which units of each leaf go."""
+def _pruned(paths, shapes, units, sparsity, scope) -> list[jax.Array]:
+    """Marks the blocks of each leaf that are pruned."""
     if scope in allocation.TOGETHER:
         units = [allocation.lamp(u) for u in units] if scope == "lamp" else units
         everything = jnp.concatenate([u.reshape(-1) for u in units])

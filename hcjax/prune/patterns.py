@@ -1,4 +1,4 @@
-"""Sparsity patterns: which weights of a leaf go together, and how many of a group stay.
+"""Sparsity patterns: which weights are pruned together, and how many of a group are kept.
 
 In: a leaf's scores. Out: the scores of its blocks, or a mask.
 """
@@ -16,7 +16,7 @@ from hcjax.errors import ConfigError
 
 
 class Block(NamedTuple):
-    """A sparsity pattern: blocks of `size`, of a leaf's last axes, go; 0 is a whole axis.
+    """A sparsity pattern: whole blocks of `size` along a leaf's last axes; 0 is a whole axis.
 
     `Block((0, 0, 0, 1))` is one filter of an HWIO kernel, `Block((4, 4))` a tile of its channels.
     """
@@ -25,10 +25,10 @@ class Block(NamedTuple):
 
 
 class NofM(NamedTuple):
-    """A sparsity pattern: of every m consecutive weights along an axis the n highest stay.
+    """A sparsity pattern: n of every m consecutive weights along an axis are kept.
 
-    `(n, m)` means the default axis: the input channels of HWIO and (in, out) kernels. Where kernels
-    are OIHW and (out, in), as in Equinox, those are `axis=1`.
+    `(n, m)` stands for the default axis, the input channels of HWIO and (in, out) kernels. For OIHW
+    and (out, in) kernels, as in Equinox, give `axis=1`.
     """
 
     n: int
@@ -40,10 +40,10 @@ Structure = tuple[int, int] | NofM | Block
 
 
 def checked(structure: Structure | None) -> NofM | Block:
-    """Returns what a structure stands for: None for blocks of one weight, (n, m) for an `NofM`.
+    """Checks a pattern, and converts None to blocks of one weight and (n, m) to an `NofM`.
 
     Raises:
-      ConfigError: if it is none.
+      ConfigError: if it is not a pattern.
     """
     if structure is None:
         return Block(())
@@ -65,7 +65,7 @@ def checked(structure: Structure | None) -> NofM | Block:
 
 
 def n_of_m(path: str, scores: jax.Array, structure: NofM) -> jax.Array:
-    """Returns a mask that keeps n of every m consecutive weights along an axis."""
+    """Makes a mask that keeps the n highest of every m consecutive scores along an axis."""
     n, m, axis = structure
     if not -scores.ndim <= axis < scores.ndim or scores.shape[axis] % m:
         raise ConfigError(
@@ -74,28 +74,28 @@ def n_of_m(path: str, scores: jax.Array, structure: NofM) -> jax.Array:
         )
     along = jnp.moveaxis(scores, axis, -1)
     groups = along.reshape(*along.shape[:-1], along.shape[-1] // m, m)
-    mine, other = groups[..., :, None], groups[..., None, :]
+    own, other = groups[..., :, None], groups[..., None, :]
     later = np.arange(m)[None, :] > np.arange(m)[:, None]
-    better = ((other > mine) | ((other == mine) & later)).sum(-1)
+    better = ((other > own) | ((other == own) & later)).sum(-1)
     return jnp.moveaxis((better < n).reshape(along.shape), -1, axis)
 
 
 def unit_scores(path: str, scores: jax.Array, block: Block) -> jax.Array:
-    """Returns the mean score of each block."""
+    """Computes the mean score of each block."""
     size = _block(path, scores.shape, block)
     split = [n for d, b in zip(scores.shape, size, strict=True) for n in (d // b, b)]
     return scores.reshape(split).mean(tuple(range(1, 2 * len(size), 2)))
 
 
-def spread(stays: jax.Array, shape: Sequence[int], block: Block) -> jax.Array:
-    """Returns a mask of blocks as one of weights."""
+def spread(mask: jax.Array, shape: Sequence[int], block: Block) -> jax.Array:
+    """Expands a mask of blocks to one of weights."""
     for axis, b in enumerate(_block("", shape, block)):
-        stays = jnp.repeat(stays, b, axis) if b > 1 else stays
-    return stays
+        mask = jnp.repeat(mask, b, axis) if b > 1 else mask
+    return mask
 
 
 def _block(path: str, shape: Sequence[int], block: Block) -> tuple[int, ...]:
-    """Returns a block's size along every axis of a leaf."""
+    """Computes a block's size along every axis of a leaf."""
     if len(block.size) > len(shape):
         raise ConfigError(f"{path} has rank {len(shape)}, less than a block of {block.size}")
     last = [b or d for b, d in zip(block.size, shape[len(shape) - len(block.size) :], strict=True)]

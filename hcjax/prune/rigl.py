@@ -1,4 +1,4 @@
-"""`rigl`: sparse from the first step to the last, with connections that move while training."""
+"""`rigl`: sparse training from the first step to the last, with connections that move."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hcjax.prune.masked import held
 from hcjax.prune.masks import Block, masks, selected, smallest, spread, unit_scores
 from hcjax.prune.scores import magnitude, random
 
-# where connections grow: (gradients, key) -> scores; the highest win
+# where connections grow: (gradients, key) -> scores; the highest scores grow
 GROWTH = {
     "gradient": lambda grads, key: jax.tree.map(magnitude, grads),
     "random": lambda grads, key: random(grads, key=key),
@@ -25,10 +25,13 @@ GROWTH = {
 
 
 class RiglState(NamedTuple):
-    """Steps taken so far, masks in force, random bits, and the state of the optimiser inside.
+    """The state of `rigl`.
 
-    count: int32[]. masks: bool arrays like the parameters, bool[] for leaves that are not pruned.
-    key: uint32[...], a PRNG key's data.
+    Attributes:
+      count: int32[], steps taken so far.
+      masks: bool arrays like the parameters, bool[] for leaves that are not pruned.
+      key: uint32[...], the data of a PRNG key.
+      inner: the state of the wrapped optimiser.
     """
 
     count: jax.Array
@@ -50,29 +53,28 @@ def rigl(
     structure: Block | None = None,
     select: trees.Select | str | Sequence[str] = trees.kernels,
 ) -> optax.GradientTransformationExtraArgs:
-    """Returns an optimiser that trains a sparse network, and moves its connections now and then.
+    """Wraps an optimiser to train a sparse network whose connections move now and then.
 
-    It starts with a random mask. At steps every, 2 · every, … before `end`, of the n weights that
-    each leaf has, the k of least magnitude go and k others come, at zero, where the gradient is
-    largest:
+    It starts with a random mask. At the steps every, 2 · every, … before `end`, of the n weights of
+    each leaf, the k of least magnitude are dropped and k others grow, from zero, where the gradient
+    is largest:
 
         k = floor(a · n + 1/2),  a = alpha / 2 · (1 + cos(π · step / end))
 
-    so that the number of weights of each leaf is the same at every step. The optimiser sees the
-    sparse network's gradients only, and begins anew with the weights that come: what its state
-    holds of them is as `tx.init` makes it.
+    so that each leaf has the same number of weights at every step. The optimiser gets the gradients
+    of the sparse network only; its state for weights that grow is reset to that of `tx.init`.
 
     Args:
       tx: the optimiser.
-      sparsity: of all selected weights together, in [0, 1); None where `scope` says it.
+      sparsity: of all selected weights together, in [0, 1); None where `scope` determines it.
       key: PRNG key of the first mask, and of random growth.
-      grow: "gradient": RigL. "random": SET, where connections come anywhere.
-      alpha: part of the weights that moves at first, in (0, 1].
-      every: steps between, >= 1.
-      end: step at which nothing moves any more, >= 1; three quarters of the training is usual.
-        The default is the paper's.
+      grow: "gradient": RigL. "random": SET, where connections grow anywhere.
+      alpha: fraction of the weights that moves at first, in (0, 1].
+      every: steps between moves, >= 1.
+      end: step after which no connection moves, >= 1; three quarters of the training is usual. The
+        default is the paper's.
       scope, select: as of `masks`.
-      structure: None: single weights; `Block(size)`: whole blocks move, by their mean magnitudes.
+      structure: None: single weights. `Block(size)`: whole blocks move, by their mean magnitudes.
 
     Returns:
       optax.GradientTransformationExtraArgs; its state holds the masks. `update` needs the
@@ -82,14 +84,15 @@ def rigl(
       ConfigError: if an argument is not legal.
 
     Note:
-      The first update makes a dense start sparse; `apply(tx.init(params).masks, params)` is that
-      network from the start. XLA computes gradients of all weights at every step.
+      The first update makes dense parameters sparse; `apply(tx.init(params).masks, params)` does so
+      before. XLA computes the gradients of all weights at every step.
 
     Reference:
       Evci et al., "Rigging the Lottery", 2019, arXiv:1911.11134, algorithm 1. Deviations: a step
-      that moves connections trains the others too; a weight that would go and come at once stays
-      as it is. Mocanu et al., "Scalable Training of Artificial Neural Networks with Adaptive Sparse
-      Connectivity", 2018, arXiv:1707.04780, algorithm 2 (SET). Deviations: a cosine, and zeros.
+      that moves connections trains the others too; a weight that would be dropped and grow at once
+      stays as it is. Mocanu et al., "Scalable Training of Artificial Neural Networks with Adaptive
+      Sparse Connectivity", 2018, arXiv:1707.04780, algorithm 2 (SET). Deviations: a cosine;
+      zeros.
 
     Example:
       >>> tx = rigl(optax.sgd(0.1), sparsity=0.5, key=jax.random.key(0), every=1)
@@ -121,32 +124,33 @@ def rigl(
     def init(params):
         scores = random(params, key=key)
         options = {"scores": scores, "structure": structure, "select": select}
-        found = masks(params, sparsity=sparsity, scope=scope, **options)
-        found = jax.tree.map(jnp.asarray, found)
-        bits = jnp.array(jax.random.key_data(key), copy=True)  # a donated state takes its own away
-        return RiglState(jnp.zeros((), jnp.int32), found, bits, tx.init(params))
+        mask = masks(params, sparsity=sparsity, scope=scope, **options)
+        mask = jax.tree.map(jnp.asarray, mask)
+        # a copy: a donated state must not delete the caller's key
+        bits = jnp.array(jax.random.key_data(key), copy=True)
+        return RiglState(jnp.zeros((), jnp.int32), mask, bits, tx.init(params))
 
     def moved(state, params, grads):
-        part = alpha / 2 * (1 + jnp.cos(jnp.pi * state.count / end))
-        own = jax.random.wrap_key_data(state.key, impl=jax.random.key_impl(key))
-        wanted = growth(grads, jax.random.fold_in(own, state.count))
+        fraction = alpha / 2 * (1 + jnp.cos(jnp.pi * state.count / end))
+        own_key = jax.random.wrap_key_data(state.key, impl=jax.random.key_impl(key))
+        growth_scores = growth(grads, jax.random.fold_in(own_key, state.count))
 
-        def of_leaf(use, named, mask, wanted):
+        def of_leaf(use, named, mask, score):
             path, weight = named
             if not use:
                 return mask
-            kept, size, want = (
-                unit_scores(path, x, block) for x in (mask, jnp.abs(weight), wanted)
+            kept, size, score = (
+                unit_scores(path, x, block) for x in (mask, jnp.abs(weight), score)
             )
-            found = _moved(kept.reshape(-1) > 0, size.reshape(-1), want.reshape(-1), part)
-            return spread(found.reshape(size.shape), weight.shape, block)
+            new = _moved(kept.reshape(-1) > 0, size.reshape(-1), score.reshape(-1), fraction)
+            return spread(new.reshape(size.shape), weight.shape, block)
 
         leaves = map(
             of_leaf,
             selected(params, select),
             trees.paths(params),
             jax.tree.leaves(state.masks),
-            jax.tree.leaves(wanted),
+            jax.tree.leaves(growth_scores),
         )
         return jax.tree.unflatten(jax.tree.structure(params), list(leaves))
 
@@ -158,36 +162,36 @@ def rigl(
         trained = held(state.masks, updates, params)
 
         def move():
-            found = moved(state, optax.apply_updates(params, trained), grads)
-            came = jax.tree.map(lambda new, old: new & ~old, found, state.masks)
-            return found, _restarted(inner, tx.init(params), came, params)
+            new_masks = moved(state, optax.apply_updates(params, trained), grads)
+            grown = jax.tree.map(lambda new, old: new & ~old, new_masks, state.masks)
+            return new_masks, _reset(inner, tx.init(params), grown, params)
 
         step = state.count
         due = (step > 0) & (step < end) & (step % every == 0)
-        found, inner = jax.lax.cond(due, move, lambda: (state.masks, inner))
-        both = jax.tree.map(jnp.logical_and, found, state.masks)
-        return held(both, updates, params), RiglState(step + 1, found, state.key, inner)
+        new_masks, inner = jax.lax.cond(due, move, lambda: (state.masks, inner))
+        both = jax.tree.map(jnp.logical_and, new_masks, state.masks)
+        return held(both, updates, params), RiglState(step + 1, new_masks, state.key, inner)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _moved(kept: jax.Array, size: jax.Array, wanted: jax.Array, part: jax.Array) -> jax.Array:
-    """Returns bool[n] with as many True as `kept` has: the smallest go, the most wanted come."""
-    count = jnp.floor(part * kept.sum() + 0.5).astype(jnp.int32)
-    stay = kept & ~smallest(jnp.where(kept, size, jnp.inf), count)
-    return ~smallest(jnp.where(stay, jnp.inf, wanted), kept.size - kept.sum())
+def _moved(kept: jax.Array, size: jax.Array, score: jax.Array, fraction: jax.Array) -> jax.Array:
+    """Moves a fraction of a mask: drops the smallest weights, grows as many of highest score."""
+    count = jnp.floor(fraction * kept.sum() + 0.5).astype(jnp.int32)
+    remaining = kept & ~smallest(jnp.where(kept, size, jnp.inf), count)
+    return ~smallest(jnp.where(remaining, jnp.inf, score), kept.size - kept.sum())
 
 
-def _restarted(state: Any, fresh: Any, came: Any, params: Any) -> Any:
-    """Returns an optimiser's state in which what belongs to new weights is as it was at first.
+def _reset(state: Any, fresh: Any, grown: Any, params: Any) -> Any:
+    """Resets an optimiser's state to `fresh` for the weights that have grown.
 
-    An array belongs to the parameter of its shape whose path ends its own; to that of the longest
-    where there are several.
+    An array belongs to the parameter of its shape whose path is the end of its own path; of
+    several, to that of the longest path.
     """
     named = jax.tree_util.tree_flatten_with_path(params)[0]
-    new = jax.tree.leaves(came)
+    new = jax.tree.leaves(grown)
 
-    def restart(path, now, first):
+    def reset(path, now, first):
         own = [
             (len(p), i)
             for i, (p, param) in enumerate(named)
@@ -195,4 +199,4 @@ def _restarted(state: Any, fresh: Any, came: Any, params: Any) -> Any:
         ]
         return jnp.where(new[max(own)[1]], first, now) if own else now
 
-    return jax.tree_util.tree_map_with_path(restart, state, fresh)
+    return jax.tree_util.tree_map_with_path(reset, state, fresh)

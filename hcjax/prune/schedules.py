@@ -1,4 +1,4 @@
-"""Schedules: pruning while training, as the last element of an optax chain."""
+"""Schedules: gradual pruning during training, as the last element of an optax chain."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ from hcjax.prune.patterns import NofM, Structure, checked
 
 
 class GradualState(NamedTuple):
-    """Steps taken so far, and the masks in force; `optax.tree.get(opt_state, "masks")` reads them.
+    """The state of `gradual`; `optax.tree.get(opt_state, "masks")` returns the current masks.
 
-    count: int32[]. masks: bool arrays like the parameters, bool[] for leaves that are not pruned.
+    Attributes:
+      count: int32[], steps taken so far.
+      masks: bool arrays like the parameters, bool[] for leaves that are not pruned.
     """
 
     count: jax.Array
@@ -32,9 +34,9 @@ class GradualState(NamedTuple):
 def cubic(
     step: int | jax.Array, *, begin: int, end: int, initial: float, final: float
 ) -> jax.Array:
-    """Returns the sparsity at a step: s = final + (initial - final) · (1 - t)³.
+    """Computes the sparsity at a step: s = final + (initial - final) · (1 - t)³.
 
-    t = (step - begin) / (end - begin), kept in [0, 1]; 1 from `end` on.
+    t = (step - begin) / (end - begin), clipped to [0, 1]; 1 from `end` on.
 
     Args:
       step: int32[], >= 0.
@@ -65,20 +67,20 @@ def gradual(
     structure: Structure | None = None,
     select: trees.Select | str | Sequence[str] = trees.kernels,
 ) -> optax.GradientTransformation:
-    """Returns a transformation that prunes by magnitude, more and more, as training goes on.
+    """Prunes by magnitude during training, with a sparsity that rises from step to step.
 
-    Put it last in `optax.chain`: it sees the updates as they will be applied. At steps begin,
-    begin + every, … and at `end` the masks are taken anew of |w + update|, as many as `cubic` says
-    and, at `end`, exactly as many as `masks` takes; a weight that went may come back until then.
-    Where a mask is False the weight after the update is exactly zero.
+    Put it last in `optax.chain`, where the updates are final. At the steps begin, begin + every, …
+    and `end` it computes new masks from |w + update|, of the sparsity that `cubic` gives; at `end`
+    the count is exactly that of `masks`. Until then a pruned weight may come back. Where a mask is
+    False, the weight after the update is exactly zero.
 
     Args:
-      sparsity: at the end, in [0, 1); None where `scope` or `structure` says it.
+      sparsity: at the end, in [0, 1); None where `scope` or `structure` determines it.
       begin: first step that prunes, >= 0.
       end: last step that changes masks, > begin.
-      every: steps between, >= 1.
-      initial: sparsity at `begin`, in [0, 1). For a scope of layers it counts relative to theirs:
-        each has the same part of its way behind it.
+      every: steps between new masks, >= 1.
+      initial: sparsity at `begin`, in [0, 1). With "erk" or a mapping as `scope` it is a fraction
+        of each layer's final sparsity: all layers progress alike.
       scope, structure, select: as of `masks`.
 
     Returns:
@@ -106,8 +108,8 @@ def gradual(
     def update(updates, state, params=None):
         if params is None:
             raise ValueError(optax.NO_PARAMS_MSG)
-        found = renew(state.masks, state.count, optax.apply_updates(params, updates), None)
-        return held(found, updates, params), GradualState(state.count + 1, found)
+        masks = renew(state.masks, state.count, optax.apply_updates(params, updates), None)
+        return held(masks, updates, params), GradualState(state.count + 1, masks)
 
     return optax.GradientTransformation(init, update)
 
@@ -123,11 +125,11 @@ def gradually(
     structure: Structure | None,
     select: trees.Select | str | Sequence[str],
 ) -> tuple[Callable, Callable]:
-    """Returns how masks begin and how they change, as two functions; arguments as of `gradual`.
+    """Makes the two functions of a pruning schedule: first masks, and new ones; see `gradual`.
 
     Returns:
-      `params -> masks`, all True; and `(masks, step, params, scores) -> masks`, which takes them
-      anew where the step is due. scores None: of the parameters' magnitudes.
+      `params -> masks`, all True; and `(masks, step, params, scores) -> masks`, which computes new
+      masks at the steps of the schedule. scores None: the magnitudes of the parameters.
 
     Raises:
       ConfigError: if an argument is not legal.
@@ -143,7 +145,7 @@ def gradually(
         raise ConfigError(f"initial must be in [0, 1), got {initial}")
     by_group = isinstance(checked(structure), NofM)
 
-    def taken(params, scores, step):
+    def compute(params, scores, step):
         options = {"scores": scores, "structure": structure, "select": select}
         if by_group:
             return masks(params, sparsity=sparsity, scope=scope, **options)
@@ -158,7 +160,7 @@ def gradually(
         return masks(params, scope=each, **options)
 
     def arrays(params, scores, step):
-        return jax.tree.map(jnp.asarray, taken(params, scores, step))
+        return jax.tree.map(jnp.asarray, compute(params, scores, step))
 
     def start(params):
         shapes = jax.eval_shape(lambda p: arrays(p, None, jnp.int32(0)), params)
@@ -166,7 +168,7 @@ def gradually(
 
     def renew(old, step, params, scores):
         due = (step >= begin) & (step <= end) & (((step - begin) % every == 0) | (step == end))
-        # operands are traced in eager code too, where a closure's values would be checked now
+        # as operands they are traced in eager code too; in a closure they would be checked now
         now = (params, scores, step)
         return jax.lax.cond(due, lambda old, now: arrays(*now), lambda old, now: old, old, now)
 
@@ -174,6 +176,6 @@ def gradually(
 
 
 def _left(step: int | jax.Array, begin: int, end: int) -> jax.Array:
-    """Returns (1 - t)³ as of `cubic`, exactly 0 from `end` on."""
+    """Computes (1 - t)³ as of `cubic`, exactly 0 from `end` on."""
     t = jnp.clip((jnp.asarray(step) - begin) / max(end - begin, 1), 0.0, 1.0)
     return (1 - jnp.where(step >= end, 1.0, t)) ** 3

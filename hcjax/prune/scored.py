@@ -19,9 +19,13 @@ from hcjax.prune.scores import SCORES, Criterion
 
 
 class ScoredState(NamedTuple):
-    """Steps taken so far, masks, statistics of the gradients, and the inner optimiser's state.
+    """The state of `scored`.
 
-    count: int32[]. masks: as of `GradualState`. scores: float32 arrays like the parameters.
+    Attributes:
+      count: int32[], steps taken so far.
+      masks: as of `GradualState`.
+      scores: statistics of the gradients, float32 arrays like the parameters.
+      inner: the state of the wrapped optimiser.
     """
 
     count: jax.Array
@@ -48,8 +52,8 @@ def scored(
 ) -> optax.GradientTransformationExtraArgs:
     """Wraps an optimiser so that it prunes the weights of the lowest scores, more and more.
 
-    It wraps the optimiser, where `gradual` follows it, because it needs the gradients as they come
-    in. Pruned weights are exactly zero; their statistics go on, and they come back, from zero, when
+    It wraps the optimiser, where `gradual` follows it, because it needs the gradients themselves.
+    Pruned weights are exactly zero; their statistics go on, and they come back, from zero, when
     the scores of others fall below theirs.
 
     Args:
@@ -164,7 +168,7 @@ def movement(
 
 
 def in_training() -> dict[str, Criterion]:
-    """Returns the scores of `SCORES` that `scored` can use, by name.
+    """Lists the scores of `SCORES` that `scored` can use, by name.
 
     Example:
       >>> "taylor" in in_training(), "random" in in_training()
@@ -174,7 +178,7 @@ def in_training() -> dict[str, Criterion]:
 
 
 def _functions(score: str | Criterion, decay: float | None) -> tuple[Callable, Callable]:
-    """Returns `see` and `rate`, as of `scored`, of a criterion."""
+    """Makes the functions `see` and `rate` of `scored` from a criterion."""
     if not isinstance(score, Criterion):
         score = registry.choose("score of a training", in_training(), score)
     decay = score.decay if decay is None else decay

@@ -138,8 +138,8 @@ def obd(
     Args:
       params: pytree of float arrays.
       loss_fn: `(params, batch) -> float[]`, twice differentiable: the mean loss of a batch.
-      batches: pytrees of arrays, at least one; each counts alike.
-      key: PRNG key of the signs; batch i, sample j takes fold_in(fold_in(key, i), j).
+      batches: pytrees of arrays, at least one, of equal weight.
+      key: PRNG key of the signs; batch i, sample j uses fold_in(fold_in(key, i), j).
       samples: sign vectors for each batch, >= 1.
 
     Returns:
@@ -212,8 +212,8 @@ def score(name: str, params: Any, **options: Any) -> Any:
       name: a key of `SCORES`.
       params: pytree of float arrays.
       **options: that score's own keywords. Those that need gradients take `loss_fn`, `(params,
-        batch) -> float[]`, the mean loss of a batch, and `batches`, at least one pytree of arrays;
-        each counts alike. "obd" and "random" take a `key`.
+        batch) -> float[]`, the mean loss of a batch, and `batches`, at least one pytree of arrays,
+        of equal weight. "obd" and "random" take a `key`.
 
     Returns:
       Pytree of float arrays like `params`.
@@ -253,7 +253,7 @@ def resolved(scores: Any, params: Any, options: Mapping[str, Any]) -> Any:
 
 
 def _function(entry: Criterion | Callable[..., Any]) -> Callable[..., Any]:
-    """Returns a table's entry as a function of whole trees that takes only its own keywords."""
+    """Converts an entry to a function of whole trees that takes only the keywords it needs."""
     if not isinstance(entry, Criterion):
         return entry
     return partial(_of_weights if entry.statistic is None else _of_gradients, criterion=entry)
@@ -277,7 +277,7 @@ def _float32(tree: Any) -> Any:
 
 
 def _mean(trees: Iterable[Any]) -> Any:
-    """Returns the mean of trees."""
+    """Computes the mean of trees."""
     total, count = None, 0
     for tree in trees:
         total = tree if total is None else jax.tree.map(jnp.add, total, tree)

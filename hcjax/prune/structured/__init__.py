@@ -1,1 +1,1 @@
-"""Whole channels taken out."""
+"""Structured pruning: removal of whole channels."""

@@ -1,4 +1,4 @@
-"""`cut`: what was cut from a network's parameters, cut from any tree that follows them."""
+"""`cut`: removes channels from any tree that mirrors a network's parameters."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from hcjax.graph.model import Cut
 
 
 def cut(tree: Any, cuts: Sequence[Cut], *, root: str = "") -> Any:
-    """Returns a tree whose arrays are cut like the parameters that they belong to.
+    """Removes the channels that `shrink` or `trim` removed from the arrays of another tree.
 
-    A leaf is cut if its path is that of a cut, or ends in it after a '/': '0/mu/conv1/kernel' of
-    an optimiser's state follows 'conv1/kernel'. Where the paths of all cuts lie behind one prefix,
-    there is a copy of the parameters, and in it only they follow: not 'block/conv1/kernel'. A place
-    that is left empty, by None or `optax.MaskedNode()`, counts as there. Where no copy is whole, a
-    leaf does not follow if another does with less before it: of 'mu/conv1/bias' and
+    A leaf matches a cut if its path is that of the cut, or ends in it after a '/':
+    '0/mu/conv1/kernel' of an optimiser's state matches 'conv1/kernel'. If the paths of all cuts
+    occur after one prefix, that is a copy of the parameters, and under this prefix only exact paths
+    match: not 'block/conv1/kernel'. Empty places (None, `optax.MaskedNode()`) count as occurrences.
+    Without a complete copy, the shortest prefix matches: of 'mu/conv1/bias' and
     'mu/block/conv1/bias' the first. Scalars stay as they are, e.g. the True of a mask.
 
     Args:
-      tree: pytree of arrays: the parameters and statistics that were traced, an average of them, an
+      tree: pytree of arrays: the traced parameters and statistics, an average of them, an
         optimiser's state, masks.
-      cuts: `cut` of the Model that `shrink` or `trim` gave; applied in order.
-      root: where the tree's parameters lay in the tree that was traced, e.g. "params" for the
-        optimiser state of a Linen network's params. Cuts elsewhere are left out.
+      cuts: the `cut` of a Model from `shrink` or `trim`; applied in order.
+      root: path of these parameters in the traced tree, e.g. "params" for the optimiser state of a
+        Linen network's params. Cuts elsewhere are ignored.
 
     Returns:
-      Pytree of the same structure; leaves that no cut follows are the same objects.
+      Pytree of the same structure; leaves without a matching cut are the same objects.
 
     Raises:
-      ConfigError: if there are cuts but no leaf follows any, or a leaf that follows one has another
-        size; it names them.
+      ConfigError: if there are cuts but no leaf matches any, or a matching leaf has another size;
+        the message names them.
 
     Example:
       >>> import numpy as np
@@ -48,16 +48,16 @@ def cut(tree: Any, cuts: Sequence[Cut], *, root: str = "") -> Any:
     for each in cuts:
         if each.path.startswith(prefix):
             wanted.setdefault(each.path.removeprefix(prefix), []).append(each)
-    named, found, leaves = trees.paths(tree), False, []
+    named, matched, leaves = trees.paths(tree), False, []
     places = {path for path, _ in trees.paths(tree, _is_empty)}
     copies = _copies(places, wanted)
     for path, leaf in named:
-        mine = _following(path, wanted, copies, places)
-        found = found or bool(mine)
-        for each in mine:
+        matching = _matching(path, wanted, copies, places)
+        matched = matched or bool(matching)
+        for each in matching:
             leaf = _cut(path, leaf, each)
         leaves.append(leaf)
-    if cuts and not found:
+    if cuts and not matched:
         paths = ", ".join(sorted({each.path for each in cuts})[:5])
         raise ConfigError(
             f"no leaf follows a cut: the cuts are of {paths}, …, the leaves are "
@@ -72,27 +72,27 @@ def _is_empty(node: Any) -> bool:
 
 
 def _ends(path: str) -> list[str]:
-    """Returns 'a/b', 'b' of 'a/b'."""
+    """Lists the suffixes of a path: 'a/b' and 'b' of 'a/b'."""
     parts = path.split("/")
     return ["/".join(parts[i:]) for i in range(len(parts))]
 
 
 def _heads(path: str) -> list[str]:
-    """Returns 'a', 'a/b' of 'a/b'."""
+    """Lists the prefixes of a path: 'a' and 'a/b' of 'a/b'."""
     parts = path.split("/")
     return ["/".join(parts[: i + 1]) for i in range(len(parts))]
 
 
 def _copies(places: Set[str], wanted: dict[str, list[Cut]]) -> set[str]:
-    """Returns the prefixes behind which every path of a cut is found, or an empty place for it."""
+    """Finds the prefixes after which every path of a cut occurs, or an empty place for it."""
     prefixes = {path.removesuffix(end) for path in places for end in _ends(path) if end in wanted}
     return {p for p in prefixes if all(places.intersection(_heads(p + path)) for path in wanted)}
 
 
-def _following(
+def _matching(
     path: str, wanted: dict[str, list[Cut]], copies: set[str], places: Set[str]
 ) -> list[Cut]:
-    """Returns the cuts of the longest path that a leaf's path ends in; in a copy, of its own."""
+    """Finds the cuts of the longest path that a leaf's path ends in; in a copy, only exact ones."""
     inside = any(path.startswith(prefix) for prefix in copies)
     for end in _ends(path):
         if end not in wanted:
@@ -107,7 +107,7 @@ def _following(
 def _cut(path: str, leaf: Any, each: Cut) -> Any:
     shape = tuple(getattr(leaf, "shape", ()))
     if not shape:
-        return leaf  # it says one thing of all indices
+        return leaf  # a scalar holds for all indices
     if len(shape) <= each.axis or shape[each.axis] != each.size:
         raise ConfigError(
             f"{path} has shape {shape}, but {each.path} had {each.size} indices on axis "

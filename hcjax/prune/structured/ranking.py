@@ -1,4 +1,4 @@
-"""Which channels go first: units in the order of a ranking, taken until enough is gone."""
+"""The order in which channels are removed, and how many of them a budget requires."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SCOPES = ("global", "uniform")
 
 
 class Unit(NamedTuple):
-    """Channels of one group that go together, once those of its lower units are gone."""
+    """Channels of one group that are removed together, after those of its lower units."""
 
     rank: float
     group: int
@@ -25,23 +25,27 @@ class Unit(NamedTuple):
 
 
 class Products(NamedTuple):
-    """How many products a network's layers add up.
+    """The MACs of a network's layers, as a function of its channels.
 
-    sizes: int64[axes, channels + 1], how often each channel lies along each axis. starts: the first
-    of the axes whose sizes make the products of each layer.
+    Attributes:
+      sizes: int64[axes, channels + 1], how often each channel lies along each axis.
+      starts: index of each layer's first axis; its MACs are the product of its axes' sizes.
     """
 
     sizes: np.ndarray
     starts: np.ndarray
 
     def of(self, sizes: np.ndarray) -> np.ndarray:
-        """Returns the products, float64[...], for axes of sizes int[axes, ...]."""
+        """Computes the MACs, float64[...], for axes of sizes int[axes, ...]."""
         each = np.multiply.reduceat(sizes.astype(np.float64), self.starts, axis=0)
         return each.sum(0)
 
 
 def relative(scores: np.ndarray) -> np.ndarray:
-    """Returns each score by the mean of those that are not lower: what is left when it goes.
+    """Divides each channel's score by the mean score of the channels that would remain.
+
+    Those are the channels of scores not lower than its own. See `allocation.lamp` for the relative
+    score of single weights, which divides by a sum, in float32 and under jit.
 
     Args:
       scores: float64[C], >= 0.
@@ -54,12 +58,12 @@ def relative(scores: np.ndarray) -> np.ndarray:
       [0.25, 1.0, 0.0, 0.545...]
     """
     order = np.argsort(scores, kind="stable")
-    upwards = scores[order]
-    means = np.cumsum(upwards[::-1])[::-1] / np.arange(len(scores), 0, -1)
-    found = np.empty(len(scores))
-    ratios = np.divide(upwards, means, out=np.zeros(len(scores)), where=means > 0)
-    found[order] = np.maximum.accumulate(ratios)
-    return found
+    ascending = scores[order]
+    means = np.cumsum(ascending[::-1])[::-1] / np.arange(len(scores), 0, -1)
+    relative_scores = np.empty(len(scores))
+    ratios = np.divide(ascending, means, out=np.zeros(len(scores)), where=means > 0)
+    relative_scores[order] = np.maximum.accumulate(ratios)
+    return relative_scores
 
 
 def units(
@@ -70,32 +74,32 @@ def units(
     round_to: int,
     least: int,
 ) -> list[Unit]:
-    """Returns what may go, the lowest first.
+    """Ranks the units that may be removed, the lowest first.
 
     Args:
       groups: of channels.
       scores: float[C] of each group's channels.
-      scope: "global": units are ranked by their mean score; "uniform": by the fraction of their
-        group that is gone with them.
-      round_to: what is left of a group is a multiple of it.
-      least: and no less than this.
+      scope: "global": ranks units by their mean score. "uniform": by the fraction of their group
+        that is removed together with them.
+      round_to: the number of channels that remain in a group is a multiple of it.
+      least: the smallest number that may remain.
     """
-    found = []
+    ranked = []
     for g, (group, score) in enumerate(zip(groups, scores, strict=True)):
         count, highest = len(score), -np.inf
         order = np.argsort(score, kind="stable")
-        lefts = range((count - 1) // round_to * round_to, least - 1, -round_to)
-        gone = [0, *(count - left for left in lefts if left > 0)]
-        for start, end in itertools.pairwise(gone):
-            mine = order[start:end]
-            highest = max(highest, float(score[mine].mean()))  # no unit before those below it
+        remaining = range((count - 1) // round_to * round_to, least - 1, -round_to)
+        removed = [0, *(count - n for n in remaining if n > 0)]
+        for start, end in itertools.pairwise(removed):
+            indices = order[start:end]
+            highest = max(highest, float(score[indices].mean()))  # no unit before a lower one
             rank = highest if scope == "global" else end / count
-            found.append(Unit(rank, g, group.channels[mine]))
-    return sorted(found, key=lambda unit: unit.rank)  # stable: of equal ones in order
+            ranked.append(Unit(rank, g, group.channels[indices]))
+    return sorted(ranked, key=lambda unit: unit.rank)  # stable: equal ranks keep their order
 
 
 def at_most(ordered: Sequence[Unit], count: int) -> list[Unit]:
-    """Returns the lowest units that hold no more than `count` channels together."""
+    """Chooses the lowest units with no more than `count` channels together."""
     chosen, closed = [], set()
     for unit in ordered:
         if unit.group not in closed and len(unit.channels) <= count:
@@ -107,38 +111,38 @@ def at_most(ordered: Sequence[Unit], count: int) -> list[Unit]:
 
 
 def down_to(ordered: Sequence[Unit], products: Products, fraction: float) -> list[Unit]:
-    """Returns the lowest units without which no more than a fraction of the products is left.
+    """Chooses the lowest units without which no more than a fraction of the MACs remains.
 
-    Those of them that the last one makes unnecessary stay, the highest first.
+    Then it gives back units that the last one made unnecessary, the highest first.
 
     Raises:
-      ConfigError: if all units together are too few.
+      ConfigError: if the removal of all units is not enough.
     """
-    every = products.sizes.sum(1)
-    less = [products.sizes[:, unit.channels].sum(1) for unit in ordered]
-    steps = np.cumsum(np.stack([np.zeros_like(every), *less], 1), 1)
-    left = products.of(every[:, None] - steps)
-    limit = left[0] * fraction * (1 + 1e-12)
-    if left[-1] > limit:
+    sizes = products.sizes.sum(1)
+    removed = [products.sizes[:, unit.channels].sum(1) for unit in ordered]
+    totals = np.cumsum(np.stack([np.zeros_like(sizes), *removed], 1), 1)
+    macs = products.of(sizes[:, None] - totals)
+    limit = macs[0] * fraction * (1 + 1e-12)
+    if macs[-1] > limit:
         raise ConfigError(
-            f"macs={fraction} cannot be reached: {left[-1] / left[0]:.3g} is what is left if each "
+            f"macs={fraction} cannot be reached: {macs[-1] / macs[0]:.3g} is what is left if each "
             "group keeps its least; lower round_to or least, or select more"
         )
-    count = int(np.argmax(left <= limit))
-    sizes, kept = every - steps[:, count], []
+    count = int(np.argmax(macs <= limit))
+    sizes, chosen = sizes - totals[:, count], []
     closed = {ordered[count - 1].group} if count else set()
     for i in reversed(range(count)):
         unit = ordered[i]
-        if unit.group not in closed and products.of(sizes + less[i]) <= limit:
-            sizes = sizes + less[i]
+        if unit.group not in closed and products.of(sizes + removed[i]) <= limit:
+            sizes = sizes + removed[i]
         else:
             closed.add(unit.group)
-            kept.append(unit)
-    return kept[::-1]
+            chosen.append(unit)
+    return chosen[::-1]
 
 
 def products(model: Model, channels: Channels) -> Products:
-    """Returns how the products of a network's layers follow from its channels."""
+    """Reads the sizes that determine the MACs of a network's layers."""
     rows, starts = [], []
     for op in model.graph.ops:
         if op.kind not in LAYERS or any(i not in channels.axes for i in op.inputs):

@@ -1,7 +1,6 @@
-"""`shrink`: whole channels taken out of a network, so that what is left is smaller and faster.
+"""`shrink`: removes whole channels of a network, which makes it smaller and faster.
 
-The channels are rated, ranked, and cut from the bottom of the ranking until what is left is as
-small as was asked for.
+Scores the channels, ranks them, and removes the lowest until the network is small enough.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from hcjax.graph.ops.table import preserves_values
 from hcjax.prune.scores import resolved
 from hcjax.prune.structured import ranking
 
-_SHIFTS = ("convert_element_type", "add")  # a variance + epsilon is a variance still
+_SHIFTS = ("convert_element_type", "add")  # of a variance, e.g. + epsilon
 
 
 def shrink(
@@ -37,44 +36,48 @@ def shrink(
     select: trees.Select | str | Sequence[str] | None = None,
     **options: Any,
 ) -> Model:
-    """Returns the network without its least important channels: smaller arrays, fewer products.
+    """Removes the least important channels of a network: smaller arrays, fewer MACs.
 
-    What `channels` says to belong together is cut together. The logits are those of the whole
-    network with all slices of the cut channels set to zero, those that read them included.
+    Coupled channels (`hcjax.graph.channels`) are removed together. The logits equal those of the
+    original network with all slices of the removed channels set to zero, both where they are
+    computed and where they are read.
 
     Args:
       model: from `trace` or `fold`, in float.
-      keep: fraction of the channels that stay, in (0, 1]; never fewer, and as few more as `least`
-        and `round_to` allow.
-      macs: instead: fraction of the products that stay, in (0, 1]; never more, and as few less as
-        whole channels allow.
+      keep: fraction of the channels to keep, in (0, 1]; never fewer are kept, and as few more as
+        `least` and `round_to` allow.
+      macs: instead of `keep`: fraction of the MACs to keep, in (0, 1]; never more are kept, and as
+        few less as whole channels allow.
       scores: pytree of float arrays like `model.params`; a channel's score is the sum over its
-        slices. Or a score of `prune.SCORES` by name, or a `prune.Criterion`: the same, running
-        statistics left out. None: the sum of squares of its slices, running statistics left
-        out, relative to what is left of its group without the lower ones (`ranking.relative`), so
-        that layers of different scale compare, and one whose channels are alike is not cut on.
-      scope: "global": one ranking of all channels. "uniform": each group loses the same fraction,
-        its lowest scores.
-      round_to: what a group keeps is a multiple of it, or all: 4, 8 or 16 for what runs fast.
-      least: channels that each group keeps, >= 1; None: `round_to`.
-      select: which channels may be cut, by the kernels that make them: a predicate of path and
+        slices. Or the name of a score in `prune.SCORES`, or a `prune.Criterion`: the same, without
+        running statistics. None: the sum of squares of its slices, without running statistics,
+        divided by the mean score of the channels of its group that would remain
+        (`ranking.relative`): this makes layers of different scale comparable, and protects groups
+        whose channels are equally important.
+      scope: "global": one ranking of all channels. "uniform": removes the same fraction of each
+        group, its lowest scores.
+      round_to: the number of channels kept in a group is a multiple of it, or all; 4, 8 or 16 suit
+        most hardware.
+      least: channels to keep in each group, >= 1; None: `round_to`.
+      select: which channels may be removed, by the kernels that make them: a predicate of path and
         leaf, or patterns of whole paths. None: all.
       **options: of the named score, e.g. `loss_fn` and `batches`; see `prune.score`.
 
     Returns:
-      Model, to be trained, folded, calibrated, quantized and packed as any other; its `cut` says
-      what is left of each array, for `cut` of optimiser state and training-mode networks.
+      Model, which can be trained, folded, calibrated, quantized and packed like any other. Its
+      `cut` lists the kept indices of each array, for `hcjax.cut` of optimiser states and
+      training-mode networks.
 
     Raises:
-      ConfigError: if an argument is not legal, nothing may be cut, or the MACs cannot be reached;
-        it says what could.
-      TypeError: if the model is quantized, or no Model.
+      ConfigError: if an argument is out of range, no channel may be removed, or the MACs cannot be
+        reached; the message then gives the least that can.
+      TypeError: if the model is quantized, or not a Model.
 
     Reference:
       Li et al., "Pruning Filters for Efficient ConvNets", 2016, arXiv:1608.08710. Scores: the
       magnitude of Fang et al., "DepGraph", 2023, arXiv:2301.12900, section 3.3, p = 2. Deviations:
       all slices count, biases too, and are summed, not averaged, over the arrays of a group; the
-      mean that normalises them is of the channels not lower, as when one goes after the other.
+      normalising mean is over the channels that are not lower, as if they were removed one by one.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -87,21 +90,21 @@ def shrink(
     """
     least = round_to if least is None else least
     _check(keep, macs, scope, round_to, least)
-    found = channels(model)
-    groups = _selected(model, found.groups, select)
+    coupled = channels(model)
+    groups = _selected(model, coupled.groups, select)
     if not groups:
-        raise ConfigError(f"there is nothing that may be cut: {_reasons(found.kept)}")
-    rated = _scores(model, groups, scores, options)
-    units = ranking.units(groups, rated, scope=scope, round_to=round_to, least=least)
+        raise ConfigError(f"there is nothing that may be cut: {_reasons(coupled.kept)}")
+    importance = _importance(model, groups, scores, options)
+    units = ranking.units(groups, importance, scope=scope, round_to=round_to, least=least)
     if macs is None:
         total = sum(len(group.channels) for group in groups)
         chosen = ranking.at_most(units, int((1 - keep) * total + 1e-9))
     else:
-        chosen = ranking.down_to(units, ranking.products(model, found), macs)
-    gone = np.zeros(found.count, bool)
+        chosen = ranking.down_to(units, ranking.products(model, coupled), macs)
+    removed = np.zeros(coupled.count, bool)
     for unit in chosen:
-        gone[unit.channels] = True
-    return without(model, found, gone)
+        removed[unit.channels] = True
+    return without(model, coupled, removed)
 
 
 def _check(keep, macs, scope, round_to, least) -> None:
@@ -120,7 +123,7 @@ def _check(keep, macs, scope, round_to, least) -> None:
 
 
 def _reasons(kept: dict[tuple[str, int], str]) -> str:
-    """Returns why axes are kept, each reason with a few of them."""
+    """Lists the reasons why axes must be kept, each with a few of these axes."""
     by_reason: dict[str, list[str]] = {}
     for (path, axis), why in kept.items():
         by_reason.setdefault(why, []).append(f"{path} axis {axis}")
@@ -129,7 +132,7 @@ def _reasons(kept: dict[tuple[str, int], str]) -> str:
 
 
 def _selected(model: Model, groups: Sequence[Group], select: Any) -> list[Group]:
-    """Returns the groups that a selected kernel makes."""
+    """Selects the groups that one of the selected kernels makes."""
     if select is None:
         return list(groups)
     pick = trees.mask if callable(select) else trees.select
@@ -141,45 +144,49 @@ def _selected(model: Model, groups: Sequence[Group], select: Any) -> list[Group]
 
 
 def _statistics(model: Model) -> set[str]:
-    """Returns the paths of parameters that are running means and variances of norms.
+    """Finds the running means and variances of normalisations, as paths of parameters.
 
-    A mean is subtracted from what the images make, and of a variance a root is taken: a wide input
-    makes both large, and says nothing of what its channel gives.
+    A mean is subtracted from a value that depends on the images; of a variance a root is taken.
+    Both grow with the scale of a channel's input, and say nothing about its importance.
     """
     source = {number: path for path, number in model.graph.params.items()}
-    images, found = {model.graph.images}, set()
+    images, statistics = {model.graph.images}, set()
     for op in model.graph.ops:
         read = [source[i] for i in op.inputs if i in source]
         if op.kind in ("sqrt", "rsqrt", "pow") or (op.kind == "sub" and op.inputs[0] in images):
-            found.update(read)
+            statistics.update(read)
         if images.intersection(op.inputs):
             images.update(op.outputs)
         elif (preserves_values(op) or op.kind in _SHIFTS) and len(read) == 1:
-            source[op.output] = read[0]  # a variance + epsilon too
-    return found
+            source[op.output] = read[0]
+    return statistics
 
 
-def _scores(model: Model, groups: Sequence[Group], scores: Any, options: dict) -> list[np.ndarray]:
-    """Returns float64[C] of each group."""
+def _importance(
+    model: Model, groups: Sequence[Group], scores: Any, options: dict
+) -> list[np.ndarray]:
+    """Computes the score of each channel, float64[C] of each group."""
     leaves = model.leaves(model.params)
     tree = resolved(scores, model.params, options)
     if tree is None:
-        rated = {path: np.square(np.asarray(leaf, np.float64)) for path, leaf in leaves.items()}
+        weight_scores = {
+            path: np.square(np.asarray(leaf, np.float64)) for path, leaf in leaves.items()
+        }
     else:
-        rated = {p: np.asarray(leaf, np.float64) for p, leaf in model.leaves(tree).items()}
+        weight_scores = {p: np.asarray(leaf, np.float64) for p, leaf in model.leaves(tree).items()}
     if tree is not scores or scores is None:
-        rated |= {path: 0 * rated[path] for path in _statistics(model)}
-    for path, score in rated.items():
+        weight_scores |= {path: 0 * weight_scores[path] for path in _statistics(model)}
+    for path, score in weight_scores.items():
         if score.shape != leaves[path].shape:
             raise ConfigError(f"scores of {path} must be {leaves[path].shape}, got {score.shape}")
         if not np.isfinite(score).all():
             what = "scores" if scores is not None else "parameters"
             raise ConfigError(f"{what} of {path} are not finite")
-    found = []
+    importance = []
     for group in groups:
         total = np.zeros(len(group.channels))
         for path, axis, indices in group.slices:
-            other = tuple(a for a in range(rated[path].ndim) if a != axis)
-            total += rated[path].sum(other)[indices].sum(1)
-        found.append(ranking.relative(total) if scores is None else total)
-    return found
+            other = tuple(a for a in range(weight_scores[path].ndim) if a != axis)
+            total += weight_scores[path].sum(other)[indices].sum(1)
+        importance.append(ranking.relative(total) if scores is None else total)
+    return importance

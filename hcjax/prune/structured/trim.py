@@ -1,4 +1,4 @@
-"""`trim`: channels that masks have emptied, taken out without a change of the function."""
+"""`trim`: removes channels that masks have emptied, without changing the function."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ from hcjax.graph.ops.table import computes, defined
 
 
 def trim(model: Model) -> Model:
-    """Returns the same function without channels that add nothing, or only a constant, to it.
+    """Removes the channels that add nothing, or only a constant, to the result of a network.
 
-    A channel goes if in each layer that sums over it its kernel slices are all zero; or its value
-    is zero for all images; or its value is another constant, e.g. relu(bias) behind a kernel slice
-    that is zero, and the layer is dense or a convolution without padding: the constant then moves
-    into the layer's bias. This is repeated until nothing goes.
+    A channel is removed if, in each layer that sums over it, its kernel slices are all zero; or if
+    its value is zero for all images; or if its value is another constant, e.g. relu(bias) after a
+    kernel slice of zeros, and the layer is dense or a convolution without padding: the constant is
+    then added to that layer's bias. This is repeated until no channel is removed.
 
     Args:
       model: from `trace` or `fold`, in float; e.g. with pruned parameters.
 
     Returns:
-      Model of the same logits up to float rounding; the same Model if nothing goes. Each layer
-      keeps a channel at least. Its `cut` says what is left of each array, but for biases that a
-      constant moved into: a layer without one of its own has it behind it, as a constant.
+      Model of the same logits up to float rounding; the same object if no channel is removed. Each
+      layer keeps at least one channel. Its `cut` lists the kept indices of each array, but not the
+      constants that were added to biases. A layer without a bias gets its constant as an op after
+      it.
 
     Raises:
-      TypeError: if the model is quantized, or no Model.
+      TypeError: if the model is quantized, or not a Model.
 
     Example:
       >>> from hcjax.graph.tracing.trace import trace
@@ -48,11 +49,15 @@ def trim(model: Model) -> Model:
 
 
 class _Layer(NamedTuple):
-    """A layer that sums over channels; its kernel, and its other operand at a batch of one.
+    """A layer that sums over channels; its kernel, and its other operand for one image.
 
-    axes: of (the other operand, the kernel), summed over together. channels: those of each of the
-    axes. mask: whether a number of the value depends on the images. axis: of the result, along
-    which a constant that goes could be added; None: nowhere.
+    Attributes:
+      op, side: the op; the index of the kernel among its operands.
+      axes: pairs of axes (of the other operand, of the kernel) that are summed over together.
+      channels: of each pair of axes.
+      kernel, value: the kernel, and the other operand.
+      mask: whether each number of `value` depends on the images.
+      axis: of the result, along which a removed constant can be added; None: there is none.
     """
 
     op: Op
@@ -66,56 +71,57 @@ class _Layer(NamedTuple):
 
 
 def _trimmed(model: Model) -> Model:
-    found = channels(model)
-    read = _layers(model, found)
-    needed = np.zeros(found.count, bool)
-    for layer in read:
+    coupled = channels(model)
+    layers = _layers(model, coupled)
+    needed = np.zeros(coupled.count, bool)
+    for layer in layers:
         for i in range(len(layer.axes)):
-            needed |= _needed(layer, i, found.count)
-    gone = np.zeros(found.count, bool)
-    for group in found.groups:
+            needed |= _needed(layer, i, coupled.count)
+    removed = np.zeros(coupled.count, bool)
+    for group in coupled.groups:
         unused = group.channels[~needed[group.channels]]
         if len(unused) == len(group.channels):
-            unused = unused[1:]  # an array of size 0 is none
-        gone[unused] = True
-    if not gone.any():
+            unused = unused[1:]  # no array may become empty
+        removed[unused] = True
+    if not removed.any():
         return model
-    smaller = without(model, found, gone)
-    for layer in read:
-        if layer.axis is not None and (offset := _offset(layer, gone)).any():
-            stays = ~gone[found.axes[layer.op.output][layer.axis]]
-            smaller = _shifted(smaller, layer.op.output, layer.axis, offset[stays])
+    smaller = without(model, coupled, removed)
+    for layer in layers:
+        if layer.axis is not None and (offset := _offset(layer, removed)).any():
+            kept = ~removed[coupled.axes[layer.op.output][layer.axis]]
+            smaller = _with_offset(smaller, layer.op.output, layer.axis, offset[kept])
     return smaller
 
 
-def _layers(model: Model, found: Channels) -> list[_Layer]:
+def _layers(model: Model, coupled: Channels) -> list[_Layer]:
+    """Reads every layer that sums over channels."""
     pairs: dict[int, tuple[Op, list[tuple[int, int]]]] = {}
-    for op, axes in found.reads:
+    for op, axes in coupled.reads:
         pairs.setdefault(op.output, (op, []))[1].append(axes)
     numbers = {i for op, _ in pairs.values() for i in op.inputs[:2]}
     values = varying(model, numbers)
-    layers_found = []
+    layers = []
     for op, axes in pairs.values():
         side = 0 if values[op.inputs[1]][1].any() else 1
         other, kernel = op.inputs[1 - side], op.inputs[side]
         value, mask = values[other]
         axes = axes if side else [(b, a) for a, b in axes]
-        along = [(found.axes[other][a], found.axes[kernel][b]) for a, b in axes]
+        along = [(coupled.axes[other][a], coupled.axes[kernel][b]) for a, b in axes]
         mask = np.broadcast_to(mask, value.shape)
         weights = values[kernel][0]
         axis = channel_axis(op, {kernel: weights}) if _inside(op) else None
-        layers_found.append(_Layer(op, side, axes, along, weights, value, mask, axis))
-    return layers_found
+        layers.append(_Layer(op, side, axes, along, weights, value, mask, axis))
+    return layers
 
 
 def _inside(op: Op) -> bool:
-    """Returns whether a layer's windows lie in the image, so that a constant gives a constant."""
+    """Tells whether no window has padding, so that a constant operand gives a constant result."""
     borders = (n for pair in op.params.get("padding", ()) for n in pair)
     return not any(borders) and set(op.params.get("lhs_dilation", ())) <= {1}
 
 
 def _needed(layer: _Layer, i: int, count: int) -> np.ndarray:
-    """Returns bool[channels]: which add to a layer's sum over its i-th axes what must stay."""
+    """Marks the channels that a layer's sum over its i-th axes needs, bool[channels]."""
     axis, kernel_axis = layer.axes[i]
     counts, reads = np.zeros(count, bool), np.zeros(count, bool)
     value, mask = (np.moveaxis(x, axis, 0) for x in (layer.value, layer.mask))
@@ -134,12 +140,12 @@ def _needed(layer: _Layer, i: int, count: int) -> np.ndarray:
     return counts & reads
 
 
-def _offset(layer: _Layer, gone: np.ndarray) -> np.ndarray:
-    """Returns float[O]: what the constants among the channels that go add to a layer's result."""
-    leaves = np.zeros(layer.value.shape, bool)
+def _offset(layer: _Layer, removed: np.ndarray) -> np.ndarray:
+    """Computes what the removed constant channels add to a layer's result, float[O]."""
+    mask = np.zeros(layer.value.shape, bool)
     for (axis, _), (along, _) in zip(layer.axes, layer.channels, strict=True):
-        leaves |= gone[along].reshape([-1 if a == axis else 1 for a in range(leaves.ndim)])
-    constant = np.where(leaves & ~layer.mask, layer.value, 0)
+        mask |= removed[along].reshape([-1 if a == axis else 1 for a in range(mask.ndim)])
+    constant = np.where(mask & ~layer.mask, layer.value, 0)
     operands = (constant, layer.kernel)[:: 1 if layer.side else -1]
     result = computes(layer.op.kind, layer.op.params)(1, *map(jnp.asarray, operands))
     return np.moveaxis(np.asarray(result), layer.axis, 0).reshape(result.shape[layer.axis], -1)[
@@ -147,8 +153,8 @@ def _offset(layer: _Layer, gone: np.ndarray) -> np.ndarray:
     ]
 
 
-def _shifted(model: Model, number: int, axis: int, offset: np.ndarray) -> Model:
-    """Returns the model with a constant added to a layer's result along its channels."""
+def _with_offset(model: Model, number: int, axis: int, offset: np.ndarray) -> Model:
+    """Adds a constant to a layer's result, along its channels."""
     graph = model.graph
     at = next(i for i, op in enumerate(graph.ops) if op.output == number)
     op = graph.ops[at]
