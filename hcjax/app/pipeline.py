@@ -25,7 +25,6 @@ from hcjax.app.claims import claim
 from hcjax.app.stages import STAGES, Made, Work, check_order, check_sections
 from hcjax.config.reader import Reader
 from hcjax.core import files, registry
-from hcjax.core.files import write_bytes
 from hcjax.devices import environment, hosts, platform
 from hcjax.errors import ArtifactError, ConfigError
 from hcjax.export.hcz import pack
@@ -159,7 +158,7 @@ def compress(
         if not hosts.gather(path.exists())[0]:
             model = make().replace(about=about)
             if jax.process_index() == 0:
-                write_bytes(path, pack(model))
+                files.write_bytes(path, pack(model))
             hosts.gather(0)  # none reads it before it is there
         say(f"{name}: {path.stat().st_size:,} bytes in {path}")
         try:

@@ -10,14 +10,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from hcjax import data
-from hcjax.app import pipeline, recipe, summary, training
-from hcjax.app.claims import finished
+from hcjax.app import pipeline, recipe, training
 from hcjax.config.reader import Reader, to_dict
 from hcjax.core import files
-from hcjax.devices import platform
 from hcjax.train import step, steps
 
 
@@ -42,12 +38,8 @@ def run(config: Any, workdir: str | Path, *, quiet: bool = False, started: float
     started = time.perf_counter() if started is None else started
     workdir = Path(workdir).expanduser().absolute()
     cache, _ = recipe.start_platform(Reader(plain))
-    say = (lambda *_: None) if quiet or jax.process_index() else print
-    for line in [*platform.describe(cache), f"workdir {workdir}"]:
-        say(line)
-    report = finished(workdir, plain)
+    say, report = training.opened(plain, workdir, cache, quiet=quiet)
     if report is not None:
-        say(f"this run is finished; its report:\n{summary.table(report)}")
         return report
     return pipeline.run_stages(plain, workdir, say=say, quiet=quiet, started=started)
 

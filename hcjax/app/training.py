@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,29 @@ from hcjax.train import evaluation, loop, mistakes
 REPORTED_BYTES = 2**29  # images that the data report at the start may read: seconds, not minutes
 
 
+def opened(
+    plain: dict, workdir: Path, cache: Path | None, *, quiet: bool
+) -> tuple[Callable, dict | None]:
+    """Says where a run computes and writes, and shows its report if it is finished.
+
+    Args:
+      plain: the config, as nested dicts.
+      workdir: of the run.
+      cache: folder of compiled programs, of `recipe.start_platform`.
+      quiet: print nothing.
+
+    Returns:
+      (function that prints a line, report); None for a report that is not there yet.
+    """
+    say = (lambda *_: None) if quiet or jax.process_index() else print
+    for line in [*platform.describe(cache), f"workdir {workdir}"]:
+        say(line)
+    report = finished(workdir, plain)
+    if report is not None:
+        say(f"this run is finished; its report:\n{summary.table(report)}")
+    return say, report
+
+
 def train(config: Any, workdir: str | Path, *, quiet: bool = False, started: float | None = None):
     """Trains, or goes on with, a config without stages, and returns its report.
 
@@ -40,14 +64,9 @@ def train(config: Any, workdir: str | Path, *, quiet: bool = False, started: flo
     marks = {"imports": time.perf_counter()}
     cache, counts = recipe.start_platform(Reader(plain))
     marks["platform"] = time.perf_counter()
-    say = (lambda *_: None) if quiet or jax.process_index() else print
-    for line in [*platform.describe(cache), f"workdir {workdir}"]:
-        say(line)
-    done = finished(workdir, plain)
-    if done is not None:
-        say(f"this run is finished; its report:\n{summary.table(done)}")
-        return done
-
+    say, report = opened(plain, workdir, cache, quiet=quiet)
+    if report is not None:
+        return report
     reader = Reader(plain)
     made = recipe.build(reader)
     check_sections(plain)
