@@ -125,7 +125,7 @@ class Program:
         activations = [i for i in op.inputs if i not in self.values] or op.inputs
         if convert is None and activations and self.integers.issuperset(activations):
             convert = _convert_sum if _accumulates(op) else _convert_move
-        if op.kind == "gather" and op.inputs[0] in self.integers & self.values.keys():
+        if op.kind == "gather" and op.inputs[0] in self.integers and op.inputs[0] in self.values:
             convert = _convert_gather
         if convert is None:
             self._add_float(op)

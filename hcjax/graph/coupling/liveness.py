@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from hcjax.graph.model import Model, Op, Size, at_batch
+from hcjax.graph.model import Model, Op
 from hcjax.graph.ops.kind import (
     CAST,
     ELEMENTWISE,
@@ -24,7 +24,7 @@ from hcjax.graph.ops.kind import (
     REDUCE,
     SUM,
 )
-from hcjax.graph.ops.table import computes, family, has, kind_of
+from hcjax.graph.ops.table import at_one_image, computes, family, has, kind_of
 
 Mask = jax.Array | None  # bool, of a value's shape; None: nothing of it depends on the images
 
@@ -91,14 +91,11 @@ def _windows(op: Op, operands: list, masks: list[Mask]) -> jax.Array:
 
 def _combined(op: Op, operands: list, masks: list[Mask]) -> jax.Array:
     """Returns where any of the numbers that meet in one of the result depends on the images."""
-    shapes = tuple(tuple(Size(0, n) for n in jnp.shape(x)) for x in operands)
     if any(mask is not None for mask in masks[1:]):  # the order of other numbers decides
         return jnp.ones(op.sizes(1), bool)
-    kind, mask = kind_of(op), _filled(operands[0], masks[0])
-    one = op._replace(params=at_batch(op.params, 1))
-    mask = mask.any(kind.mixes(one, shapes), keepdims=True)
-    axes = [a for a in kind.origin(one, shapes) if a is not None]
-    gone = tuple(a for a in range(mask.ndim) if a not in axes)
+    origin, mixed = at_one_image(op, map(jnp.shape, operands))
+    mask = _filled(operands[0], masks[0]).any(mixed, keepdims=True)
+    gone = tuple(a for a in range(mask.ndim) if a not in origin)
     return jnp.broadcast_to(mask.squeeze(gone), op.sizes(1))
 
 

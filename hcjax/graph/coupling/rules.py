@@ -12,9 +12,9 @@ import numpy as np
 
 from hcjax.graph.coupling.reshape import reshaped
 from hcjax.graph.coupling.union_find import Axes, Classes, where
-from hcjax.graph.model import Model, Op, Size, at_batch, is_quantized
+from hcjax.graph.model import Model, Op, at_batch, is_quantized
 from hcjax.graph.ops.kind import CAST, ELEMENTWISE, MOVE, ORDER, REDUCE, SUM
-from hcjax.graph.ops.table import carries_zeros, family, kind_of
+from hcjax.graph.ops.table import at_one_image, carries_zeros, family, kind_of
 from hcjax.graph.qtensor import QTensor
 
 
@@ -139,9 +139,7 @@ def _layer_axes(c: Classes, op: Op, found: dict[int, np.ndarray], bias: Sequence
 
 def _followed(c: Classes, op: Op, x: Axes, *others: Axes | None) -> Axes:
     """Follows axes by the facts of a kind: what it mixes is kept, what it moves goes along."""
-    kind, one = kind_of(op), op._replace(params=at_batch(op.params, 1))
-    shapes = tuple(tuple(Size(0, len(n)) for n in axes or ()) for axes in (x, *others))
-    origin, mixed = kind.origin(one, shapes), kind.mixes(one, shapes)
+    origin, mixed = at_one_image(op, (map(len, axes or ()) for axes in (x, *others)))
     for a, nodes in enumerate(x):
         if a in mixed:
             c.keep(nodes, f"{where(op)} mixes it")

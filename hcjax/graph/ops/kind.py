@@ -27,6 +27,8 @@ LAYER = "layer"  # a sum of products with a kernel: convolution, dense
 INTEGER = "integer"  # made by the integer program: quantize, look_up
 CONSTANT = "constant"  # read from nothing: iota
 
+KEEPS_ZERO = frozenset({"homogeneous", "keeps zero"})  # traits of most ops that move or choose
+
 Shapes = tuple[tuple[Size, ...], ...]
 
 

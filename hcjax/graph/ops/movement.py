@@ -10,9 +10,7 @@ import numpy as np
 from jax import lax
 
 from hcjax.graph.model import Op, plain
-from hcjax.graph.ops.kind import CONSTANT, JOIN, MOVE, Kind, Shapes
-
-_KEEPS_ZERO = frozenset({"homogeneous", "keeps zero"})
+from hcjax.graph.ops.kind import CONSTANT, JOIN, KEEPS_ZERO, MOVE, Kind, Shapes
 
 
 def _transposed(op: Op, shapes: Shapes) -> tuple[int, ...]:
@@ -101,7 +99,7 @@ MOVEMENT_KINDS = {
         MOVE,
         lambda p, x: lax.reshape(x, p["new_sizes"]),
         ("new_sizes",),
-        traits=_KEEPS_ZERO,
+        traits=KEEPS_ZERO,
         resize=_to_shape("new_sizes"),
     ),
     "transpose": Kind(
@@ -109,36 +107,34 @@ MOVEMENT_KINDS = {
         lambda p, x: lax.transpose(x, p["permutation"]),
         ("permutation",),
         origin=_transposed,
-        traits=_KEEPS_ZERO,
+        traits=KEEPS_ZERO,
     ),
     "squeeze": Kind(
         MOVE,
         lambda p, x: lax.squeeze(x, p["dimensions"]),
         ("dimensions",),
         origin=_squeezed,
-        traits=_KEEPS_ZERO,
+        traits=KEEPS_ZERO,
     ),
     "broadcast_in_dim": Kind(
         MOVE,
         lambda p, x: lax.broadcast_in_dim(x, p["shape"], p["broadcast_dimensions"]),
         ("shape", "broadcast_dimensions"),
         origin=_broadcast,
-        traits=_KEEPS_ZERO,
+        traits=KEEPS_ZERO,
         resize=_to_shape("shape"),
     ),
-    "rev": Kind(
-        MOVE, lambda p, x: lax.rev(x, p["dimensions"]), ("dimensions",), traits=_KEEPS_ZERO
-    ),
+    "rev": Kind(MOVE, lambda p, x: lax.rev(x, p["dimensions"]), ("dimensions",), traits=KEEPS_ZERO),
     "slice": Kind(
         MOVE,
         _slice,
         ("start_indices", "limit_indices", "strides"),
-        traits=_KEEPS_ZERO,
+        traits=KEEPS_ZERO,
         resize=_resize_slice,
     ),
-    "copy": Kind(MOVE, lambda p, x: x, traits=_KEEPS_ZERO),
+    "copy": Kind(MOVE, lambda p, x: x, traits=KEEPS_ZERO),
     # a softmax has one: its greatest number is subtracted for the range alone
-    "stop_gradient": Kind(MOVE, lambda p, x: lax.stop_gradient(x), traits=_KEEPS_ZERO),
+    "stop_gradient": Kind(MOVE, lambda p, x: lax.stop_gradient(x), traits=KEEPS_ZERO),
     "gather": Kind(
         MOVE,
         _gather,

@@ -11,10 +11,9 @@ import numpy as np
 from jax import lax
 
 from hcjax.graph.model import Op
-from hcjax.graph.ops.kind import ORDER, REDUCE, SUM, Kind, Shapes, count, widen
+from hcjax.graph.ops.kind import KEEPS_ZERO, ORDER, REDUCE, SUM, Kind, Shapes, count, widen
 
 _WINDOW = ("window_dimensions", "window_strides", "padding", "base_dilation", "window_dilation")
-_KEEPS_ZERO = frozenset({"homogeneous", "keeps zero"})
 _HOMOGENEOUS = frozenset({"homogeneous"})
 
 
@@ -30,13 +29,18 @@ def _window_sum(p: dict, x: jax.Array) -> jax.Array:
 
 
 def _window_max(p: dict, x: jax.Array) -> jax.Array:
-    integers = jnp.issubdtype(x.dtype, jnp.integer)
-    return _window(p, x, lax.max, jnp.iinfo(x.dtype).min if integers else -jnp.inf)
+    return _window(p, x, lax.max, _ends(x)[0])
 
 
 def _window_min(p: dict, x: jax.Array) -> jax.Array:
-    integers = jnp.issubdtype(x.dtype, jnp.integer)
-    return _window(p, x, lax.min, jnp.iinfo(x.dtype).max if integers else jnp.inf)
+    return _window(p, x, lax.min, _ends(x)[1])
+
+
+def _ends(x: jax.Array) -> tuple[Any, Any]:
+    """Returns the least and the greatest number of an array's dtype."""
+    if not jnp.issubdtype(x.dtype, jnp.integer):
+        return -jnp.inf, jnp.inf
+    return jnp.iinfo(x.dtype).min, jnp.iinfo(x.dtype).max
 
 
 def _windowed(op: Op, shapes: Shapes) -> tuple[int, ...]:
@@ -66,11 +70,15 @@ def _along(field: str) -> Callable:
     return lambda op, shapes: (op.params[field] % len(shapes[0]),)
 
 
+def _summand(family: str, x: jax.Array) -> jax.Array:
+    return widen(x) if family == SUM else x
+
+
 def _reduction(family: str, name: str, **facts: Any) -> Kind:
     """Returns the kind of a function of lax that takes axes away."""
     return Kind(
         family,
-        lambda p, x: getattr(lax, name)(x, tuple(p["axes"])),
+        lambda p, x: getattr(lax, name)(_summand(family, x), tuple(p["axes"])),
         ("axes",),
         origin=_remaining,
         mixes=_axes,
@@ -91,9 +99,10 @@ def _index(name: str) -> Kind:
 
 
 def _cumulative(family: str, name: str, **facts: Any) -> Kind:
+    """Returns the kind of a function of lax that adds up, or the like, along an axis."""
     return Kind(
         family,
-        lambda p, x: getattr(lax, name)(x, p["axis"], p["reverse"]),
+        lambda p, x: getattr(lax, name)(_summand(family, x), p["axis"], p["reverse"]),
         ("axis", "reverse"),
         mixes=_along("axis"),
         **facts,
@@ -112,17 +121,9 @@ def _top_k(p: dict, x: jax.Array) -> jax.Array:
 
 
 REDUCTION_KINDS = {
-    "reduce_sum": Kind(
-        SUM,
-        lambda p, x: lax.reduce_sum(widen(x), tuple(p["axes"])),
-        ("axes",),
-        origin=_remaining,
-        mixes=_axes,
-        terms=_terms,
-        traits=_HOMOGENEOUS,
-    ),
-    "reduce_max": _reduction(ORDER, "reduce_max", traits=_KEEPS_ZERO),
-    "reduce_min": _reduction(ORDER, "reduce_min", traits=_KEEPS_ZERO),
+    "reduce_sum": _reduction(SUM, "reduce_sum", terms=_terms, traits=_HOMOGENEOUS),
+    "reduce_max": _reduction(ORDER, "reduce_max", traits=KEEPS_ZERO),
+    "reduce_min": _reduction(ORDER, "reduce_min", traits=KEEPS_ZERO),
     "reduce_prod": _reduction(REDUCE, "reduce_prod"),
     "reduce_and": _reduction(REDUCE, "reduce_and"),
     "reduce_or": _reduction(REDUCE, "reduce_or"),
@@ -131,18 +132,16 @@ REDUCTION_KINDS = {
     "reduce_window_sum": Kind(
         SUM, _window_sum, _WINDOW, mixes=_windowed, terms=_window_terms, traits=_HOMOGENEOUS
     ),
-    "reduce_window_max": Kind(ORDER, _window_max, _WINDOW, mixes=_windowed, traits=_KEEPS_ZERO),
-    "reduce_window_min": Kind(ORDER, _window_min, _WINDOW, mixes=_windowed, traits=_KEEPS_ZERO),
-    "cumsum": Kind(
+    "reduce_window_max": Kind(ORDER, _window_max, _WINDOW, mixes=_windowed, traits=KEEPS_ZERO),
+    "reduce_window_min": Kind(ORDER, _window_min, _WINDOW, mixes=_windowed, traits=KEEPS_ZERO),
+    "cumsum": _cumulative(
         SUM,
-        lambda p, x: lax.cumsum(widen(x), p["axis"], p["reverse"]),
-        ("axis", "reverse"),
-        mixes=_along("axis"),
+        "cumsum",
         terms=lambda op, shapes: count([shapes[0][op.params["axis"]]]),
         traits=_HOMOGENEOUS,
     ),
-    "cummax": _cumulative(ORDER, "cummax", traits=_KEEPS_ZERO),
-    "cummin": _cumulative(ORDER, "cummin", traits=_KEEPS_ZERO),
+    "cummax": _cumulative(ORDER, "cummax", traits=KEEPS_ZERO),
+    "cummin": _cumulative(ORDER, "cummin", traits=KEEPS_ZERO),
     "cumprod": _cumulative(REDUCE, "cumprod"),
     "cumlogsumexp": _cumulative(REDUCE, "cumlogsumexp"),
     "sort": Kind(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 
-from hcjax.graph.model import Op, at_batch
+from hcjax.graph.model import Op, Size, at_batch
 from hcjax.graph.ops.elementwise import ELEMENTWISE_KINDS
 from hcjax.graph.ops.integer import INTEGER_KINDS
 from hcjax.graph.ops.kind import CAST, MOVE, ORDER, Kind
@@ -43,6 +43,20 @@ def has(op: Op, trait: str) -> bool:
     """Returns whether an op's kind has a trait."""
     kind = kind_of(op)
     return kind is not None and trait in kind.traits
+
+
+def at_one_image(
+    op: Op, sizes: Iterable[Iterable[int]]
+) -> tuple[tuple[int | None, ...], tuple[int, ...]]:
+    """Returns `origin` and `mixes` of an op of known kind for a batch of one.
+
+    Args:
+      op: whose params may depend on the batch.
+      sizes: of its operands' axes, for a batch of one.
+    """
+    kind, op = KINDS[op.kind], op._replace(params=at_batch(op.params, 1))
+    shapes = tuple(tuple(Size(0, n) for n in shape) for shape in sizes)
+    return kind.origin(op, shapes), kind.mixes(op, shapes)
 
 
 def preserves_values(op: Op) -> bool:

@@ -41,7 +41,7 @@ class Reader:
         self.plain: list[str] = []  # custom derivative rules that were lost
         self.constants: dict[int, Any] = {}
         self.shapes: dict[int, tuple[Size, ...]] = {}
-        self.dtypes: list[Any] = []  # of the results of the equation that is read
+        self.dtypes: dict[int, Any] = {}
         self._batch, self._next, self._source = batch, 0, ""
 
     def number(self, constant: Any = None) -> int:
@@ -101,20 +101,19 @@ class Reader:
         compute = (lambda batch, x: [_KEPT[kept](x)]) if kept else bound(eqn, params)
         shape = tuple(map(self.size, aval.shape))
         for v, n in zip((*eqn.invars, *eqn.outvars), (*inputs, *outputs), strict=True):
-            self.shapes[n] = tuple(map(self.size, v.aval.shape))
+            self.shapes[n], self.dtypes[n] = tuple(map(self.size, v.aval.shape)), v.aval.dtype
         numbers = (tuple(inputs), tuple(outputs))
         op = Op(kind, *numbers, shape, aval.dtype, source, compute, params)
         if name in _REWRITTEN:
-            self.dtypes = [v.aval.dtype for v in eqn.outvars]
             return _REWRITTEN[name](self, op)
         if name == "gather" and (
             found := self._slice(op, tuple(map(self.size, eqn.invars[0].aval.shape)))
         ):
             return found
-        self.ops.append(self._standard(op, [v.aval.dtype for v in eqn.invars]))
+        self.ops.append(self._standard(op))
         return outputs
 
-    def _standard(self, op: Op, dtypes: list) -> Op:
+    def _standard(self, op: Op) -> Op:
         """Returns the op that runs by its kind; the op itself where its equation says more."""
         op = op._replace(macs=macs(op, tuple(self.shapes[i] for i in op.inputs)))
         kind = KINDS.get(op.kind)
@@ -124,14 +123,14 @@ class Reader:
         neutral = all(v is None or k in _NEUTRAL for k, v in kind.further(further).items())
         # of int8, sums and products of the integer program are int32: an equation's are int8
         widens = kind.family in (SUM, LAYER) or op.kind == "mul"
-        if not neutral or (widens and any(dtype == np.int8 for dtype in dtypes)):
+        if not neutral or (widens and any(self.dtypes[i] == np.int8 for i in op.inputs)):
             return op._replace(params=op.params | {EQUATION: True})
         return defined(op, params=params_of(op.kind, op.params))
 
     def _emit(self, kind: str, inputs: Any, shape: tuple[Size, ...], of: Op, params: dict) -> int:
         """Adds an op in place of a part of another."""
         output = self.number()
-        self.shapes[output] = shape
+        self.shapes[output], self.dtypes[output] = shape, of.dtype
         params = params_of(kind, params)
         new = Op(kind, tuple(inputs), (output,), shape, of.dtype, of.source, None, params)
         self.ops.append(defined(new))
@@ -171,7 +170,7 @@ class Reader:
         """Rewrites a reshape in another order of axes as a transpose and a reshape."""
         number, order = op.inputs[0], op.params["dimensions"]
         if order is None:
-            self.ops.append(self._standard(op, []))
+            self.ops.append(self._standard(op))
             return list(op.outputs)
         shape = tuple(self.shapes[number][a] for a in order)
         turned = self._emit("transpose", op.inputs, shape, op, {"permutation": tuple(order)})
@@ -182,12 +181,13 @@ class Reader:
 
     def _each_result(self, op: Op) -> list[int]:
         """Rewrites an op with several results as one op for each of them."""
-        shapes, params = [self.shapes[o] for o in op.outputs], {"axis": -1, **op.params}
-        dtypes = [op.dtype, *self.dtypes[1:]]
-        return [
-            self._emit(op.kind, op.inputs, shape, op._replace(dtype=dtype), params | {"result": i})
-            for i, (shape, dtype) in enumerate(zip(shapes, dtypes, strict=True))
-        ]
+        params = {"axis": -1, **op.params}
+
+        def emit(i, output):
+            of = op._replace(dtype=self.dtypes[output])
+            return self._emit(op.kind, op.inputs, self.shapes[output], of, params | {"result": i})
+
+        return [emit(i, output) for i, output in enumerate(op.outputs)]
 
     def _slice(self, op: Op, sizes: tuple[Size, ...]) -> list[int] | None:
         """Rewrites a gather as a slice and returns its number; None where none takes the same."""
