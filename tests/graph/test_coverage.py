@@ -106,7 +106,7 @@ MADE = {name for name, kind in KINDS.items() if kind.family == INTEGER}
 # (kind, reading) -> why it has no rule there
 HOLES = {
     **dict.fromkeys(
-        [(k, r) for k in ("reduce_prod", "reduce_and", "reduce_or", "argmax", "argmin", "cumprod",
+        [(k, r) for k in ("reduce_prod", "argmax", "argmin", "cumprod",
                           "cumlogsumexp") for r in ("fake", "int8")],
         "stays in float, listed: no integer form is exact",
     ),
