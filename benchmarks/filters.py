@@ -42,8 +42,8 @@ import peers  # noqa: E402
 
 import hcjax  # noqa: E402
 from hcjax import trees  # noqa: E402
-from hcjax.app import recipe  # noqa: E402
-from hcjax.config.reader import Reader  # noqa: E402
+from hcjax.app import stages  # noqa: E402
+from hcjax.app.setup import optimizer_of, set_up  # noqa: E402
 from hcjax.graph.model import Cut  # noqa: E402
 
 INSIDE = r".*/conv1/kernel"  # kernels whose outputs no shortcut joins
@@ -75,13 +75,14 @@ class Start(NamedTuple):
 def trained(workdir: str) -> Start:
     """Returns the network of a workdir and its recipe."""
     found = hcjax.load(workdir)
-    made = recipe.build(Reader(found.config))
-    dataset = dataclasses.replace(made.dataset, mean=found.mean, std=found.std)
+    recipe = stages.parse(found.config)
+    setup = set_up(recipe)
+    dataset = dataclasses.replace(setup.dataset, mean=found.mean, std=found.std)
 
     def optimizer(steps, rate):
-        return recipe.optimizer_of(made.optim, steps, learning_rate=rate)
+        return optimizer_of(recipe.optim, steps, learning_rate=rate)
 
-    fit = {k: v for k, v in made.fit.items() if k not in ("tx", "key")} | {"patience": None}
+    fit = setup.options | {"patience": None, "objective": setup.objective}
     return Start(found.apply, found.params, found.state, dataset, fit, optimizer)
 
 

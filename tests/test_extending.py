@@ -70,9 +70,28 @@ def test_a_config_file_brings_a_source_a_schedule_and_a_stage(tmp_path):
     assert first["config"]["schedule"]["name"] == "halving"
 
 
+def test_options_of_an_outside_stage_are_checked(tmp_path, capsys):
+    path = tmp_path / "my_config.py"
+    arguments = [f"--config={path}", f"--workdir={tmp_path / 'run'}", "--quiet"]
+    path.write_text(CONFIG.replace('{"levels": 64}', '{"level": 64}'))
+    assert tiny.launch(*arguments) == 2
+    assert "unknown option of stage 'round' 'level'; did you mean 'levels'?" in (
+        capsys.readouterr().err
+    )
+    path.write_text(CONFIG.replace('("round", "quantize")', '("quantize",)'))
+    assert tiny.launch(*arguments) == 2
+    assert "config.round.levels is set, but `round` is not in" in capsys.readouterr().err
+
+
 def test_without_the_entries_the_names_are_unknown(tmp_path, capsys):
     lines = [line for line in CONFIG.splitlines() if not re.match(r"(SOURCES|STAGES)\[", line)]
     path = tmp_path / "my_config.py"
     path.write_text("\n".join(lines))
+    assert tiny.launch(f"--config={path}", f"--workdir={tmp_path / 'run'}", "--quiet") == 2
+    assert "unknown stage 'round'" in capsys.readouterr().err
+    path.write_text(path.read_text().replace('("round", "quantize")', '("quantize",)'))
+    assert tiny.launch(f"--config={path}", f"--workdir={tmp_path / 'run'}", "--quiet") == 2
+    assert "nothing in this run reads config.round.levels" in capsys.readouterr().err
+    path.write_text(path.read_text().replace('{"levels": 64}', "{}"))
     assert tiny.launch(f"--config={path}", f"--workdir={tmp_path / 'run'}", "--quiet") == 2
     assert "unknown data source 'stripes'" in capsys.readouterr().err

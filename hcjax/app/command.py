@@ -65,14 +65,14 @@ def parse(
     """
     rest, changes, arguments = [], [], iter(argv)
     for argument in arguments:
-        found = re.fullmatch(r"--?config\.([^=]*)(=(.*))?", argument, re.DOTALL)
-        if found is None:
+        match = re.fullmatch(r"--?config\.([^=]*)(=(.*))?", argument, re.DOTALL)
+        if match is None:
             rest.append(argument)
             continue
-        value = found[3] if found[2] else next(arguments, "--")
-        if not found[2] and value.startswith("--"):
+        value = match[3] if match[2] else next(arguments, "--")
+        if not match[2] and value.startswith("--"):
             raise ConfigError(f"{argument} needs a value: {argument}=VALUE")
-        changes.append((found[1], value))
+        changes.append((match[1], value))
     values = flags.FlagValues()
     define(values)
     flags.DEFINE_bool("help", False, "Show this text.", short_name="h", flag_values=values)

@@ -53,29 +53,29 @@ def _act(values, arguments: list[str], changes: list[tuple[str, str]]) -> int:
     config = scoring.start(values, arguments, changes)
     if len(paths) < 2:
         raise ConfigError(f"{paths[0]} is one model: name at least two (see --help)")
-    found: list[cards.Scorecard] = []
+    scored: list[cards.Scorecard] = []
     rows: list[dict] = []
     for path, name in zip(paths, saved.short(paths), strict=True):
         try:
             model, _ = saved.load_any(path)
-            if not found:
+            if not scored:
                 dataset = scoring.dataset_of(path, model, config, changes)
-            about = {"name": name, "baseline": found[0] if found else None, "timed": values.timed}
+            about = {"name": name, "baseline": scored[0] if scored else None, "timed": values.timed}
             card = scoring.card_of(path, model, dataset, **about)
         except HcjaxError as error:
-            if not found:  # nothing to compare the others with
+            if not scored:  # nothing to compare the others with
                 raise
             rows.append(scoring.problem(path, name, error))
             continue
-        found.append(card)
+        scored.append(card)
         rows += [{"file": str(path), **row} for row in cards.as_json([card])]
-    print(cards.table(found, what="model"))
-    code = scoring.told(rows)
-    differences = [flips.changes(found[0], card, dataset) for card in found[1:]]
+    print(cards.table(scored, what="model"))
+    code = scoring.exit_code(rows)
+    differences = [flips.changes(scored[0], card, dataset) for card in scored[1:]]
     for one in differences:
         print(f"\n{one}")
     if values.plot:
-        points = [(card.name, card.file_bytes, card.error) for card in found]
+        points = [(card.name, card.file_bytes, card.error) for card in scored]
         print(f"in {pareto(values.plot, points)}")
     if values.json:
         content = {"stages": rows, "changes": [one.as_json() for one in differences]}

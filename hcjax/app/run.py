@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hcjax import data
-from hcjax.app import pipeline, recipe, training
-from hcjax.config.reader import Reader, to_dict
+from hcjax.app import pipeline, setup, stages, training
 from hcjax.core import files
 from hcjax.train import step, steps
 
@@ -32,16 +31,11 @@ def run(config: Any, workdir: str | Path, *, quiet: bool = False, started: float
     Raises:
       HcjaxError: for everything that whoever started it can mend.
     """
-    plain = to_dict(config)
-    if not plain["stages"]:
-        return training.train(plain, workdir, quiet=quiet, started=started)
     started = time.perf_counter() if started is None else started
     workdir = Path(workdir).expanduser().absolute()
-    cache, _ = recipe.start_platform(Reader(plain))
-    say, report = training.opened(plain, workdir, cache, quiet=quiet)
-    if report is not None:
-        return report
-    return pipeline.run_stages(plain, workdir, say=say, quiet=quiet, started=started)
+    recipe = stages.parse(config)
+    work = pipeline.run_stages if recipe.stages else training.train
+    return work(recipe, workdir, quiet=quiet, started=started)
 
 
 def plan(
@@ -64,33 +58,33 @@ def plan(
     from hcjax.train.plan import planner
 
     workdir = Path(workdir).expanduser().absolute()
-    plain = to_dict(config)
+    recipe = stages.parse(config)
     # the compiler needs no TPU, and one that is here must stay free
-    cache, _ = recipe.start_platform(Reader({**plain, "platform": "cpu"}))
-    reader = Reader(plain)
-    made = recipe.build(reader, dataset)
-    reader.check_unread()
-    dataset, fit = made.dataset, made.fit
-    options = ("loss", "tx", "augment", "penalty", "class_weights", "ema_decay")
+    cache, _ = setup.start_platform(recipe.platform._replace(name="cpu"))
+    parts, train = setup.set_up(recipe, dataset), recipe.train
+    dataset, augment = parts.dataset, parts.options["augment"]
     train_step, eval_step = steps.make_steps(
-        made.network.apply,
+        parts.network.apply,
+        parts.objective,
+        tx=parts.tx,
         mean=dataset.mean,
         std=dataset.std,
         num_classes=dataset.num_classes,
-        **{name: fit[name] for name in options},
+        augment=augment,
+        ema_decay=train.ema_decay,
     )
-    found = planner.plan(
+    document = planner.plan(
         train_step,
         eval_step,
-        step.init_state(made.params, made.state, fit["tx"], ema=fit["ema_decay"] is not None),
-        recipe.batch_shapes(fit["batch_size"], dataset, augment=fit["augment"]),
-        recipe.batch_shapes(fit["eval_batch_size"], dataset),
+        step.init_state(parts.params, parts.state, parts.tx, ema=train.ema_decay is not None),
+        setup.batch_shapes(train.batch_size, dataset, augment=augment),
+        setup.batch_shapes(train.eval_batch_size, dataset),
         topology=topology,
         largest=not quick,
         scaling=not quick,
         cache=cache,
         say=print,
     )
-    print(planner.text(found))
-    print(f"in {files.write_json(workdir / 'plan.json', found)}")
-    return found
+    print(planner.text(document))
+    print(f"in {files.write_json(workdir / 'plan.json', document)}")
+    return document

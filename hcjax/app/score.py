@@ -14,9 +14,11 @@ import numpy as np
 from ml_collections import ConfigDict, FieldReference
 
 from hcjax import data
-from hcjax.app import recipe
+from hcjax.app import setup
+from hcjax.app.setup import start_platform
 from hcjax.config import configfile
-from hcjax.config.reader import PRACTICAL, Reader, to_dict
+from hcjax.config.reader import PRACTICAL, to_dict
+from hcjax.config.recipe import Data, data_of, platform_of
 from hcjax.core.files import write_json
 from hcjax.data.images import size_pair
 from hcjax.devices import platform
@@ -54,11 +56,11 @@ def evaluate(workdir: str, config: Any = None, *, changes: Changes = ()) -> int:
     """
     trained = _trained(workdir)
     values = chosen(trained.config, config, changes, f"--eval={workdir}")
-    reader = Reader(values)
-    cache, _ = recipe.start_platform(reader)
+    cache, _ = start_platform(platform_of(values))
     print("\n".join(platform.describe(cache)))
+    source = data_of(values)
     dataset = normalised(
-        data_for(values, workdir, trained.image_shape),
+        data_for(source, workdir, trained.image_shape),
         workdir,
         image_shape=trained.image_shape,
         class_names=trained.class_names,
@@ -77,7 +79,7 @@ def evaluate(workdir: str, config: Any = None, *, changes: Changes = ()) -> int:
         "nll": summary["nll"],
         "ece": summary["ece"],
     }
-    name = f"eval-{reader.section('data').get('source')}-{dataset.name}.json"
+    name = f"eval-{source.source}-{dataset.name}.json"
     path = write_json(Path(workdir).expanduser() / name.replace("/", "-"), result)
     confusion = scored.sums["confusion"]
     print(tables.end_of_run(result, confusion=confusion, class_names=dataset.class_names))
@@ -86,7 +88,7 @@ def evaluate(workdir: str, config: Any = None, *, changes: Changes = ()) -> int:
 
 
 def chosen(own: dict, config: Any, changes: Changes, what: str) -> ConfigDict:
-    """Returns a run's config with the data that its network is scored on, and where to compute.
+    """Returns the keys of a run's config that say where its network is scored, and on what.
 
     Args:
       own: of the run: its section `data`, `seed`, `platform`, `deterministic` and `cache_dir`.
@@ -116,26 +118,25 @@ def chosen(own: dict, config: Any, changes: Changes, what: str) -> ConfigDict:
     return values
 
 
-def data_for(values: ConfigDict, what: str, image_shape: Sequence[int]) -> data.Dataset:
-    """Returns the dataset that a network is scored on, its images fitted to the network's.
+def data_for(source: Data, what: str, image_shape: Sequence[int]) -> data.Dataset:
+    """Loads the dataset that a network is scored on, its images fitted to the network's.
 
     Args:
-      values: of `chosen`.
+      source: what `chosen` says.
       what: is scored, for messages.
       image_shape: (H, W, C) that the network takes.
 
     Raises:
-      DataError: if `values` ask for other images: before they take memory, of whatever size.
+      DataError: if `source` asks for other images: before they take memory, of whatever size.
     """
     height, width, channels = image_shape
-    if values.data.image_size is None:
-        values.data.image_size = (height, width)
-    if values.data.channels is None and channels in (1, 3):
-        values.data.channels = channels
-    size, depth = size_pair(values.data.image_size), values.data.channels or channels
-    _check_images(what, image_shape, (*size, depth))
-    reader = Reader(values)
-    return recipe.dataset_of(reader, reader.get("seed"))[0]
+    fitted = {"image_size": (height, width)}
+    if channels in (1, 3):
+        fitted["channels"] = channels
+    options = fitted | source.options
+    shape = (*size_pair(options["image_size"]), options.get("channels") or channels)
+    _check_images(what, image_shape, shape)
+    return setup.load(source._replace(options=options))
 
 
 def normalised(
@@ -172,11 +173,11 @@ def normalised(
     return dataclasses.replace(dataset, **given)
 
 
-def _check_images(what: str, takes: Sequence[int], found: Sequence[int]) -> None:
+def _check_images(what: str, takes: Sequence[int], shape: Sequence[int]) -> None:
     """Raises DataError unless images are of the shape that a network takes."""
-    if tuple(found) != tuple(takes):
+    if tuple(shape) != tuple(takes):
         raise DataError(
-            f"{what} takes images {list(takes)}, the data has {list(found)}; see "
+            f"{what} takes images {list(takes)}, the data has {list(shape)}; see "
             "config.data.image_size and config.data.channels"
         )
 
@@ -194,7 +195,7 @@ def predict(workdir: str, files: Sequence[str], *, changes: Changes = ()) -> int
     trained = _trained(workdir)
     values = ConfigDict(trained.config)
     _change(values, changes, f"--predict={workdir}", RUN_KEYS)
-    recipe.start_platform(Reader(values))
+    start_platform(platform_of(values))
     for i in range(0, len(files), BATCH):
         names = files[i : i + BATCH]
         images = [data.read_image(name, trained.image_shape) for name in names]
@@ -209,10 +210,8 @@ def predict(workdir: str, files: Sequence[str], *, changes: Changes = ()) -> int
 def report_data(config: Any) -> int:
     """Prints the data report of a config."""
     config.data.memory_limit_bytes = 0  # a streamed image that cannot be read is listed, not fatal
-    reader = Reader(config)
-    recipe.start_platform(reader)
-    dataset, _ = recipe.dataset_of(reader, reader.get("seed"))
-    print(data.text(data.report(dataset)))
+    start_platform(platform_of(config))
+    print(data.text(data.report(setup.load(data_of(config)))))
     return 0
 
 

@@ -10,9 +10,11 @@ from typing import Any
 from absl import flags
 
 from hcjax import data
-from hcjax.app import recipe, score
+from hcjax.app import score
+from hcjax.app.setup import start_platform
 from hcjax.config import configfile
-from hcjax.config.reader import Reader, to_dict
+from hcjax.config.reader import to_dict
+from hcjax.config.recipe import data_of, platform_of
 from hcjax.core import files, registry
 from hcjax.devices import platform
 from hcjax.errors import ArtifactError, ConfigError, DataError, HcjaxError
@@ -44,7 +46,7 @@ def problem(path: Path, name: str, error: HcjaxError) -> dict[str, str]:
     return {"file": str(path), "name": name, "problem": text}
 
 
-def told(rows: Sequence[Mapping]) -> int:
+def exit_code(rows: Sequence[Mapping]) -> int:
     """Returns the exit code of a command after saying which files could not be scored.
 
     Args:
@@ -73,8 +75,8 @@ def start(values, arguments: Sequence[str], changes: score.Changes) -> Any:
         if name in values and values[name].value:
             files.check_writable(values[name].value)
     config = configfile.load(values.config) if values.config else None
-    chosen = score.chosen(_own({}, config), config, changes, "scoring a saved model")
-    cache, _ = recipe.start_platform(Reader(chosen))
+    where = score.chosen(_own({}, config), config, changes, "scoring a saved model")
+    cache, _ = start_platform(platform_of(where))
     print("\n".join(platform.describe(cache)))
     return config
 
@@ -104,7 +106,7 @@ def dataset_of(path: Path, model: Model, config: Any, changes: score.Changes) ->
         raise DataError(f"{path} takes {list(model.image_shape)}, which is no image [H, W, C]")
     try:
         values = score.chosen(_own(about, config), config, changes, f"scoring {path}")
-        return score.data_for(values, str(path), model.image_shape)
+        return score.data_for(data_of(values), str(path), model.image_shape)
     except (TypeError, ValueError, MemoryError) as error:  # a file may say anything of its data
         if isinstance(error, HcjaxError):
             raise

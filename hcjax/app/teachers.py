@@ -1,6 +1,6 @@
 """Who teaches in a pipeline: the network that its stages begin with, and others beside it.
 
-In: a config. Out: Models, and what `fit` takes to be taught by them.
+In: a recipe. Out: Models, and the objectives of trainings that they teach.
 """
 
 from __future__ import annotations
@@ -8,74 +8,45 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
-from typing import NamedTuple
 
 import jax
 
 from hcjax import distill
-from hcjax.app import recipe
-from hcjax.app.stages import sections
+from hcjax.app.setup import Setup
+from hcjax.app.stages import parse, sections
 from hcjax.config import configfile
-from hcjax.config.reader import Reader, to_dict
-from hcjax.core import registry
+from hcjax.config.reader import to_dict
+from hcjax.config.recipe import Recipe, emptied
 from hcjax.data import Dataset, order
 from hcjax.errors import ConfigError
 from hcjax.export.hcz import pack
 from hcjax.graph.model import Model
 from hcjax.runs.saved import about_of, load_any
+from hcjax.train.objective import Objective
 
 # of a pipeline's config, taken over by the config of its teacher: several seeds are several
 # teachers, and the machine is the same
 _SHARED = ("seed", "platform", "deterministic", "accelerate", "cache_dir")
 
 
-class Teaching(NamedTuple):
-    """How a pipeline's trainings are taught.
-
-    loss: how the teachers' logits teach, see `distill.taught`. weight: of that in the loss.
-    temperature: theirs. beside: paths of the networks
-    that teach beside the first. logits: folder that keeps the teachers' logits; None keeps none.
-    """
-
-    loss: str
-    weight: float
-    temperature: float
-    beside: tuple[str, ...]
-    logits: Path | None
-
-
-def teaching(reader: Reader) -> Teaching:
-    """Returns what the section `distill` says of every stage; what is left is its own stage's."""
-    section = reader.section("distill")
-    loss = section.get("loss")
-    registry.choose("distill.loss", distill.TEACH, loss)
-    weight, temperature, others = (section.get(k) for k in ("weight", "temperature", "beside"))
-    recipe.check("distill.weight", weight, 0 <= weight <= 1, "in [0, 1]")
-    recipe.check("distill.temperature", temperature, temperature > 0, "> 0")
-    paths = isinstance(others, list) and all(isinstance(p, str) and p for p in others)
-    recipe.check("distill.beside", others, paths, "a tuple of workdirs and .hcz files, ('a.hcz',)")
-    folder = section.get("logits")
-    folder = Path(folder).expanduser() if folder else None
-    return Teaching(loss, weight, temperature, tuple(others), folder)
-
-
-def training_of(config: dict) -> dict | None:
-    """Returns the config of the training that comes before the stages of a pipeline.
+def training_of(recipe: Recipe) -> Recipe | None:
+    """Returns the recipe of the training that comes before the stages of a pipeline.
 
     Args:
-      config: of the pipeline, as nested dicts.
+      recipe: of the pipeline.
 
     Returns:
-      Nested dicts, without stages; None if the config names a network that is trained already.
+      Recipe without stages; None if the pipeline's names a network that is trained already.
 
     Raises:
       ConfigError: if a config file that it names has stages or a teacher.
     """
-    teacher = config["teacher"]
-    if teacher and not teacher.endswith(".py"):
-        return None
-    return _without_stages(_following(teacher, config) if teacher else config)
+    config = recipe.config
+    if recipe.teacher:
+        if not recipe.teacher.endswith(".py"):
+            return None
+        config = _following(recipe.teacher, config)
+    return parse(emptied(config, sections()))
 
 
 def beside(paths: Sequence[str], dataset: Dataset) -> dict[str, Model]:
@@ -111,34 +82,41 @@ def together(start: Model, others: Mapping[str, Model]) -> list[Model]:
     return [start, *others.values()]
 
 
-def taught(made: recipe.Recipe, teaching: Teaching, teachers: Sequence[Model]) -> Callable:
-    """Returns (key of a training, its own teacher or None) -> what `fit` takes to be taught.
+def objectives(recipe: Recipe, setup: Setup, teachers: Sequence[Model]) -> Callable:
+    """Returns (key of a training, its own teacher or None) -> the Objective of that training.
 
     Args:
-      made: whose loss is handed on, and whose batches the logits are of.
-      teaching: of `teaching`.
+      recipe: how the teachers teach.
+      setup: whose objective is taught, and whose batches the logits are of.
       teachers: where a training has none of its own.
     """
+    teaching = recipe.teaching
 
-    def given(key: jax.Array, teacher: Model | None) -> dict:
+    def objective(key: jax.Array, teacher: Model | None) -> Objective:
         if not teaching.weight:
-            return {}
+            return setup.objective
         models = teachers if teacher is None else [teacher]
-        tell = [partial(model.apply, model.params) for model in models]
-        weighing = {k: getattr(teaching, k) for k in ("weight", "temperature")}
-        found = {
-            "loss": distill.taught(made.fit["loss"], by=teaching.loss, **weighing),
-            "teacher": tell[0] if len(tell) == 1 else distill.ensemble(tell),
-        }
+        logits = [partial(model.apply, model.params) for model in models]
+        cache = None
         if teaching.logits:
-            facts = (order.seed_of(key), made.fit["batch_size"], made.fit["augment"])
+            facts = (order.seed_of(key), recipe.train.batch_size, setup.options["augment"])
             digest = hashlib.sha256(repr(facts).encode())
             for model in models:
                 digest.update(pack(model))
-            found["teacher_logits"] = teaching.logits / f"{digest.hexdigest()[:16]}.logits"
-        return found
+            cache = teaching.logits / f"{digest.hexdigest()[:16]}.logits"
+        loss = distill.taught(
+            setup.objective.loss,
+            by=teaching.loss,
+            weight=teaching.weight,
+            temperature=teaching.temperature,
+        )
+        return setup.objective._replace(
+            loss=loss,
+            teacher=logits[0] if len(logits) == 1 else distill.ensemble(logits),
+            teacher_logits=cache,
+        )
 
-    return given
+    return objective
 
 
 def loaded(key: str, path: str, dataset: Dataset) -> Model:
@@ -174,9 +152,3 @@ def _following(teacher: str, config: dict) -> dict:
     kept = {k: v for k, v in own.get("data", {}).items() if k == "validation"}
     shared = {key: config[key] for key in _SHARED}
     return own | shared | {"data": config["data"] | kept}
-
-
-def _without_stages(config: dict) -> dict:
-    """Returns the config of the training that comes before the stages."""
-    emptied = {name: dict.fromkeys(config[name]) for name in sections() if name in config}
-    return config | emptied | {"stages": [], "teacher": ""}

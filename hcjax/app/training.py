@@ -7,16 +7,15 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
 
 from hcjax import data
 from hcjax.accelerate import compiler
-from hcjax.app import recipe, summary
+from hcjax.app import summary
 from hcjax.app.claims import claim, finished
-from hcjax.app.stages import check_sections
-from hcjax.config.reader import Reader, to_dict
+from hcjax.app.setup import set_up, start_platform
+from hcjax.config.recipe import Recipe
 from hcjax.core import files
 from hcjax.devices import platform
 from hcjax.errors import ConfigError
@@ -27,14 +26,14 @@ REPORTED_BYTES = 2**29  # images that the data report at the start may read: sec
 
 
 def opened(
-    plain: dict, workdir: Path, cache: Path | None, *, quiet: bool
+    recipe: Recipe, workdir: Path, cache: Path | None, *, quiet: bool
 ) -> tuple[Callable, dict | None]:
     """Says where a run computes and writes, and shows its report if it is finished.
 
     Args:
-      plain: the config, as nested dicts.
+      recipe: of the run.
       workdir: of the run.
-      cache: folder of compiled programs, of `recipe.start_platform`.
+      cache: folder of compiled programs, of `start_platform`.
       quiet: print nothing.
 
     Returns:
@@ -43,43 +42,41 @@ def opened(
     say = (lambda *_: None) if quiet or jax.process_index() else print
     for line in [*platform.describe(cache), f"workdir {workdir}"]:
         say(line)
-    report = finished(workdir, plain)
+    report = finished(workdir, recipe.config)
     if report is not None:
         say(f"this run is finished; its report:\n{summary.table(report)}")
     return say, report
 
 
-def train(config: Any, workdir: str | Path, *, quiet: bool = False, started: float | None = None):
-    """Trains, or goes on with, a config without stages, and returns its report.
+def train(
+    recipe: Recipe, workdir: Path, *, quiet: bool = False, started: float | None = None
+) -> dict | None:
+    """Trains, or goes on with, a network, and returns the report of its training.
 
     Args:
-      config, workdir, quiet, started: as of `run`.
+      recipe: without stages.
+      workdir, quiet, started: as of `run`; the workdir is absolute.
 
     Returns:
       dict, also in `workdir/report.json`; None if the run was preempted (start it again).
     """
     started = time.perf_counter() if started is None else started
-    workdir = Path(workdir).expanduser().absolute()
-    plain = to_dict(config)
     marks = {"imports": time.perf_counter()}
-    cache, counts = recipe.start_platform(Reader(plain))
+    cache, counts = start_platform(recipe.platform)
     marks["platform"] = time.perf_counter()
-    say, report = opened(plain, workdir, cache, quiet=quiet)
+    say, report = opened(recipe, workdir, cache, quiet=quiet)
     if report is not None:
         return report
-    reader = Reader(plain)
-    made = recipe.build(reader)
-    check_sections(plain)
-    reader.check_unread()
-    say(compiler.describe(made.fit["accelerate"]))
-    dataset = made.dataset
+    setup = set_up(recipe)
+    say(compiler.describe(recipe.accelerate))
+    dataset = setup.dataset
     marks["data and model"] = time.perf_counter()
     if not len(dataset.test.labels):
         raise ConfigError(
             "there are no test examples to score the network by; see config.data.test"
         )
-    claim(workdir, plain, command=sys.argv)
-    for line in made.notes:
+    claim(workdir, recipe.config, command=sys.argv)
+    for line in setup.notes:
         say(line)
     if math.prod(dataset.train.images.shape) > REPORTED_BYTES:
         say(f"{dataset.name} is large; --report_data reads all of it and says what is in it")
@@ -87,15 +84,18 @@ def train(config: Any, workdir: str | Path, *, quiet: bool = False, started: flo
         say(data.text(data.report(dataset)))
     marks["data report"] = time.perf_counter()
     fitted = loop.fit(
-        made.network.apply,
-        made.params,
+        setup.network.apply,
+        setup.params,
         dataset,
-        state=made.state,
-        steps=made.steps,
+        setup.objective,
+        tx=setup.tx,
+        steps=setup.steps,
+        key=setup.key,
+        state=setup.state,
         workdir=workdir,
         quiet=quiet,
         started=started,
-        **made.fit,
+        **setup.options,
     )
     if fitted.stopped == "preempted":
         say(f"preempted: step {fitted.step} is saved; start the same command again to go on")
@@ -107,14 +107,14 @@ def train(config: Any, workdir: str | Path, *, quiet: bool = False, started: flo
         f"compilation cache: {counts['hits']} hits, {counts['misses']} misses"
     )
     scored = evaluation.evaluate(
-        made.network.apply,
+        setup.network.apply,
         fitted.params,
         dataset,
         state=fitted.state,
-        batch_size=made.fit["eval_batch_size"],
-        accelerate=made.fit["accelerate"],
+        batch_size=recipe.train.eval_batch_size,
+        accelerate=recipe.accelerate,
     )
-    result = summary.summarize(plain, fitted, scored, dataset.class_names) | {
+    result = summary.summarize(recipe.config, fitted, scored, dataset.class_names) | {
         "start_seconds": parts
     }
     worst = mistakes.worst(scored.each)

@@ -42,7 +42,7 @@ def _act(values, arguments: list[str], changes: list[tuple[str, str]]) -> int:
         return 0
     paths = saved.expanded(arguments)
     config = scoring.start(values, arguments, changes)
-    found, rows = [], []
+    scored, rows = [], []
     for path, name in zip(paths, saved.short(paths), strict=True):
         try:
             model, _ = saved.load_any(path)
@@ -51,11 +51,11 @@ def _act(values, arguments: list[str], changes: list[tuple[str, str]]) -> int:
         except HcjaxError as error:
             rows.append(scoring.problem(path, name, error))
             continue
-        found.append(card)
+        scored.append(card)
         rows += [{"file": str(path), **row} for row in cards.as_json([card])]
-    if found:
-        print(cards.table(found, what="file"))
-    code = scoring.told(rows)
+    if scored:
+        print(cards.table(scored, what="file"))
+    code = scoring.exit_code(rows)
     if values.json:
         print(f"in {files.write_json(values.json, rows)}")
     return code

@@ -45,6 +45,9 @@ class Reader:
     def _full(self, key: str) -> str:
         return f"{self._path}.{key}" if self._path else key
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._values
+
     def get(self, key: str) -> Any:
         """Returns a value and marks it as read; one that is not there, or None, is an error."""
         value = self.optional(key)

@@ -226,13 +226,13 @@ def test_bits_are_picked_for_each_layer_under_a_budget(made, tmp_path, capsys):
         ),
         *(
             (
-                {"stages": f"('{stage}',)", f"{stage}.{key}": value, f"{stage}.learning_rate": 0.1},
+                {"stages": stages, f"{stage}.{key}": value, f"{stage}.learning_rate": 0.1},
                 f"config.{stage}.learning_rate is of a training",
             )
-            for stage, key, value in (
-                ("shrink", "keep", 0.5),
-                ("factorize", "rank", 2),
-                ("share", "clusters", 4),
+            for stage, stages, key, value in (
+                ("shrink", "('shrink','prune','quantize')", "keep", 0.5),
+                ("factorize", "('factorize','prune','quantize')", "rank", 2),
+                ("share", "('prune','share','quantize')", "clusters", 4),
             )
         ),
         ({"distill.beside": 5}, "config.distill.beside must be a tuple of workdirs"),

@@ -1,4 +1,4 @@
-"""A config made into what fit takes: fine-tuning, freezing, class weights."""
+"""A config parsed, and made into what fit takes: fine-tuning, freezing, class weights."""
 
 import json
 from functools import partial
@@ -9,8 +9,9 @@ import pytest
 
 import hcjax
 from hcjax import trees
-from hcjax.app import recipe, stages
-from hcjax.config.reader import Reader
+from hcjax.app import stages
+from hcjax.app.setup import set_up
+from hcjax.config import recipe
 from hcjax.errors import ConfigError
 from hcjax.runs import warm_start
 from hcjax.runs.workdir import network_of
@@ -19,7 +20,7 @@ from tests.tiny import flags, images, launch, npz, trained
 
 
 def built(**changes):
-    """Returns the recipe of the tiny run's config with keys 'section.key' changed."""
+    """Returns the setup of the tiny run's config with keys 'section.key' changed."""
     values = json.loads((trained() / "config.json").read_text())
     for key, value in changes.items():
         *parents, last = key.split("__")
@@ -27,10 +28,7 @@ def built(**changes):
         for parent in parents:
             section = section[parent]
         section[last] = value
-    reader = Reader(values)
-    made = recipe.build(reader)
-    reader.check_unread()
-    return made
+    return set_up(stages.parse(values))
 
 
 def leaves(tree):
@@ -98,8 +96,8 @@ def test_class_weights_give_each_class_the_same_total(tmp_path):
     np.savez(tmp_path / "uneven.npz", x_train=x, y_train=y, x_test=x[:3], y_test=y[[0, 30, 40]])
     changes = {"data__path": str(tmp_path / "uneven.npz"), "data__validation": 0}
     made = built(loss__class_weights="balanced", **changes)
-    np.testing.assert_allclose(made.fit["class_weights"] * [26, 10, 10], 46 / 3, rtol=1e-6)
-    assert built(**changes).fit["class_weights"] is None
+    np.testing.assert_allclose(made.objective.class_weights * [26, 10, 10], 46 / 3, rtol=1e-6)
+    assert built(**changes).objective.class_weights is None
 
 
 def test_a_run_with_class_weights_counts_each_example_by_its_class(tmp_path):
@@ -109,8 +107,8 @@ def test_a_run_with_class_weights_counts_each_example_by_its_class(tmp_path):
     made = built(
         loss__class_weights="balanced", data__path=str(tmp_path / "uneven.npz"), data__validation=0
     )
-    weights = made.fit["class_weights"]
-    loss_fn = make_loss_fn(made.network.apply, made.fit["loss"], class_weights=weights)
+    weights = made.objective.class_weights
+    loss_fn = make_loss_fn(made.network.apply, made.objective.loss, class_weights=weights)
     labels = np.array([0, 1, 1, 2], np.int32)
     batch = {"image": x[:4] / np.float32(255), "label": labels}
     loss, (_, sums) = jax.jit(loss_fn)(made.params, made.state, batch, jax.random.key(0))
@@ -134,8 +132,8 @@ def test_the_penalty_is_l1_and_half_l2_of_the_kernels():
     named = trees.paths(made.params)
     kernels = [np.asarray(leaf) for path, leaf in named if path.endswith("kernel")]
     expected = sum(0.5 * np.abs(k).sum() + 0.25 * (k**2).sum() / 2 for k in kernels)
-    assert float(made.fit["penalty"](made.params)) == pytest.approx(expected, rel=1e-5)
-    assert built().fit["penalty"] is None
+    assert float(made.objective.penalty(made.params)) == pytest.approx(expected, rel=1e-5)
+    assert built().objective.penalty is None
 
 
 def test_a_home_folder_is_found(monkeypatch, tmp_path):
@@ -165,8 +163,9 @@ def test_the_head_is_what_depends_on_the_number_of_classes():
 def test_options_of_a_stage_that_is_not_asked_for_are_named(changes, message):
     config = {"stages": [], "distill": {"weight": 0.5, "generations": None}, "trim": {}}
     with pytest.raises(ConfigError, match=message):
-        stages.check_sections(config | changes)
-    stages.check_sections(config | {"stages": ["prune"], "prune": {"sparsity": 0.9}})
+        recipe.check_sections(config | changes, stages.sections())
+    legal = config | {"stages": ["prune"], "prune": {"sparsity": 0.9}}
+    recipe.check_sections(legal, stages.sections())
 
 
 @pytest.mark.parametrize(

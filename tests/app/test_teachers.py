@@ -6,9 +6,9 @@ import json
 import pytest
 
 import hcjax
-from hcjax.app import pipeline
+from hcjax.app import pipeline, stages
 from hcjax.config import configfile
-from hcjax.config.reader import flatten, to_dict
+from hcjax.config.reader import flatten
 from tests.app.test_pipeline import (
     kernel_of,
     kernels,
@@ -44,8 +44,8 @@ def test_the_teacher_counts_in_the_loss(tmp_path):
         ]:
             key, value = change.removeprefix("--config.").split("=", 1)
             configfile.override(config, key, value)
-        plain, folder = to_dict(config), tmp_path / setting
-        found = pipeline.compress(plain, folder, say=lambda *_: None, quiet=True)
+        recipe, folder = stages.parse(config), tmp_path / setting
+        found = pipeline.compress(recipe, folder, say=lambda *_: None, quiet=True)
         files.append(kernels(found.files["student"].read_bytes()))
     for a, b in itertools.combinations(files, 2):
         assert any((a[path] != b[path]).any() for path in a)

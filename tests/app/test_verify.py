@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import hcjax
-from hcjax.app import recipe, verify
+from hcjax.app import setup, verify
 from tests.digits import LIMIT, about, data, models, normalised, scorecards
 from tests.tiny import ROOT, TEST_EXAMPLES, folder, npz, trained
 
@@ -200,10 +200,10 @@ def test_data_that_does_not_fit_is_one_message(capsys, tmp_path, changes, argume
 def test_data_that_takes_more_memory_than_there_is_is_a_problem_of_its_file(
     capsys, tmp_path, files, monkeypatch
 ):
-    def dataset_of(*_):
+    def load(_):
         raise MemoryError("Unable to allocate 490. GiB")
 
-    monkeypatch.setattr(recipe, "dataset_of", dataset_of)
+    monkeypatch.setattr(setup, "load", load)
     message = refused(capsys, files["int4"])
     assert f"{files['int4']}: the data it names cannot be loaded: Unable to allocate" in message
 

@@ -7,20 +7,18 @@ The last one's is what the next stage begins with.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from hcjax.app.stages.distill import distilled
-from hcjax.app.stages.factorize import factorized
-from hcjax.app.stages.prune import pruned
-from hcjax.app.stages.quantize import quantized
-from hcjax.app.stages.share import shared
-from hcjax.app.stages.shrink import shrunk
-from hcjax.app.stages.trim import trimmed
-from hcjax.app.stages.work import Made, Work
+from hcjax.app.stages import distill, factorize, prune, quantize, share, shrink, trim
+from hcjax.app.stages.work import Outputs, Work
+from hcjax.config import recipe
+from hcjax.config.recipe import Recipe
+from hcjax.core import registry
+from hcjax.distill import TEACH
 from hcjax.errors import ConfigError
 
-__all__ = ["STAGES", "Made", "Stage", "Work", "check_order", "check_sections", "sections"]
+__all__ = ["STAGES", "Outputs", "Stage", "Work", "check_order", "parse", "sections"]
 
 # forms of a network between stages -> why a stage that does not need it cannot take it
 FORMS = {
@@ -34,11 +32,11 @@ FORMS = {
 class Stage(NamedTuple):
     """One stage.
 
-    function: `(**options) -> Made`. section: of the config, whose keys are its options; "" for
+    function: `(**options) -> Outputs`. section: of the config, whose keys are its options; "" for
     none. needs: the `FORMS` that it can take. gives: the form of its network.
     """
 
-    function: Callable[..., Made]
+    function: Callable[..., Outputs]
     section: str
     needs: tuple[str, ...] = ("kernels", "zeros")
     gives: str = "kernels"
@@ -46,41 +44,40 @@ class Stage(NamedTuple):
 
 # name -> stage; another one is one more row
 STAGES: dict[str, Stage] = {
-    "distill": Stage(distilled, "distill", needs=tuple(FORMS)),
-    "factorize": Stage(factorized, "factorize", needs=("kernels",)),
-    "prune": Stage(pruned, "prune", gives="zeros"),
+    "distill": Stage(distill.stage, "distill", needs=tuple(FORMS)),
+    "factorize": Stage(factorize.stage, "factorize", needs=("kernels",)),
+    "prune": Stage(prune.stage, "prune", gives="zeros"),
     "quantize": Stage(
-        quantized, "quantize", needs=("kernels", "zeros", "codebooks"), gives="integers"
+        quantize.stage, "quantize", needs=("kernels", "zeros", "codebooks"), gives="integers"
     ),
-    "share": Stage(shared, "share", gives="codebooks"),
-    "shrink": Stage(shrunk, "shrink"),
-    "trim": Stage(trimmed, ""),
+    "share": Stage(share.stage, "share", gives="codebooks"),
+    "shrink": Stage(shrink.stage, "shrink"),
+    "trim": Stage(trim.stage, ""),
 }
-# sections that a stage reads besides its own, and keys of its own that every training reads
-_BESIDES = {"student": "distill"}
-_TEACHING = ("loss", "weight", "temperature", "beside", "logits")
+
+
+def parse(config: Any) -> Recipe:
+    """Parses a config, its stages' options and order included.
+
+    Args:
+      config: see `configs/default.py`; ConfigDict or nested mappings.
+
+    Raises:
+      ConfigError: see `recipe.parse`; or if a stage has no such option, or gets a network in a form
+        that it cannot take.
+    """
+    parsed = recipe.parse(config, sections())
+    for name, options in parsed.stages.items():
+        registry.check(f"stage '{name}'", STAGES[name].function, options)
+    check_order(list(parsed.stages))
+    if parsed.teaching:
+        registry.choose("distill.loss", TEACH, parsed.teaching.loss)
+    return parsed
 
 
 def sections() -> dict[str, str]:
-    """Returns section of a config -> the stage that reads it."""
-    return {stage.section: name for name, stage in STAGES.items() if stage.section} | _BESIDES
-
-
-def check_sections(config: Mapping[str, Any]) -> None:
-    """Raises ConfigError if a section has options for a stage that is not in `stages`.
-
-    Args:
-      config: as nested dicts.
-    """
-    for section, stage in sections().items():
-        if stage in config["stages"]:
-            continue
-        for key, value in config.get(section, {}).items():
-            if value is not None and not (section == "distill" and key in _TEACHING):
-                raise ConfigError(
-                    f"config.{section}.{key} is set, but `{stage}` is not in config.stages, "
-                    f"{tuple(config['stages'])}: add it there, or unset the key"
-                )
+    """Returns name of a stage -> section of its options, "" for none."""
+    return {name: stage.section for name, stage in STAGES.items()}
 
 
 def check_order(names: Sequence[str], *, integers: str = "") -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from hcjax.app.stages.work import Made
+from hcjax.app.stages.work import Outputs
 from hcjax.errors import ConfigError
 
 
-def distilled(
+def stage(
     *, generations: int = 1, epochs: float | None = None, learning_rate: float | None = None
-) -> Made:
+) -> Outputs:
     """Returns the student, trained on the labels and on the teacher's logits; and its students."""
     if generations < 1:
         raise ConfigError(f"config.distill.generations must be >= 1, got {generations}")

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from functools import partial
 
-from hcjax.app.stages.work import Made, check_idle, made, one_of
+from hcjax.app.stages.work import Outputs, check_idle, one_of, outputs
 from hcjax.lowrank.factorize import factorize
 
 
-def factorized(
+def stage(
     *,
     rank: int | None = None,
     energy: float | None = None,
     macs: float | None = None,
     epochs: float = 0.0,
     learning_rate: float | None = None,
-) -> Made:
+) -> Outputs:
     """Returns the network with thinner layers in a layer's place; and, with epochs, trained."""
     one_of("factorize", rank=rank, energy=energy, macs=macs)
     check_idle("factorize", epochs, learning_rate=learning_rate)
     make = partial(factorize, rank=rank, energy=energy, macs=macs)
-    return made("factorized", make, epochs=epochs, learning_rate=learning_rate)
+    return outputs("factorized", make, epochs=epochs, learning_rate=learning_rate)

@@ -8,14 +8,14 @@ from functools import partial
 import optax
 
 from hcjax import prune, trees
-from hcjax.app.stages.work import Made, by_layer, check_idle, one_of
+from hcjax.app.stages.work import Outputs, by_layer, check_idle, one_of
 from hcjax.core import registry
 from hcjax.errors import ConfigError
 from hcjax.prune.allocation import count
 from hcjax.prune.patterns import checked
 
 
-def pruned(
+def stage(
     *,
     sparsity: float | None = None,
     method: str | None = None,
@@ -27,7 +27,7 @@ def pruned(
     ramp: float | None = None,
     epochs: float = 0.0,
     learning_rate: float | None = None,
-) -> Made:
+) -> Outputs:
     """Returns the network with the smallest weights gone: at once, or more and more in training."""
     check_idle("prune", epochs, method=method, ramp=ramp, learning_rate=learning_rate)
     around = registry.choose("method", methods(), method or "gradual")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hcjax import data, quantize
-from hcjax.app.stages.work import Made, Work, by_layer, check_idle
+from hcjax.app.stages.work import Outputs, Work, by_layer, check_idle
 from hcjax.errors import ConfigError, unknown_name
 from hcjax.graph.model import Model
 from hcjax.quantize.fake import fake_quantize
@@ -22,7 +22,7 @@ from hcjax.search.sensitivity import sensitivity
 CHOOSING = 5000  # validation images, at most, that layers' bits are chosen on
 
 
-def quantized(
+def stage(
     *,
     bits: Any = None,
     size: float | None = None,
@@ -36,7 +36,7 @@ def quantized(
     entropy: float | None = None,
     epochs: float = 0.0,
     learning_rate: float | None = None,
-) -> Made:
+) -> Outputs:
     """Returns the network in integers: as it is; and, with epochs, after training in integers."""
     budget = {"bits": bits, "size": size, "drop": drop}
     budget = {k: v for k, v in budget.items() if v is not None}
@@ -61,15 +61,15 @@ def quantized(
         granularity,
         floats,
     )
-    made: list[Model] = []  # once, for both networks
+    models: list[Model] = []  # once, for both networks
 
     def fake(work, start):
-        if not made:
+        if not models:
             ranges = calibrate(start, _prepared(work.dataset, images), method=method)
             picks = size is not None or drop is not None
             chosen = _picked(start, work, size, drop) if picks else given
-            made.append(fake_quantize(start, ranges, spec._replace(bits=chosen)))
-        return made[0]
+            models.append(fake_quantize(start, ranges, spec._replace(bits=chosen)))
+        return models[0]
 
     def tuned(work, start, before):
         model, options = fake(work, start), {"epochs": epochs, "learning_rate": learning_rate}
@@ -96,13 +96,13 @@ def _picked(model: Model, work: Work, size: float | None, drop: float | None) ->
         )
     labels = work.dataset.validation.labels[:CHOOSING]
     images = _prepared(work.dataset, CHOOSING, "validation")
-    found = sensitivity(model, images, labels, against="bits")
-    accuracy = None if drop is None else found.accuracy - drop
+    analysis = sensitivity(model, images, labels, against="bits")
+    accuracy = None if drop is None else analysis.accuracy - drop
     try:
-        picked = {k: int(n) for k, n in pick(found, size=size, accuracy=accuracy).items()}
+        picked = {k: int(n) for k, n in pick(analysis, size=size, accuracy=accuracy).items()}
     except ConfigError as error:
         raise ConfigError(f"config.quantize: {error}") from error
-    work.say(f"{found}\nbits: {', '.join(f'{k} {n}' for k, n in picked.items())}")
+    work.say(f"{analysis}\nbits: {', '.join(f'{k} {n}' for k, n in picked.items())}")
     return picked
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from hcjax.app.stages.work import Made, made
+from hcjax.app.stages.work import Outputs, outputs
 from hcjax.prune.structured.trim import trim
 
 
-def trimmed() -> Made:
+def stage() -> Outputs:
     """Returns the network without the channels that pruning has emptied."""
-    return made("trimmed", trim, epochs=0)
+    return outputs("trimmed", trim, epochs=0)

@@ -29,8 +29,8 @@ class Work(NamedTuple):
     say: Callable[[str], None]
 
 
-# name of a network, and how it is made
-Made = list[tuple[str, Callable[[Work, Model, Model], Model]]]
+# name of each network that a stage makes, and how
+Outputs = list[tuple[str, Callable[[Work, Model, Model], Model]]]
 
 
 def by_layer(key: str, given: Sequence[str], number: type) -> dict[str, int | float]:
@@ -50,14 +50,14 @@ def by_layer(key: str, given: Sequence[str], number: type) -> dict[str, int | fl
     """
     try:
         pairs = (each.rsplit("=", 1) for each in given)
-        found = {pattern: number(n) for pattern, n in pairs}
+        numbers = {pattern: number(n) for pattern, n in pairs}
     except (TypeError, ValueError, AttributeError) as error:
         raise ConfigError(
             f"config.{key}: expected a list ('PATTERN=NUMBER', ...), got {given!r}"
         ) from error
-    for pattern in found:
+    for pattern in numbers:
         check_pattern(f"config.{key}", pattern)
-    return found
+    return numbers
 
 
 def one_of(section: str, **given: float | None) -> None:
@@ -88,7 +88,7 @@ def check_idle(section: str, epochs: float, **training) -> None:
         )
 
 
-def made(name: str, make: Callable[[Model], Model], **training) -> Made:
+def outputs(name: str, make: Callable[[Model], Model], **training) -> Outputs:
     """Returns a network by a function of the one before; and, with epochs, trained after that.
 
     Args:

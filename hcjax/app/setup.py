@@ -1,0 +1,192 @@
+"""What a recipe describes, made: dataset, network, parameters, optimiser, objective.
+
+In: a `Recipe`. Out: a `Setup`, whose fields are what `fit` takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from hcjax import data, losses, models, optim
+from hcjax.config.recipe import Data, Loss, Optim, Platform, Recipe, check
+from hcjax.core import registry
+from hcjax.devices import platform
+from hcjax.errors import ConfigError
+from hcjax.runs import warm_start
+from hcjax.runs.workdir import network_of
+from hcjax.train.objective import Every, Objective
+
+
+class Setup(NamedTuple):
+    """What a training is made of.
+
+    dataset, network, params, state, objective, tx, key: as of `fit`. steps: in all. options: the
+    other keyword arguments of `fit`, alike in every training of a run. notes: lines that whoever
+    started the run wants to read.
+    """
+
+    dataset: data.Dataset
+    network: models.Network
+    params: Any
+    state: Any
+    objective: Objective
+    tx: optax.GradientTransformation
+    steps: int
+    key: jax.Array
+    options: dict[str, Any]
+    notes: list[str]
+
+
+def start_platform(where: Platform) -> tuple[Path | None, dict[str, int]]:
+    """Chooses where to compute, before jax does; returns (cache folder, counter of its hits)."""
+    platform.select(where.name, deterministic=where.deterministic)
+    off = where.cache_dir == "off"
+    cache = None if off else platform.cache_folder(where.cache_dir or None)
+    return cache, platform.use_cache(cache)
+
+
+def set_up(recipe: Recipe, dataset: data.Dataset | None = None) -> Setup:
+    """Loads the data, builds the network and makes everything else that a recipe describes.
+
+    Args:
+      recipe: of `stages.parse`.
+      dataset: stands for what the section `data` names, e.g. where only shapes are needed.
+
+    Raises:
+      HcjaxError: if a part of the recipe cannot be made, naming its key or file.
+    """
+    dataset = load(recipe.data) if dataset is None else dataset
+    network_for = partial(network_of, recipe.model, dataset.image_shape)
+    network = network_for(dataset.num_classes)
+    init_key, fit_key = jax.random.split(jax.random.key(recipe.seed))
+    params, state = jax.jit(network.init)(init_key)
+    notes: list[str] = []
+    if recipe.init_from:
+        head = warm_start.head_of(network_for, dataset.num_classes)
+        params, state, notes = warm_start.taken_over(
+            recipe.init_from, params, state, head, dataset.class_names
+        )
+    train = recipe.train
+    steps = steps_of("train.epochs", train.epochs, train.batch_size, dataset)
+    tx = optimizer_of(recipe.optim, steps)
+    jax.eval_shape(tx.init, params)  # a pattern of `freeze` that matches nothing: now, not later
+    options = {
+        "batch_size": train.batch_size,
+        "augment": augmentations_of(recipe.augment, dataset),
+        "ema_decay": train.ema_decay,
+        "accelerate": recipe.accelerate,
+        "every": Every(train.eval_every, train.checkpoint_every, train.log_every),
+        "eval_batch_size": train.eval_batch_size,
+        "patience": train.patience,
+        "monitor": train.monitor,
+        "keep": train.keep,
+        "threads": recipe.data.threads,
+        "profile_steps": recipe.profile_steps,
+    }
+    return Setup(
+        dataset=dataset,
+        network=network,
+        params=params,
+        state=state,
+        objective=objective_of(recipe.loss, dataset),
+        tx=tx,
+        steps=steps,
+        key=fit_key,
+        options=options,
+        notes=notes,
+    )
+
+
+def load(source: Data) -> data.Dataset:
+    """Loads the dataset that a section `data` names."""
+    return data.load(source.source, seed=source.seed, **source.options)
+
+
+def optimizer_of(
+    optimizer: Optim, steps: int, *, learning_rate: float | None = None
+) -> optax.GradientTransformation:
+    """Creates the optimiser of a training.
+
+    Args:
+      optimizer: of a recipe.
+      steps: batches in all.
+      learning_rate: the peak; None for the recipe's.
+    """
+    rate = optim.schedule(
+        optimizer.schedule,
+        learning_rate=optimizer.learning_rate if learning_rate is None else learning_rate,
+        steps=max(1, steps // max(1, optimizer.accumulate_steps)),  # updates, not batches
+        **optimizer.schedule_options,
+    )
+    return optim.create(
+        optimizer.name,
+        learning_rate=rate,
+        accumulate_steps=optimizer.accumulate_steps,
+        clip_norm=optimizer.clip_norm,
+        freeze=optimizer.freeze,
+        **optimizer.options,
+    )
+
+
+def steps_of(key: str, epochs: float, batch_size: int, dataset: data.Dataset) -> int:
+    """Returns the steps of so many epochs; 0 of none, and ConfigError if others are none either."""
+    check(key, epochs, np.isfinite(epochs) and epochs >= 0, ">= 0")
+    count = len(dataset.train.labels)
+    steps = round(epochs * count / batch_size)
+    expected = f"enough for one step of {batch_size} of {count:,} images"
+    check(key, epochs, steps >= 1 or epochs == 0, expected)
+    return steps
+
+
+def objective_of(loss: Loss, dataset: data.Dataset) -> Objective:
+    """Creates what a training minimises; class weights are those of the training labels."""
+    function = losses.create(loss.name, **loss.options)
+    l1, l2, penalty = loss.l1, loss.l2, None
+    if l1 or l2:
+
+        def penalty(params):
+            return l1 * losses.l1(params) + l2 * losses.l2(params)
+
+    weights = None
+    if loss.class_weights:
+        counts = np.bincount(dataset.train.labels, minlength=dataset.num_classes)
+        weights = losses.class_weights(counts)
+    return Objective(function, penalty, weights)
+
+
+def augmentations_of(
+    augmentations: Sequence[tuple[str, dict]], dataset: data.Dataset
+) -> list[tuple[str, dict]]:
+    """Returns the augmentations of a recipe, tried on the shape of the images."""
+    for name, _ in augmentations:
+        registry.choose("augmentation", data.AUGMENTATIONS, name)
+    facts = {"mean": dataset.mean, "std": dataset.std, "num_classes": dataset.num_classes}
+    for pair in augmentations:
+        shapes = batch_shapes(2, dataset, augment=[pair])
+        try:
+            prepare = data.make_prepare(**facts, augment=[pair])
+            jax.eval_shape(prepare, shapes, jax.random.key(0))
+        except (TypeError, ValueError, IndexError) as error:  # e.g. one number instead of two
+            if isinstance(error, ConfigError):
+                raise
+            raise ConfigError(f"augmentation {pair[0]} cannot use {pair[1]}: {error}") from error
+    return list(augmentations)
+
+
+def batch_shapes(size: int, dataset: data.Dataset, *, augment: Any = None) -> dict:
+    """Returns the shapes of a global training batch, or without `augment` of an evaluation's."""
+    image = jax.ShapeDtypeStruct((size, *dataset.image_shape), np.uint8)
+    number = jax.ShapeDtypeStruct((size,), np.int32)
+    batch = {"image": image, "label": number}
+    if augment is None:
+        return batch | {"mask": jax.ShapeDtypeStruct((size,), bool)}
+    if data.needs_partners(augment):
+        batch |= {"partner_image": image, "partner_label": number}
+    return batch | {"position": number}
