@@ -12,6 +12,7 @@ from hcjax import trees
 from hcjax.errors import ConfigError
 from hcjax.prune.masks import apply, check_alike, masks, selected
 from hcjax.prune.patterns import Block
+from hcjax.prune.scores import Criterion, resolved
 
 
 class Lottery(NamedTuple):
@@ -37,10 +38,11 @@ def lottery(
     rate: float = 0.2,
     rewind_to: int = 0,
     evaluate: Callable[[Any], float] | None = None,
-    scores: Callable[[Any], Any] | None = None,
+    scores: str | Criterion | Callable[[Any], Any] | None = None,
     scope: str = "global",
     structure: Block | None = None,
     select: trees.Select | str | Sequence[str] = trees.kernels,
+    **options: Any,
 ) -> Lottery:
     """Finds a lottery ticket by iterative magnitude pruning, and trains it.
 
@@ -56,16 +58,18 @@ def lottery(
       rounds: >= 0.
       rate: fraction pruned in each round, in (0, 1).
       rewind_to: the step of `params`, handed to `train`.
-      scores: `params -> pytree of float arrays like them`, of the trained weights, e.g. a
-        `score`. None: magnitudes.
+      scores: of the trained weights: the name of a score in `SCORES`, a `Criterion`, or `params ->
+        pytree of float arrays like them`. None: magnitudes.
       evaluate: `params -> float`, on the validation set, for the history; None: no evaluation.
       scope: "global", "lamp", "uniform" or "erk"; see `masks`.
       structure, select: as of `masks`.
+      **options: of the named score, e.g. `loss_fn` and `batches`.
 
     Returns:
       Lottery.
 
     Raises:
+      TypeError: if there are options without the name of a score.
       ConfigError: if an argument is out of range, or `train` returns a tree of another structure,
         or a weight that is not zero where its mask is False.
 
@@ -88,16 +92,20 @@ def lottery(
         )
     chosen = selected(params, select)
     size = sum(w.size for w, use in zip(jax.tree.leaves(params), chosen, strict=True) if use)
-    options = {"scope": scope, "structure": structure, "select": select}
-    mask = jax.tree.map(jnp.asarray, masks(params, sparsity=0.0, **options))
+    where = {"scope": scope, "structure": structure, "select": select}
+    named = isinstance(scores, str | Criterion)
+    if not named:
+        resolved(scores, params, options)  # refuses options
+    mask = jax.tree.map(jnp.asarray, masks(params, sparsity=0.0, **where))
     trained, history = params, []
     for i in range(rounds + 1):
         if i:
             # pruned weights score lower than any other, also than one that happens to be 0
-            importance = jax.tree.map(jnp.abs, trained) if scores is None else scores(trained)
+            score = "magnitude" if scores is None else scores if named else scores(trained)
+            importance = resolved(score, trained, options)
             remaining = jax.tree.map(lambda m, s: jnp.where(m, s, -jnp.inf), mask, importance)
             sparsity = 1 - (1 - rate) ** i
-            mask = masks(params, sparsity=sparsity, scores=remaining, **options)
+            mask = masks(params, sparsity=sparsity, scores=remaining, **where)
             mask = jax.tree.map(jnp.asarray, mask)
         trained = train(apply(mask, params), mask, rewind_to)
         _check(mask, trained)

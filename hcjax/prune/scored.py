@@ -181,6 +181,7 @@ def _functions(score: str | Criterion, decay: float | None) -> tuple[Callable, C
     """Makes the functions `see` and `rate` of `scored` from a criterion."""
     if not isinstance(score, Criterion):
         score = registry.choose("score of a training", in_training(), score)
+    score.check()
     decay = score.decay if decay is None else decay
     if decay is not None and not 0 <= decay < 1:
         raise ConfigError(f"decay must be in [0, 1), got {decay}")

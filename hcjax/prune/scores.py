@@ -12,6 +12,7 @@ a training. Two scores are plain functions of whole trees, and no training can u
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -52,6 +53,20 @@ class Criterion(NamedTuple):
         gradient
     )
     decay: float | None = 0.99
+
+    def check(self) -> None:
+        """Raises ConfigError unless `score` takes the weight, and the mean where there is one."""
+        expected = ("weight",) if self.statistic is None else ("weight", "mean")
+        try:
+            inspect.signature(self.score).bind(*expected)
+        except TypeError as error:
+            cure = "" if self.statistic is None else "; statistic=None for one of the weight alone"
+            raise ConfigError(
+                f"score {getattr(self.score, '__name__', self.score)} must take "
+                f"({', '.join(expected)}): {error}{cure}"
+            ) from error
+        except ValueError:  # a function that does not say what it takes
+            return
 
     def __call__(self, params: Any, **options: Any) -> Any:
         """Scores a tree of parameters; options as of `score` by name."""
@@ -256,6 +271,7 @@ def _function(entry: Criterion | Callable[..., Any]) -> Callable[..., Any]:
     """Converts an entry to a function of whole trees that takes only the keywords it needs."""
     if not isinstance(entry, Criterion):
         return entry
+    entry.check()
     return partial(_of_weights if entry.statistic is None else _of_gradients, criterion=entry)
 
 

@@ -7,6 +7,7 @@ import pytest
 from jax import lax
 
 import hcjax
+from hcjax.errors import ConfigError
 from hcjax.graph import channels
 from hcjax.graph.ops import KINDS, Kind, kind_of
 from hcjax.graph.ops.kind import ELEMENTWISE
@@ -163,3 +164,31 @@ def test_a_kind_that_is_added_is_read_by_all(monkeypatch):
     again = between(lambda x: lax.erf_inv(0.5 * jnp.tanh(x)))
     assert hcjax.pack(again) == hcjax.pack(model)
     assert len(channels(again).groups) == 1 and integers(again, IMAGES).floats == ()
+
+
+def summed(**facts):
+    """Returns a Kind like that of `cumsum`, with some facts changed."""
+    kind = KINDS["cumsum"]
+    return kind._replace(**facts)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (lambda params, x: x, "kind 'cumsum' must be a Kind, got function"),
+        (summed(family="sums"), "kind 'cumsum': unknown family 'sums'; did you mean 'sum'?"),
+        (summed(fields="axis"), "fields must be a tuple of names, got 'axis'"),
+        (summed(terms=None), 'family "sum" needs terms=, how many numbers are added'),
+        (summed(traits=frozenset({"keep zero"})), "unknown trait 'keep zero'; did you mean 'keeps"),
+        (summed(decode={"axes": tuple}), "decode has 'axes', which is not among its fields"),
+        (summed(family="layer"), 'family "layer" needs layer='),
+        (summed(mixes=lambda op, shapes: (7,)), r"mixes must give axes of the 4 of the first"),
+        (summed(mixes=lambda op, shapes: op.params["axes"]), r"with the params \['axis', .*'axes'"),
+        (summed(origin=lambda op, shapes: (0, 1, 2)), r"each of the 4 axes .* gives \(0, 1, 2\)"),
+        (summed(origin=lambda op, shapes: (0, 1, 2, 4)), r"each of the 4 axes .* \(0, 1, 2, 4\)"),
+    ],
+)
+def test_facts_that_cannot_be_are_named_when_a_network_is_traced(kind, message, monkeypatch):
+    monkeypatch.setitem(KINDS, "cumsum", kind)
+    with pytest.raises(ConfigError, match=message):
+        between(lambda x: jnp.cumsum(x, axis=1))

@@ -21,6 +21,27 @@ def draw(seed, ties=False):
     return {k: jnp.asarray(sample(s), jnp.float32) for k, s in shapes.items()}
 
 
+def test_a_score_may_have_a_name():
+    def train(params, masks, step):
+        return prune.apply(masks, draw(1))
+
+    batches = [draw(2), draw(3)]
+
+    def loss_fn(params, batch):
+        return sum(jnp.vdot(params[k], batch[k]) ** 2 for k in params)
+
+    options = {"loss_fn": loss_fn, "batches": batches}
+    named = prune.lottery(train, draw(0), rounds=2, rate=0.3, scores="taylor", **options)
+    by_hand = prune.lottery(
+        train, draw(0), rounds=2, rate=0.3, scores=lambda w: prune.score("taylor", w, **options)
+    )
+    magnitudes = prune.lottery(train, draw(0), rounds=2, rate=0.3)
+    jax.tree.map(np.testing.assert_array_equal, named.masks, by_hand.masks)
+    assert (np.asarray(named.masks["a"]) != np.asarray(magnitudes.masks["a"])).any()
+    with pytest.raises(TypeError, match="unexpected keyword argument 'batches'"):
+        prune.lottery(train, draw(0), rounds=0, batches=batches)
+
+
 @pytest.mark.parametrize("scope", ["global", "uniform", "erk"])
 @pytest.mark.parametrize("ties", [False, True])
 def test_each_round_prunes_what_training_made_small_of_what_is_left_and_rewinds(scope, ties):

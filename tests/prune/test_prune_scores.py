@@ -234,3 +234,10 @@ def test_what_training_or_a_tree_of_scores_cannot_take_is_named():
         prune.masks(network(), spars=0.5)
     with pytest.raises(ConfigError, match="option of score saliency"):
         prune.masks(network(), sparsity=0.5, scores=prune.Criterion(saliency), batch=[])
+    of_weights = prune.Criterion(jnp.square)
+    with pytest.raises(ConfigError, match=r"\(weight, mean\): .*; statistic=None for one of the w"):
+        prune.masks(network(), sparsity=0.5, scores=of_weights, loss_fn=None, batches=[])
+    with pytest.raises(ConfigError, match=r"must take \(weight, mean\)"):
+        prune.scored(optax.sgd(0.1), 0.5, score=of_weights, **schedule)
+    with pytest.raises(ConfigError, match=r"saliency must take \(weight\)"):
+        prune.masks(network(), sparsity=0.5, scores=prune.Criterion(saliency, statistic=None))

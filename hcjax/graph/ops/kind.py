@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hcjax.errors import ConfigError, unknown_name
 from hcjax.graph.model import Op, Size
 
 # Families. Each number of a result is ...
@@ -27,6 +28,8 @@ LAYER = "layer"  # a sum of products with a kernel: convolution, dense
 INTEGER = "integer"  # made by the integer program: quantize, look_up
 CONSTANT = "constant"  # read from nothing: iota
 
+FAMILIES = (MOVE, JOIN, ORDER, SUM, REDUCE, ELEMENTWISE, CAST, LAYER, INTEGER, CONSTANT)
+TRAITS = frozenset({"affine", "clip", "homogeneous", "keeps zero", "product"})
 KEEPS_ZERO = frozenset({"homogeneous", "keeps zero"})  # traits of most ops that move or choose
 
 Shapes = tuple[tuple[Size, ...], ...]
@@ -108,6 +111,67 @@ class Kind(NamedTuple):
     decode: dict[str, Callable[[Any], Any]] = {}  # noqa: RUF012  # never written to
     resize: Callable[[Op, list, list], dict] | None = None
     further: Callable[[dict], dict] = lambda params: params
+
+
+def check(name: str, kind: Any) -> None:
+    """Raises ConfigError if facts about a kind of op contradict each other, or one is missing.
+
+    Args:
+      name: of the kind.
+      kind: Kind.
+
+    Example:
+      >>> check("cumsum", Kind(SUM, lambda params, x: jnp.cumsum(x, params["axis"]), ("axis",)))
+      Traceback (most recent call last):
+          ...
+      hcjax.errors.ConfigError: kind 'cumsum': family "sum" needs terms=, how many numbers are added
+    """
+    where = f"kind '{name}'"
+    if not isinstance(kind, Kind):
+        raise ConfigError(f"{where} must be a Kind, got {type(kind).__name__}")
+    if kind.family not in FAMILIES:
+        raise ConfigError(f"{where}: {unknown_name('family', str(kind.family), FAMILIES)}")
+    if not isinstance(kind.fields, tuple) or not all(isinstance(f, str) for f in kind.fields):
+        raise ConfigError(f"{where}: fields must be a tuple of names, got {kind.fields!r}")
+    for trait in kind.traits:
+        if trait not in TRAITS:
+            raise ConfigError(f"{where}: {unknown_name('trait', str(trait), TRAITS)}")
+    for field in kind.decode:
+        if field not in (*kind.fields, *kind.optional):
+            raise ConfigError(f"{where}: decode has {field!r}, which is not among its fields")
+    needs = {SUM: ("terms", "how many numbers are added"), LAYER: ("layer", "its axes")}
+    needed, meaning = needs.get(kind.family, ("run", ""))
+    if getattr(kind, needed) is None:
+        raise ConfigError(f'{where}: family "{kind.family}" needs {needed}=, {meaning}')
+
+
+def check_axes(op: Op, kind: Kind, shapes: Shapes) -> None:
+    """Raises ConfigError if `origin` or `mixes` of a kind name axes that an op does not have.
+
+    Args:
+      op: of that kind.
+      kind: its facts.
+      shapes: of the op's operands.
+    """
+    if kind.family not in (MOVE, ORDER, SUM, REDUCE) or not shapes:
+        return
+    operand, result, where = len(shapes[0]), len(op.shape), f"kind '{op.kind}'"
+    try:
+        origin, mixes = tuple(kind.origin(op, shapes)), tuple(kind.mixes(op, shapes))
+    except Exception as error:  # whatever whoever wrote it raises
+        raise ConfigError(
+            f"{where}: origin or mixes cannot read an op with the params {sorted(op.params)}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if len(origin) != result or not all(a is None or a in range(operand) for a in origin):
+        raise ConfigError(
+            f"{where}: origin must give, for each of the {result} axes of the result, an axis of "
+            f"the {operand} of the first operand, or None; it gives {origin}"
+        )
+    if not all(axis in range(operand) for axis in mixes):
+        raise ConfigError(
+            f"{where}: mixes must give axes of the {operand} of the first operand, it gives {mixes}"
+        )
 
 
 def widen(x: jax.Array) -> jax.Array:

@@ -99,6 +99,7 @@ MOVEMENT_KINDS = {
         MOVE,
         lambda p, x: lax.reshape(x, p["new_sizes"]),
         ("new_sizes",),
+        origin=lambda op, shapes: (None,) * len(op.shape),  # where it is an axis, rules say so
         traits=KEEPS_ZERO,
         resize=_to_shape("new_sizes"),
     ),

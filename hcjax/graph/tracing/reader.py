@@ -11,7 +11,7 @@ import numpy as np
 
 from hcjax.core import walker
 from hcjax.graph.model import Op, Size, bound, plain
-from hcjax.graph.ops.kind import LAYER, SUM
+from hcjax.graph.ops.kind import LAYER, SUM, check, check_axes
 from hcjax.graph.ops.layers import macs
 from hcjax.graph.ops.table import EQUATION, KINDS, defined, params_of
 from hcjax.graph.tracing.gathers import as_slice
@@ -115,8 +115,11 @@ class Reader:
 
     def _standard(self, op: Op) -> Op:
         """Returns the op that runs by its kind; the op itself where its equation says more."""
-        op = op._replace(macs=macs(op, tuple(self.shapes[i] for i in op.inputs)))
-        kind = KINDS.get(op.kind)
+        kind, shapes = KINDS.get(op.kind), tuple(self.shapes[i] for i in op.inputs)
+        if kind is not None:
+            check(op.kind, kind)
+            check_axes(op, kind, shapes)
+        op = op._replace(macs=macs(op, shapes))
         if kind is None:
             return op
         further = {k: v for k, v in op.params.items() if k not in (*kind.fields, *kind.optional)}
