@@ -11,7 +11,7 @@ import optax
 
 import hcjax
 from hcjax.train import parallel
-from hcjax.train.steps import make_steps
+from hcjax.train.assembly import make_steps
 
 CLASSES = 10
 

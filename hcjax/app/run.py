@@ -13,7 +13,7 @@ from typing import Any
 from hcjax import data
 from hcjax.app import pipeline, setup, stages, training
 from hcjax.core import files
-from hcjax.train import step, steps
+from hcjax.train import assembly, step
 
 
 def run(config: Any, workdir: str | Path, *, quiet: bool = False, started: float | None = None):
@@ -63,7 +63,7 @@ def plan(
     cache, _ = setup.start_platform(recipe.platform._replace(name="cpu"))
     parts, train = setup.set_up(recipe, dataset), recipe.train
     dataset, augment = parts.dataset, parts.options["augment"]
-    train_step, eval_step = steps.make_steps(
+    train_step, eval_step = assembly.make_steps(
         parts.network.apply,
         parts.objective,
         tx=parts.tx,

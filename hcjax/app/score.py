@@ -103,8 +103,8 @@ def chosen(own: dict, config: Any, changes: Changes, what: str) -> ConfigDict:
     if config is not None:
         values.data = ConfigDict(to_dict(config)["data"])
     elif any(key == "data.source" for key, _ in changes):
-        kept = (*PRACTICAL, "data.source", "data.validation")
-        values.data.update({k: None for k in values.data if f"data.{k}" not in kept})
+        unchanged = (*PRACTICAL, "data.source", "data.validation")
+        values.data.update({k: None for k in values.data if f"data.{k}" not in unchanged})
     for key, value in values.data.items():
         kind = KINDS.get(key, type(value) if isinstance(value, str) else object)
         try:

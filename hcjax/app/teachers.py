@@ -149,6 +149,6 @@ def _following(teacher: str, config: dict) -> dict:
                 f"name the last .hcz file of its workdir as config.teacher"
             )
     # what each keeps to choose by is its own: a recipe that was fitted to all images stays so
-    kept = {k: v for k, v in own.get("data", {}).items() if k == "validation"}
+    own_validation = {k: v for k, v in own.get("data", {}).items() if k == "validation"}
     shared = {key: config[key] for key in _SHARED}
-    return own | shared | {"data": config["data"] | kept}
+    return own | shared | {"data": config["data"] | own_validation}

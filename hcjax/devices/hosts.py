@@ -97,20 +97,20 @@ def gather(value: int) -> list[int]:
     return multihost_utils.process_allgather(np.int32(value)).tolist()
 
 
-def check_same(workdir: Path, found: int, say: Callable[[int], str]) -> None:
+def check_same(workdir: Path, fact: int, say: Callable[[int], str]) -> None:
     """Compares a fact about a workdir between processes; every process must call it.
 
     Args:
       workdir: the folder of all processes.
-      found: the fact as this process found it, as a number.
+      fact: as this process sees it, a number.
       say: describes such a number in words.
 
     Raises:
       CheckpointError: in every process, if the numbers differ, naming ranks.
     """
-    all_found = gather(found)
-    if len(set(all_found)) > 1:
-        listing = ", ".join(f"rank {rank} {say(n)}" for rank, n in enumerate(all_found))
+    facts = gather(fact)
+    if len(set(facts)) > 1:
+        listing = ", ".join(f"rank {rank} {say(n)}" for rank, n in enumerate(facts))
         raise CheckpointError(
             f"the processes do not find the same run in their workdirs ({listing}; this is rank "
             f"{jax.process_index()}, {workdir}); give all of them one folder that all can see"

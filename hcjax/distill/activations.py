@@ -60,7 +60,7 @@ def features(
                 name, axis = captured[number]
                 activations[name] = jnp.moveaxis(value, axis, -1)
 
-        return run(model.graph, model.leaves(params), images, see=capture), activations
+        return run(model.graph, model.leaves(params), images, visit=capture), activations
 
     return apply
 

@@ -1,4 +1,4 @@
-"""One network, one graph, many readings: `trace` reads it, the others are readings of it."""
+"""One network, one graph, many readings: `trace` builds the graph, and the others read it."""
 
 from hcjax.graph.cost import Cost, cost
 from hcjax.graph.coupling.channels import Channels, channels

@@ -1,4 +1,4 @@
-"""Where a layer has its kernel and its channels, in a graph whose constants are known."""
+"""The axes of a layer: of its kernel and of its channels, in a graph with evaluated constants."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ def layer_axes(op: Op, values: dict[int, Any]) -> LayerAxes | None:
     """Returns the axes of a layer; None if an op is no layer, or none of its operands is a kernel.
 
     Args:
-      op: of a graph.
-      values: number -> array of operands that do not depend on the images; the second operand is
-        the kernel where both are among them.
+      op: any op of a graph.
+      values: number -> array of the constants; of two constant operands the second is the kernel.
     """
     kind = kind_of(op)
     if kind is None or kind.layer is None:
@@ -30,7 +29,7 @@ def layer_axes(op: Op, values: dict[int, Any]) -> LayerAxes | None:
 
 
 def channel_axis(op: Op, values: dict[int, Any]) -> int | None:
-    """Returns the axis of a layer's output that holds its channels; None if none does."""
+    """Returns the one axis of a layer's output that holds its channels; None without one."""
     axes = layer_axes(op, values)
     return axes.channels if axes else None
 

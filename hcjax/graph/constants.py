@@ -1,4 +1,4 @@
-"""Constants of a graph: values that do not depend on the images, and the parameters behind them."""
+"""Constants of a graph: values that do not depend on the images, and their source parameters."""
 
 from __future__ import annotations
 
@@ -13,42 +13,46 @@ from hcjax.graph.model import Model, Op, layer_of
 
 
 def evaluate_constants(
-    model: Model, *, kept: Container[str] = ()
+    model: Model, *, symbolic: Container[str] = ()
 ) -> tuple[list[Op], dict[int, Any], dict[int, Any]]:
-    """Evaluates constants: returns the ops that need a batch, and the values of all other numbers.
+    """Evaluates every constant; returns the ops that need a batch, and the constants' arrays.
+
+    Args:
+      model: whose constants.
+      symbolic: kinds of ops that are left as they are, whatever they read.
 
     Returns:
-      (ops, constants, batch-shaped constants). The last are values, for a batch of one, that have a
-      batch axis and yet do not depend on the images: e.g. a bias broadcast to a whole activation.
-      Their ops are among the first.
+      (ops, constants, batch-shaped constants), the last two as number -> array. A batch-shaped
+      constant has a batch axis and yet does not depend on the images, e.g. a bias broadcast to the
+      shape of an activation. It is evaluated for a batch of one, and its op stays among the ops.
     """
     leaves = model.leaves(model.params)
-    given = dict(model.graph.constants)
-    given |= {number: leaves[path] for path, number in model.graph.params.items()}
-    known, stretched, ops, alone = set(given), set(), [], []
+    inputs = dict(model.graph.constants)
+    inputs |= {number: leaves[path] for path, number in model.graph.params.items()}
+    constants, batch_shaped, ops, constant_ops = set(inputs), set(), [], []
     for op in model.graph.ops:
-        if op.kind in kept or not known.issuperset(op.inputs):
+        if op.kind in symbolic or not constants.issuperset(op.inputs):
             ops.append(op)
             continue
-        alone.append(op)
-        known.update(op.outputs)
-        if any(q for q, _ in op.shape) or stretched.intersection(op.inputs):
-            stretched.update(op.outputs)
+        constant_ops.append(op)
+        constants.update(op.outputs)
+        if any(q for q, _ in op.shape) or batch_shaped.intersection(op.inputs):
+            batch_shaped.update(op.outputs)
             ops.append(op)
 
     def run(env):  # compiled as one: a network has hundreds of small ops of different shapes
         env = dict(env)
-        for op in alone:
+        for op in constant_ops:
             env |= zip(op.outputs, op.run(1, *[env[i] for i in op.inputs]), strict=True)
-        return {o: env[o] for op in alone for o in op.outputs}
+        return {o: env[o] for op in constant_ops for o in op.outputs}
 
-    found = jax.jit(run)(given) if alone else {}
-    values = given | {n: v for n, v in found.items() if n not in stretched}
-    return ops, values, {n: found[n] for n in found if n in stretched}
+    results = jax.jit(run)(inputs) if constant_ops else {}
+    values = inputs | {n: v for n, v in results.items() if n not in batch_shaped}
+    return ops, values, {n: results[n] for n in results if n in batch_shaped}
 
 
 def randomised(model: Model) -> dict[int, Any]:
-    """Evaluates constants for randomised parameters; no two numbers of a leaf are equal."""
+    """Evaluates the constants for randomised parameters; no two numbers of a leaf are equal."""
     rng = np.random.default_rng(0)
 
     def draw(leaf):
@@ -57,33 +61,33 @@ def randomised(model: Model) -> dict[int, Any]:
         values = rng.permutation(np.linspace(0.5, 1.5, leaf.size)).reshape(leaf.shape)
         return jnp.asarray(values, leaf.dtype)
 
-    _, values, stretched = evaluate_constants(
+    _, values, batch_shaped = evaluate_constants(
         model.replace(params=jax.tree.map(draw, model.params))
     )
-    return values | stretched
+    return values | batch_shaped
 
 
 def trained_numbers(model: Model) -> set[int]:
     """Returns the numbers that depend on parameters and not on the images."""
-    found = set(model.graph.params.values())
+    numbers = set(model.graph.params.values())
     images = {model.graph.images}
     for op in model.graph.ops:
         if images.intersection(op.inputs):
             images.update(op.outputs)
-        elif found.intersection(op.inputs):
-            found.update(op.outputs)
-    return {n for n in found if n not in images}
+        elif numbers.intersection(op.inputs):
+            numbers.update(op.outputs)
+    return {n for n in numbers if n not in images}
 
 
 def source_path(model: Model, number: int, paths: dict[int, str]) -> str:
-    """Returns the path of the first parameter that a number is computed from; '' for none."""
-    made = {o: op for op in model.graph.ops for o in op.outputs}
-    waiting = [number]
-    while waiting:
-        number = waiting.pop(0)
+    """Returns the path of the first parameter that a number is computed from; '' without one."""
+    producers = {o: op for op in model.graph.ops for o in op.outputs}
+    queue = [number]
+    while queue:
+        number = queue.pop(0)
         if number in paths:
             return paths[number]
-        waiting += made[number].inputs if number in made else ()
+        queue += producers[number].inputs if number in producers else ()
     return ""
 
 

@@ -16,9 +16,9 @@ from hcjax.graph.qtensor import QTensor, dequantize
 class LayerCost(NamedTuple):
     """One layer: an op with MACs or parameters.
 
-    name: of its parameters, or its kind. shape: of its output for one image. macs: products that
-    are added up, for one image. parameters: numbers that it is the first to read. weight_bytes:
-    theirs. activation_bytes: of its output, for one image.
+    name: the folder of its parameters, or its kind. shape: of its output for one image. macs:
+    multiply-accumulates for one image. parameters: count of the numbers that it is the first to
+    read. weight_bytes: their bytes. activation_bytes: bytes of its output for one image.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Cost(NamedTuple):
 
     @property
     def macs(self) -> int:
-        """Products that are added up, for one image."""
+        """Multiply-accumulates for one image."""
         return sum(row.macs for row in self.rows)
 
     @property
@@ -80,27 +80,27 @@ def cost(model: Model) -> Cost:
       (12, 15, 60)
     """
     leaves = model.leaves(model.params)
-    # parameters that a number is computed from, until an op that reads images takes them
-    behind = {number: {path} for path, number in model.graph.params.items()}
-    images, rows, counted = {model.graph.images}, [], set()
+    # number -> paths of the parameters it is computed from, of numbers without images
+    sources = {number: {path} for path, number in model.graph.params.items()}
+    images, rows, previous_paths = {model.graph.images}, [], set()
     for op in model.graph.ops:
-        read = set().union(*(behind.get(i, set()) for i in op.inputs))
+        paths = set().union(*(sources.get(i, set()) for i in op.inputs))
         if not images.intersection(op.inputs):
             for output in op.outputs:
-                behind[output] = read
+                sources[output] = paths
             continue
         images.update(op.outputs)
-        new = sorted(read - counted)
-        counted.update(new)
-        if op.macs or new:
+        new_paths = sorted(paths - previous_paths)
+        previous_paths.update(new_paths)
+        if op.macs or new_paths:
             rows.append(
                 LayerCost(
-                    _name(sorted(read), op),
+                    _name_layer(sorted(paths), op),
                     op.kind,
                     op.sizes(1)[1:],
                     op.macs,
-                    sum(leaves[p].size for p in new),
-                    sum(leaves[p].nbytes for p in new),
+                    sum(leaves[p].size for p in new_paths),
+                    sum(leaves[p].nbytes for p in new_paths),
                     math.prod(op.sizes(1)) * np.dtype(op.dtype).itemsize,
                     op.source,
                 )
@@ -109,17 +109,17 @@ def cost(model: Model) -> Cost:
 
 
 def kernels(model: Model) -> tuple[int, int, int]:
-    """Returns how many numbers are in a model's kernels, how many are not 0, and their MACs.
+    """Counts the weights of a model's kernels, the nonzeros among them, and their MACs.
 
-    A weight is one product for every place that its kernel is put to, so the MACs of a layer by
-    weights that are not 0 are its MACs · nonzeros / weights.
+    Each weight of a kernel takes part in equally many products, so the nonzero weights of a layer
+    take its MACs · nonzeros / weights.
 
     Args:
-      model: of any transform; kernels that are expressions of parameters are evaluated.
+      model: from any transform; kernels that are expressions of parameters are evaluated.
 
     Returns:
-      (weights, nonzeros, MACs of nonzeros). A kernel that several layers share counts once, in
-      MACs with each. A product of two activations counts all its MACs.
+      (weights, nonzeros, MACs of nonzeros). The weights of a kernel that several layers share
+      count once, its MACs with each layer. A product of two activations counts all its MACs.
 
     Example:
       >>> from hcjax.graph.tracing.trace import trace
@@ -128,23 +128,23 @@ def kernels(model: Model) -> tuple[int, int, int]:
       (6, 2, 2)
     """
     ops, values, _ = evaluate_constants(model)
-    found: dict[int, tuple[int, int]] = {}
+    counts: dict[int, tuple[int, int]] = {}
     macs = 0
     for op in ops:
         kernel = next((i for i in op.inputs if i in values), None) if op.kind in LAYERS else None
         if kernel is None:
             macs += op.macs
             continue
-        if kernel not in found:
+        if kernel not in counts:
             value = values[kernel]
             value = np.asarray(dequantize(value) if isinstance(value, QTensor) else value)
-            found[kernel] = value.size, int(np.count_nonzero(value))
-        size, nonzeros = found[kernel]
+            counts[kernel] = value.size, int(np.count_nonzero(value))
+        size, nonzeros = counts[kernel]
         macs += op.macs * nonzeros // max(size, 1)
-    return sum(n for n, _ in found.values()), sum(n for _, n in found.values()), macs
+    return sum(n for n, _ in counts.values()), sum(n for _, n in counts.values()), macs
 
 
-def _name(paths: list[str], op: Op) -> str:
+def _name_layer(paths: list[str], op: Op) -> str:
     """Returns a layer's name: the folder of its parameters, or its kind."""
     parts = {layer_of(path) for path in paths}
     return parts.pop() if len(parts) == 1 else paths[0] if paths else op.kind

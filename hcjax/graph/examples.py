@@ -1,4 +1,4 @@
-"""Images and labels that a Model is measured by, checked once for all that measure."""
+"""Labelled images for measuring a Model, checked in one place."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from hcjax.graph.model import Model
 def labelled(
     model: Model, images: Any, labels: Any, batch_size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns images and labels as arrays of NumPy.
+    """Checks images and labels, and returns them as NumPy arrays.
 
     Raises:
-      ConfigError: if there are none, or not as many labels as images; unless labels are whole
-        numbers in [0, K), K the model's logits, and batch_size is one >= 1.
+      ConfigError: if there are no images, the counts of images and labels differ, a label is not
+        a whole number in [0, K) with K the number of logits, or batch_size is not one >= 1.
 
     Example:
       >>> from hcjax import trace
@@ -38,11 +38,11 @@ def labelled(
         raise ConfigError(f"batch_size must be a whole number >= 1, got {batch_size!r}")
     model.check(images)
     classes = jax.eval_shape(model.apply, model.params, images[:1]).shape[-1]
-    whole = np.issubdtype(labels.dtype, np.integer)
-    wrong = labels[(labels < 0) | (labels >= classes)] if whole else labels[:1]
-    if len(wrong):
+    integer = np.issubdtype(labels.dtype, np.integer)
+    invalid = labels[(labels < 0) | (labels >= classes)] if integer else labels[:1]
+    if len(invalid):
         raise ConfigError(
-            f"labels must be whole numbers in [0, {classes}), the classes; got {wrong[0]!s}"
-            + ("" if whole else f" of {labels.dtype}")
+            f"labels must be whole numbers in [0, {classes}), the classes; got {invalid[0]!s}"
+            + ("" if integer else f" of {labels.dtype}")
         )
     return images, labels

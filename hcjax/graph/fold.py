@@ -21,12 +21,12 @@ def fold(model: Model) -> Model:
     """Returns the model with per-channel affine maps folded into the layers before them.
 
     Args:
-      model: from `trace`. Its parameters are evaluated: the new ones no longer follow them.
+      model: from `trace`. The new parameters are evaluated, and no longer follow the old ones.
 
     Returns:
       A Model of the same function, up to float rounding. Its parameters are `LAYER/kernel` and,
-      where something was folded, `LAYER/bias`; what else read parameters keeps its path, or is
-      named after its op. A kernel that several layers share is left as it is.
+      where an op was folded, `LAYER/bias`. All other parameters keep their paths, or are named
+      after the op that reads them. A kernel that several layers share does not change.
 
     Example:
       >>> from hcjax.graph.tracing.trace import trace
@@ -39,38 +39,38 @@ def fold(model: Model) -> Model:
       >>> folded.apply(folded.params, jnp.ones((1, 4))).tolist()
       [[7.0, 7.0, 7.0]]
     """
-    ops, values, stretched = evaluate_constants(model)
-    known = values | stretched
-    readers: dict[int, int] = {model.graph.logits: 1}
+    ops, values, batch_shaped = evaluate_constants(model)
+    constants = values | batch_shaped
+    uses: dict[int, int] = {model.graph.logits: 1}
     for op in ops:
         for i in op.inputs:
-            readers[i] = readers.get(i, 0) + 1
-    holding: dict[int, _Layer] = {}  # by the number that now holds its output
-    kept: list[Op | _Layer] = []
+            uses[i] = uses.get(i, 0) + 1
+    pending: dict[int, _Layer] = {}  # by the number of its output so far
+    items: list[Op | _Layer] = []
     for op in ops:
-        inside = [i for i in op.inputs if i not in known]
-        if op.kind in LAYERS and len(inside) == 1 and channel_axis(op, values) is not None:
+        variables = [i for i in op.inputs if i not in constants]
+        if op.kind in LAYERS and len(variables) == 1 and channel_axis(op, values) is not None:
             kernel = next(i for i in op.inputs if i in values)
-            if readers[kernel] == 1:
-                bias = values[op.inputs[2]] if len(op.inputs) == 3 else 0.0  # folded before
+            if uses[kernel] == 1:
+                bias = values[op.inputs[2]] if len(op.inputs) == 3 else 0.0  # of an earlier fold
                 layer = _Layer(op, kernel, 1.0, np.asarray(bias, np.float64), op.output, False)
-                holding[op.output] = layer
-                kept.append(layer)
+                pending[op.output] = layer
+                items.append(layer)
                 continue
-        found = holding.get(inside[0]) if has(op, "affine") and len(inside) == 1 else None
-        if found is not None and readers[inside[0]] == 1:
-            new = _folded(found, op, inside[0], known)
+        layer = pending.get(variables[0]) if has(op, "affine") and len(variables) == 1 else None
+        if layer is not None and uses[variables[0]] == 1:
+            new = _fold_op(layer, op, variables[0], constants)
             if new is not None:
-                del holding[inside[0]]
-                holding[new.output] = new
-                kept[kept.index(found)] = new
+                del pending[variables[0]]
+                pending[new.output] = new
+                items[items.index(layer)] = new
                 continue
-        kept.append(op)
-    return _rebuilt(model, live_ops(kept, model.graph.logits), values)
+        items.append(op)
+    return _rebuild(model, live_ops(items, model.graph.logits), values)
 
 
 class _Layer(NamedTuple):
-    """A layer and what follows it: y · scale + shift, per channel, held by number `output`."""
+    """A layer and the affine maps behind it: number `output` is y · scale + shift, per channel."""
 
     op: Op
     kernel: int
@@ -81,17 +81,17 @@ class _Layer(NamedTuple):
 
     @property
     def inputs(self) -> tuple[int, ...]:
-        """What the layer reads."""
+        """Numbers of the layer's operands."""
         return self.op.inputs
 
     @property
     def outputs(self) -> tuple[int, ...]:
-        """The one number it computes."""
+        """The number of its one result."""
         return (self.output,)
 
 
-def _per_channel(value: Any, op: Op, axis: int) -> np.ndarray | None:
-    """Returns what a constant is for each channel, float64; None if it varies otherwise."""
+def _extract_channels(value: Any, op: Op, axis: int) -> np.ndarray | None:
+    """Returns a constant as one float64 per channel; None if it varies along another axis."""
     value = np.asarray(value, np.float64)
     if value.ndim == 0:
         return value
@@ -101,59 +101,61 @@ def _per_channel(value: Any, op: Op, axis: int) -> np.ndarray | None:
     return moved[:, 0] if (moved == moved[:, :1]).all() else None
 
 
-def _folded(layer: _Layer, op: Op, inside: int, values: dict[int, Any]) -> _Layer | None:
-    """Returns a layer with an affine op taken in; None if the op is not per channel."""
+def _fold_op(layer: _Layer, op: Op, variable: int, constants: dict[int, Any]) -> _Layer | None:
+    """Folds an affine op into a layer; returns None if the op is not per channel."""
     scale, shift = layer.scale, layer.shift
     if op.dtype != layer.op.dtype or op.shape != layer.op.shape:
         return None
     if op.kind == "neg":
         return layer._replace(scale=-scale, shift=-shift, output=op.output, changed=True)
-    constant = next(i for i in op.inputs if i != inside)
-    c = _per_channel(values[constant], op, channel_axis(layer.op, values))
-    first = op.inputs[0] == constant
-    if c is None or (op.kind == "div" and first):
+    number = next(i for i in op.inputs if i != variable)
+    constant = _extract_channels(constants[number], op, channel_axis(layer.op, constants))
+    constant_first = op.inputs[0] == number
+    if constant is None or (op.kind == "div" and constant_first):
         return None
     match op.kind:
         case "add":
-            shift = shift + c
+            shift = shift + constant
         case "sub":
-            scale, shift = (-scale, c - shift) if first else (scale, shift - c)
+            scale, shift = (
+                (-scale, constant - shift) if constant_first else (scale, shift - constant)
+            )
         case "mul":
-            scale, shift = scale * c, shift * c
+            scale, shift = scale * constant, shift * constant
         case "div":
-            scale, shift = scale / c, shift / c
+            scale, shift = scale / constant, shift / constant
     return layer._replace(scale=scale, shift=shift, output=op.output, changed=True)
 
 
-def _rebuilt(model: Model, kept: list[Op | _Layer], values: dict[int, Any]) -> Model:
-    """Returns a Model of what is left, its parameters renamed."""
+def _rebuild(model: Model, items: list[Op | _Layer], values: dict[int, Any]) -> Model:
+    """Builds the Model of the folded layers and the other ops, with its parameters renamed."""
     paths = {number: path for path, number in model.graph.params.items()}
     trained = trained_numbers(model)
-    following = max([*values, *(o.output for o in kept), model.graph.images], default=0) + 1
+    next_number = max([*values, *(o.output for o in items), model.graph.images], default=0) + 1
     ops, params, numbers, constants = [], {}, {}, {}
 
-    def keep(number: int, wanted: str) -> None:
+    def store(number: int, name: str) -> None:
         if number in constants or number in numbers.values():
             return
         if number in trained:
-            name = unused_name(wanted, params)
-            params[name], numbers[name] = values[number], number
+            unused = unused_name(name, params)
+            params[unused], numbers[unused] = values[number], number
         else:
             constants[number] = values[number]
 
-    for i, item in enumerate(kept):
+    for i, item in enumerate(items):
         if isinstance(item, Op):
             for number in item.inputs:
                 if number in values:
-                    keep(number, paths.get(number, f"{item.kind}_{i}/value"))
+                    store(number, paths.get(number, f"{item.kind}_{i}/value"))
             ops.append(item)
             continue
         layer, op = item, item.op
         base = layer_of(source_path(model, layer.kernel, paths)) or f"{op.kind}_{i}"
         if not layer.changed:
-            keep(layer.kernel, f"{base}/kernel")
+            store(layer.kernel, f"{base}/kernel")
             for number in op.inputs[2:]:
-                keep(number, f"{base}/bias")
+                store(number, f"{base}/bias")
             ops.append(op)
             continue
         kernel = np.asarray(values[layer.kernel], np.float64)
@@ -163,16 +165,16 @@ def _rebuilt(model: Model, kept: list[Op | _Layer], values: dict[int, Any]) -> M
         scaled = kernel * np.broadcast_to(layer.scale, channels).reshape(shape)
         bias = np.broadcast_to(layer.shift, channels)
         dtype = values[layer.kernel].dtype
-        kernel_number, bias_number = following, following + 1
-        following += 2
-        new = ((kernel_number, "kernel", scaled), (bias_number, "bias", bias))
-        for number, kind, value in new:
-            name = unused_name(f"{base}/{kind}", params)
-            params[name], numbers[name] = jnp.asarray(value, dtype), number
+        kernel_number, bias_number = next_number, next_number + 1
+        next_number += 2
+        arrays = ((kernel_number, "kernel", scaled), (bias_number, "bias", bias))
+        for number, kind, value in arrays:
+            unused = unused_name(f"{base}/{kind}", params)
+            params[unused], numbers[unused] = jnp.asarray(value, dtype), number
         inputs = tuple(kernel_number if n == layer.kernel else n for n in op.inputs[:2])
-        about = {"inputs": (*inputs, bias_number), "outputs": (layer.output,)}
+        fields = {"inputs": (*inputs, bias_number), "outputs": (layer.output,)}
         with_bias = op.params | {"bias_axis": channel_axis(op, values)}
-        ops.append(defined(op, **about, params=with_bias))
-    frozen = tuple(held for held in model.graph.frozen if held[1] in constants)
+        ops.append(defined(op, **fields, params=with_bias))
+    frozen = tuple(entry for entry in model.graph.frozen if entry[1] in constants)
     graph = Graph(tuple(ops), model.graph.images, model.graph.logits, numbers, constants, frozen)
     return model.replace(graph=graph, params=params, paths=tuple(sorted(params)))

@@ -1,6 +1,6 @@
-"""A network as a pure function, and the graph behind it. Every reading takes and gives these.
+"""A network as a pure function, and its graph. Every transform takes and returns these.
 
-A `Graph` is a list of ops in order; values are numbered, and each is the images, a parameter, a
+A `Graph` is a list of ops in order. Values are numbered; each is the images, a parameter, a
 constant or the output of one op. Shapes hold for any batch size: each size of a shape is (q, r) and
 means q · batch + r.
 """
@@ -33,7 +33,7 @@ class Op(NamedTuple):
     kind: the primitive's name, or "relu". inputs: numbers of its operands. outputs: of its results.
     shape: of its first result, sizes as (q, r). dtype: of that. source: the user's line. run: the
     function of (batch size, operands) that computes the list of results. params: the primitive's,
-    sizes that depend on the batch as `Size`. macs: products that are added up, for one image.
+    sizes that depend on the batch as `Size`. macs: multiply-accumulates for one image.
     """
 
     kind: str
@@ -52,7 +52,7 @@ class Op(NamedTuple):
         return self.outputs[0]
 
     def run_one(self, batch: int, *inputs: Any) -> Any:
-        """Returns its first result."""
+        """Computes its first result."""
         return self.run(batch, *inputs)[0]
 
     def sizes(self, batch: int) -> tuple[int, ...]:
@@ -61,9 +61,9 @@ class Op(NamedTuple):
 
 
 class Cut(NamedTuple):
-    """What was cut from an array: along `axis`, of `size` before, the indices `kept` are left.
+    """One cut of an array: of the `size` indices along `axis`, the indices `kept` are left.
 
-    path: of the array among those that the model was traced with.
+    path: of the array in the params that were traced.
     """
 
     path: str
@@ -73,11 +73,11 @@ class Cut(NamedTuple):
 
 
 class Graph(NamedTuple):
-    """Ops in order, and what their numbers mean.
+    """Ops in order, and the meaning of their numbers.
 
     images: number of the input. logits: of the output. params: path of each parameter -> its
-    number. constants: number -> array, for all that is neither. frozen: (path, number) of those
-    constants that were leaves of the params that were traced.
+    number. constants: number -> array of all other values that no op computes. frozen: (path,
+    number) of the constants that were leaves of the params that were traced.
     """
 
     ops: tuple[Op, ...]
@@ -91,14 +91,14 @@ class Graph(NamedTuple):
 class Model(NamedTuple):
     """A network: `apply(params, images) -> logits`, its parameters, and its graph.
 
-    Every transform takes a Model and gives another. `params` are the arrays that training changes;
-    statistics, integers and keys are constants of the graph. dropped: leaves that were given but
-    do not reach the logits. plain: source lines of custom derivative rules that the graph does not
-    keep: its gradients there are those of the function itself. image_shape: of one image, (H, W, C)
-    or as the network has it. image_dtype: theirs. floats: ops of a quantized network that stayed in
-    float, with shapes and source line; where it is empty, all of it is integers. about: what
-    belongs to the network besides, e.g. class names and how images are normalised, as JSON would
-    hold it. cut: what `shrink` and `trim` have cut from its arrays so far, the oldest first.
+    Every transform takes a Model and returns another. `params` are the arrays that training
+    changes; statistics, integers and keys are constants of the graph. dropped: paths of leaves on
+    which the logits do not depend. plain: source lines of custom derivative rules that the graph
+    does not keep: its gradients there are those of the function itself. image_shape: of one image,
+    (H, W, C) or in the network's own layout. image_dtype: dtype of the images. floats: ops of a
+    quantized network that stayed in float, with shapes and source line; if it is empty, all ops
+    compute on integers. about: metadata as JSON, e.g. class names and the normalisation of the
+    images. cut: the cuts of `shrink` and `trim` so far, the oldest first.
     """
 
     graph: Graph
@@ -113,7 +113,7 @@ class Model(NamedTuple):
     cut: tuple[Cut, ...] = ()
 
     def apply(self, params: Any, images: jax.Array) -> jax.Array:
-        """Returns the logits of a batch of images, of any size; differentiable, jittable."""
+        """Computes the logits of a batch of images, of any size; differentiable, jittable."""
         self.check(images)
         return run(self.graph, self.leaves(params), images)
 
@@ -124,15 +124,15 @@ class Model(NamedTuple):
             raise ValueError(f"images must be [N, {expected}], got {np.shape(images)}")
 
     def leaves(self, params: Any) -> dict[str, Any]:
-        """Returns path -> array of a tree of parameters like the model's own."""
-        found, treedef = jax.tree.flatten(params, is_leaf=_is_leaf)
+        """Returns path -> array of a tree with the structure of the model's params."""
+        arrays, treedef = jax.tree.flatten(params, is_leaf=_is_leaf)
         expected = jax.tree.structure(self.params, is_leaf=_is_leaf)
         if treedef != expected:
             raise ValueError(f"params must have the structure {expected}, got {treedef}")
-        return dict(zip(self.paths, found, strict=True))
+        return dict(zip(self.paths, arrays, strict=True))
 
     def replace(self, **changes: Any) -> Model:
-        """Returns the model with some of its fields changed, e.g. `params`."""
+        """Returns the model with other values of some fields, e.g. `params`."""
         return self._replace(**changes)
 
 
@@ -140,15 +140,16 @@ def run(
     graph: Graph,
     leaves: dict[str, Any],
     images: jax.Array,
-    see: Callable[[int, Any], Any] | None = None,
+    visit: Callable[[int, Any], Any] | None = None,
 ) -> jax.Array:
-    """Returns a graph's logits.
+    """Runs a graph and returns its logits.
 
     Args:
       graph: the ops.
       leaves: path -> array of every parameter.
       images: float[N, ...].
-      see: called with each op's output number and value. It may return another value to go on with.
+      visit: callback `(number, value)` for the first result of each op. An array that it returns
+        replaces the value.
     """
     env = dict(graph.constants)
     env |= {number: leaves[path] for path, number in graph.params.items()}
@@ -156,12 +157,12 @@ def run(
     for op in graph.ops:
         results = op.run(images.shape[0], *[env[i] for i in op.inputs])
         env |= zip(op.outputs, results, strict=True)
-        if see is not None and (changed := see(op.output, env[op.output])) is not None:
-            env[op.output] = changed
+        if visit is not None and (replacement := visit(op.output, env[op.output])) is not None:
+            env[op.output] = replacement
     return env[graph.logits]
 
 
-def bound(eqn: walker.Eqn, params: dict) -> Callable[..., list]:
+def bind(eqn: walker.Eqn, params: dict) -> Callable[..., list]:
     """Returns a function of batch size and operands that binds an equation."""
 
     def compute(batch, *inputs):
@@ -171,7 +172,7 @@ def bound(eqn: walker.Eqn, params: dict) -> Callable[..., list]:
 
 
 def plain(sizes: Sequence[Size]) -> tuple[Size | int, ...]:
-    """Returns a shape as equations hold it: a `Size` only where it depends on the batch."""
+    """Returns a shape with a `Size` only for sizes that depend on the batch; others are ints."""
     return tuple(size if size.q else size.r for size in sizes)
 
 
@@ -211,34 +212,34 @@ def is_quantized(model: Model) -> bool:
     return any(op.kind in ("step", "quantize") for op in model.graph.ops)
 
 
-def unused_name(wanted: str, taken: Container[str]) -> str:
-    """Returns the wanted name, with a number behind it if it is taken.
+def unused_name(base: str, names: Container[str]) -> str:
+    """Returns a name, with a number appended if it is among the names in use.
 
     Example:
       >>> unused_name("conv", ["dense"]), unused_name("conv", ["conv", "conv_1"])
       ('conv', 'conv_2')
     """
-    name, i = wanted, 1
-    while name in taken:
-        name, i = f"{wanted}_{i}", i + 1
+    name, i = base, 1
+    while name in names:
+        name, i = f"{base}_{i}", i + 1
     return name
 
 
 def consumers(ops: Iterable[Op]) -> dict[int, list[Op]]:
     """Returns number -> the ops that read it, in order; an op counts once for each operand."""
-    found: dict[int, list[Op]] = {}
+    by_number: dict[int, list[Op]] = {}
     for op in ops:
         for i in op.inputs:
-            found.setdefault(i, []).append(op)
-    return found
+            by_number.setdefault(i, []).append(op)
+    return by_number
 
 
 def capture_activations(
     model: Model, leaves: dict[str, Any], images: jax.Array
 ) -> dict[int, jax.Array]:
-    """Runs the network and returns number -> activation, of the first result of every op."""
+    """Runs the network and returns number -> activation, for the first result of every op."""
     env: dict[int, jax.Array] = {}
-    run(model.graph, leaves, images, see=env.__setitem__)
+    run(model.graph, leaves, images, visit=env.__setitem__)
     return env
 
 
@@ -246,12 +247,12 @@ def live_ops(items: Sequence[Any], logits: int) -> list:
     """Eliminates dead code: returns the items that the logits depend on, in order.
 
     Args:
-      items: things with `inputs` and `outputs`, e.g. ops.
+      items: objects with `inputs` and `outputs`, e.g. ops.
       logits: number of the result.
     """
-    wanted, kept = {logits}, []
+    numbers, live = {logits}, []
     for item in reversed(items):
-        if wanted.intersection(item.outputs):
-            kept.append(item)
-            wanted.update(item.inputs)
-    return kept[::-1]
+        if numbers.intersection(item.outputs):
+            live.append(item)
+            numbers.update(item.inputs)
+    return live[::-1]

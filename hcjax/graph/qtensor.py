@@ -1,6 +1,6 @@
 """QTensor: integers and their scale, the one form of quantized arrays.
 
-Symmetric: value = scale · q, q in ±(2^(bits-1) - 1), so that -x is there wherever x is. Asymmetric:
+Symmetric: value = scale · q, q in ±(2^(bits-1) - 1), a range closed under negation. Asymmetric:
 value = scale · (q - zero), q in [-2^(bits-1), 2^(bits-1) - 1]. Zero is exact in both.
 """
 
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 BITS = range(2, 9)
-_LEAST = float(np.finfo(np.float32).tiny)  # of a scale: below, a CPU that flushes would divide by 0
+_MIN_SCALE = float(np.finfo(np.float32).tiny)  # scale: a CPU would flush a smaller one to 0
 
 
 @partial(
@@ -29,9 +29,9 @@ class QTensor:
     Invariants, which `quantize` keeps and `check` tests: values lie in `limits(bits, …)`; every
     scale is finite and > 0; scale and zero have one element, or one per index of `axis`.
 
-    values: int8[...], one to a byte whatever the bits. scale: float32[] or float32[size of axis].
+    values: int8[...], one byte each for any bits. scale: float32[] or float32[size of axis].
     zero: int32 like scale, or None: symmetric. bits: 2 to 8; symmetric 2 bits are ternary. axis: of
-    the channels that have scales of their own; None: one scale for all.
+    the channels, each with its own scale; None: one scale for all.
     """
 
     values: jax.Array
@@ -42,27 +42,27 @@ class QTensor:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the array that it stands for."""
+        """Shape of the array that it represents."""
         return self.values.shape
 
     @property
     def size(self) -> int:
-        """Numbers in it."""
+        """Count of its numbers."""
         return self.values.size
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its integers, at their bits, and of its scales and zeros."""
+        """Bytes of its integers, at `bits` each, and of its scales and zeros."""
         zeros = 0 if self.zero is None else self.zero.nbytes
         return -(-self.values.size * self.bits // 8) + self.scale.nbytes + zeros
 
 
 def limits(bits: int, *, symmetric: bool) -> tuple[int, int]:
-    """Returns the least and the greatest integer of so many bits.
+    """Returns (qmin, qmax): the least and the greatest integer of a number of bits.
 
     Args:
       bits: 2 to 8.
-      symmetric: whether the least is minus the greatest.
+      symmetric: whether qmin is -qmax.
 
     Raises:
       ValueError: if bits is out of range.
@@ -73,22 +73,22 @@ def limits(bits: int, *, symmetric: bool) -> tuple[int, int]:
     """
     if bits not in BITS:
         raise ValueError(f"bits must be 2 to 8, got {bits}")
-    most = 2 ** (bits - 1) - 1
-    return (-most if symmetric else -most - 1), most
+    qmax = 2 ** (bits - 1) - 1
+    return (-qmax if symmetric else -qmax - 1), qmax
 
 
 def ranged(
     low: jax.Array, high: jax.Array, *, bits: int, symmetric: bool
 ) -> tuple[jax.Array, jax.Array | None]:
-    """Returns the scale and zero whose integers cover [low, high] and 0.
+    """Returns the scale and zero of integers that cover [low, high] and 0.
 
-    Symmetric: scale = max(|low|, |high|) / most, zero = None. Asymmetric: scale = (high - low) /
-    (most - least), zero = round(least - low / scale), with low <= 0 <= high made so.
+    Symmetric: scale = max(|low|, |high|) / qmax, zero = None. Asymmetric: scale = (high - low) /
+    (qmax - qmin), zero = round(qmin - low / scale), after low = min(low, 0), high = max(high, 0).
 
     Args:
       low, high: float[] or float[C], finite, low <= high.
       bits: 2 to 8.
-      symmetric: which of both.
+      symmetric: whether the range is symmetric about 0.
 
     Returns:
       (float32 scale > 0, int32 zero or None). Where the range is empty the scale is 1.
@@ -98,18 +98,18 @@ def ranged(
       >>> round(float(scale), 6), int(zero)
       (0.2, -128)
     """
-    least, most = limits(bits, symmetric=symmetric)
+    qmin, qmax = limits(bits, symmetric=symmetric)
     low = jnp.minimum(jnp.asarray(low, jnp.float32), 0)
     high = jnp.maximum(jnp.asarray(high, jnp.float32), 0)
     if symmetric:
-        width, steps = jnp.maximum(-low, high), most
+        width, intervals = jnp.maximum(-low, high), qmax
     else:
-        # halved: the width of a range of float32 need not be one
-        width, steps = high / 2 - low / 2, (most - least) / 2
-    scale = jnp.where(width > 0, jnp.maximum(width / steps, _LEAST), 1.0)
+        # halved: high - low may overflow float32
+        width, intervals = high / 2 - low / 2, (qmax - qmin) / 2
+    scale = jnp.where(width > 0, jnp.maximum(width / intervals, _MIN_SCALE), 1.0)
     if symmetric:
         return scale, None
-    return scale, jnp.clip(jnp.round(least - low / scale), least, most).astype(jnp.int32)
+    return scale, jnp.clip(jnp.round(qmin - low / scale), qmin, qmax).astype(jnp.int32)
 
 
 def quantize(
@@ -121,14 +121,14 @@ def quantize(
     scale: jax.Array | None = None,
     zero: jax.Array | None = None,
 ) -> QTensor:
-    """Returns an array in integers: q = clip(round(x / scale) + zero), ties to even.
+    """Quantizes an array: q = clip(round(x / scale) + zero), ties to even.
 
     Args:
       x: float[...], finite.
       bits: 2 to 8.
-      axis: of the channels that have scales of their own; None: one scale.
-      symmetric: see the module; ignored where `scale` is given, whose `zero` says it.
-      scale: float32[] or float32[size of axis], > 0; None: what covers x (`ranged`).
+      axis: of the channels, each with its own scale; None: one scale.
+      symmetric: see the module. Ignored if `scale` is given: then it is whether `zero` is None.
+      scale: float32[] or float32[size of axis], > 0; None: the one that covers x (`ranged`).
       zero: int32 like scale, in the limits; None: symmetric.
 
     Returns:
@@ -149,35 +149,35 @@ def quantize(
     if scale is None:
         if zero is not None:
             raise ValueError("zero without a scale")
-        others = tuple(a for a in range(x.ndim) if a != axis)
-        low, high = x.min(others, initial=0), x.max(others, initial=0)
+        other_axes = tuple(a for a in range(x.ndim) if a != axis)
+        low, high = x.min(other_axes, initial=0), x.max(other_axes, initial=0)
         scale, zero = ranged(low, high, bits=bits, symmetric=symmetric)
     expected = () if axis is None else (x.shape[axis],)
     for name, value in (("scale", scale), ("zero", zero)):
         if value is not None and jnp.shape(value) != expected:
             raise ValueError(f"{name} must have shape {expected}, got {jnp.shape(value)}")
-    least, most = limits(bits, symmetric=zero is None)
-    q = jnp.round(x / _along(scale, axis, x.ndim))
-    q = q if zero is None else q + _along(zero, axis, x.ndim)
-    values = jnp.clip(q, least, most).astype(jnp.int8)
+    qmin, qmax = limits(bits, symmetric=zero is None)
+    q = jnp.round(x / _broadcast(scale, axis, x.ndim))
+    q = q if zero is None else q + _broadcast(zero, axis, x.ndim)
+    values = jnp.clip(q, qmin, qmax).astype(jnp.int8)
     return QTensor(values, jnp.asarray(scale, jnp.float32), zero, bits, axis)
 
 
 def dequantize(q: QTensor) -> jax.Array:
-    """Returns the float32 array that a QTensor stands for: scale · (values - zero).
+    """Returns the float32 array that a QTensor represents: scale · (values - zero).
 
     Example:
       >>> dequantize(quantize(jnp.array([0.0, 2.54]))).tolist()
       [0.0, 2.5399999618530273]
     """
-    whole = q.values.astype(jnp.int32)
+    integers = q.values.astype(jnp.int32)
     if q.zero is not None:
-        whole = whole - _along(q.zero, q.axis, whole.ndim)
-    return whole.astype(jnp.float32) * _along(q.scale, q.axis, whole.ndim)
+        integers = integers - _broadcast(q.zero, q.axis, integers.ndim)
+    return integers.astype(jnp.float32) * _broadcast(q.scale, q.axis, integers.ndim)
 
 
 def check(q: QTensor) -> None:
-    """Raises ValueError, naming what is wrong, unless a QTensor keeps its invariants.
+    """Raises ValueError with every invariant that a QTensor breaks, if it breaks any.
 
     Args:
       q: of concrete arrays.
@@ -185,7 +185,7 @@ def check(q: QTensor) -> None:
     Example:
       >>> check(quantize(jnp.ones((2, 3)), axis=0))
     """
-    least, most = limits(q.bits, symmetric=q.zero is None)
+    qmin, qmax = limits(q.bits, symmetric=q.zero is None)
     expected = () if q.axis is None else (q.values.shape[q.axis],)
     problems = {
         f"values are {q.values.dtype}, not int8": q.values.dtype != np.int8,
@@ -193,19 +193,19 @@ def check(q: QTensor) -> None:
             q.scale.dtype != np.float32 or q.scale.shape != expected
         ),
         "a scale is not finite and > 0": not bool((np.isfinite(q.scale) & (q.scale > 0)).all()),
-        f"a value is outside [{least}, {most}]": q.values.size
-        and not least <= int(np.min(q.values)) <= int(np.max(q.values)) <= most,
+        f"a value is outside [{qmin}, {qmax}]": q.values.size
+        and not qmin <= int(np.min(q.values)) <= int(np.max(q.values)) <= qmax,
     }
     if q.zero is not None:
-        inside = q.zero.shape == expected and q.zero.dtype == np.int32
-        inside = inside and bool(((q.zero >= least) & (q.zero <= most)).all())
-        problems[f"zero is not int32{expected} in [{least}, {most}]"] = not inside
-    if found := [text for text, wrong in problems.items() if wrong]:
-        raise ValueError("; ".join(found))
+        valid = q.zero.shape == expected and q.zero.dtype == np.int32
+        valid = valid and bool(((q.zero >= qmin) & (q.zero <= qmax)).all())
+        problems[f"zero is not int32{expected} in [{qmin}, {qmax}]"] = not valid
+    if messages := [text for text, failed in problems.items() if failed]:
+        raise ValueError("; ".join(messages))
 
 
-def _along(value: jax.Array, axis: int | None, ndim: int) -> jax.Array:
-    """Returns one value per channel in a shape that broadcasts to the whole array."""
+def _broadcast(value: jax.Array, axis: int | None, ndim: int) -> jax.Array:
+    """Reshapes one value per channel so that it broadcasts to the array."""
     if axis is None:
         return jnp.asarray(value)
     return jnp.reshape(value, [-1 if a == axis else 1 for a in range(ndim)])

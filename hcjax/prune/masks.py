@@ -94,13 +94,13 @@ def masks(
         blocks = [unit_scores(path, score, structure) for path, score in work]
         paths, shapes = [path for path, _ in work], [score.shape for _, score in work]
         pruned = _pruned(paths, shapes, blocks, sparsity, scope)
-        kept = [spread(~p, shape, structure) for p, shape in zip(pruned, shapes, strict=True)]
+        arrays = [spread(~p, shape, structure) for p, shape in zip(pruned, shapes, strict=True)]
     else:
         if sparsity is not None or scope != "global":
             raise ConfigError(f"{structure} says the sparsity: give neither sparsity nor scope")
-        kept = [n_of_m(path, score, structure) for path, score in work]
-    remaining = iter(kept)
-    leaves = [next(remaining) if use else np.bool_(True) for use in chosen]
+        arrays = [n_of_m(path, score, structure) for path, score in work]
+    arrays = iter(arrays)
+    leaves = [next(arrays) if use else np.bool_(True) for use in chosen]
     return jax.tree.unflatten(jax.tree.structure(params), leaves)
 
 

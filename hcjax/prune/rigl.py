@@ -130,7 +130,7 @@ def rigl(
         bits = jnp.array(jax.random.key_data(key), copy=True)
         return RiglState(jnp.zeros((), jnp.int32), mask, bits, tx.init(params))
 
-    def moved(state, params, grads):
+    def move_masks(state, params, grads):
         fraction = alpha / 2 * (1 + jnp.cos(jnp.pi * state.count / end))
         own_key = jax.random.wrap_key_data(state.key, impl=jax.random.key_impl(key))
         growth_scores = growth(grads, jax.random.fold_in(own_key, state.count))
@@ -139,10 +139,10 @@ def rigl(
             path, weight = named
             if not use:
                 return mask
-            kept, size, score = (
+            active, size, score = (
                 unit_scores(path, x, block) for x in (mask, jnp.abs(weight), score)
             )
-            new = _moved(kept.reshape(-1) > 0, size.reshape(-1), score.reshape(-1), fraction)
+            new = _move_mask(active.reshape(-1) > 0, size.reshape(-1), score.reshape(-1), fraction)
             return spread(new.reshape(size.shape), weight.shape, block)
 
         leaves = map(
@@ -162,7 +162,7 @@ def rigl(
         trained = held(state.masks, updates, params)
 
         def move():
-            new_masks = moved(state, optax.apply_updates(params, trained), grads)
+            new_masks = move_masks(state, optax.apply_updates(params, trained), grads)
             grown = jax.tree.map(lambda new, old: new & ~old, new_masks, state.masks)
             return new_masks, _reset(inner, tx.init(params), grown, params)
 
@@ -175,11 +175,13 @@ def rigl(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _moved(kept: jax.Array, size: jax.Array, score: jax.Array, fraction: jax.Array) -> jax.Array:
+def _move_mask(
+    active: jax.Array, size: jax.Array, score: jax.Array, fraction: jax.Array
+) -> jax.Array:
     """Moves a fraction of a mask: drops the smallest weights, grows as many of highest score."""
-    count = jnp.floor(fraction * kept.sum() + 0.5).astype(jnp.int32)
-    remaining = kept & ~smallest(jnp.where(kept, size, jnp.inf), count)
-    return ~smallest(jnp.where(remaining, jnp.inf, score), kept.size - kept.sum())
+    count = jnp.floor(fraction * active.sum() + 0.5).astype(jnp.int32)
+    remaining = active & ~smallest(jnp.where(active, size, jnp.inf), count)
+    return ~smallest(jnp.where(remaining, jnp.inf, score), active.size - active.sum())
 
 
 def _reset(state: Any, fresh: Any, grown: Any, params: Any) -> Any:

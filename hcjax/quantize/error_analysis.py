@@ -225,4 +225,4 @@ def _apply_one_quantized(model, b, layers, params, kernels, scales, images, whic
 
     numbers = model.graph.params
     leaves = {path: quantize(numbers[path], x) for path, x in model.leaves(params).items()}
-    return run(model.graph, leaves, images, see=quantize)
+    return run(model.graph, leaves, images, visit=quantize)

@@ -148,7 +148,7 @@ def _map_activations(
             results[number] = function(number, value.astype(jnp.float32))
 
     collect(model.graph.images, images)
-    run(model.graph, model.leaves(params), images, see=collect)
+    run(model.graph, model.leaves(params), images, visit=collect)
     return results
 
 

@@ -48,10 +48,10 @@ def load_any(path: str | Path) -> tuple[Model, dict[str, Any]]:
             raise CheckpointError(
                 f"{path} holds no run; name one of its files: {', '.join(packed)}"
             )
-        found = load(path)
-        images = jnp.zeros((1, *found.image_shape))
-        model = fold(trace(inference(found.apply, found.state), found.params, images))
-        about = about_of(found, found.config)
+        trained = load(path)
+        images = jnp.zeros((1, *trained.image_shape))
+        model = fold(trace(inference(trained.apply, trained.state), trained.params, images))
+        about = about_of(trained, trained.config)
         return model.replace(about=about), about
     try:
         model = unpack(path.read_bytes())
@@ -91,13 +91,13 @@ def expanded(paths: Sequence[str]) -> list[Path]:
         in it; a pattern such as "runs/*/*.hcz" for what it matches, sorted. One that names nothing
         stays, for `load_any` to say so.
     """
-    found: dict[Path, Path] = {}
+    networks: dict[Path, Path] = {}
     for text in paths:
         path = Path(text).expanduser()
         here = [path] if path.exists() else [Path(p) for p in sorted(glob.glob(str(path)))]
         for network in [network for one in here for network in _networks(one)] or [path]:
-            found.setdefault(network.resolve(), network)
-    return list(found.values())
+            networks.setdefault(network.resolve(), network)
+    return list(networks.values())
 
 
 def short(paths: Sequence[Path]) -> list[str]:

@@ -81,11 +81,11 @@ def load(
     if not (workdir / CHECKPOINTS).is_dir():
         raise CheckpointError(f"{workdir} holds no run: there is no folder {CHECKPOINTS} in it")
     checkpoints = Checkpoints(workdir)
-    found = checkpoints.restore()
+    checkpoint = checkpoints.restore()
     checkpoints.close()
-    if found is None:
+    if checkpoint is None:
         raise CheckpointError(f"{workdir} holds no finished checkpoint yet")
-    step, arrays, record = found
+    step, arrays, record = checkpoint
     params, state = (nested(arrays, prefix) for prefix in record["trained"])
     if like is not None:
         params, state = (
@@ -136,10 +136,10 @@ def network_of(section: Mapping[str, Any], image_shape: Any, num_classes: int) -
             raise ConfigError(f"config.model.sync_batchnorm: model '{name}' has no BatchNorm")
         options["axis_name"] = AXIS
     try:
-        made = models.create(
+        network = models.create(
             name, num_classes=num_classes, input_shape=tuple(image_shape), dtype=dtype, **options
         )
-        jax.eval_shape(made.init, jax.random.key(0))
+        jax.eval_shape(network.init, jax.random.key(0))
     except (TypeError, ValueError, ArithmeticError) as error:  # sizes of the wrong kind or number
         given = {k: options[k] for k in ("filters", "hidden") if k in options}
         if isinstance(error, HcjaxError) or not given:
@@ -148,15 +148,15 @@ def network_of(section: Mapping[str, Any], image_shape: Any, num_classes: int) -
         raise ConfigError(
             f"model {name} cannot be built with {given}; give sizes as in {usual}"
         ) from error
-    return made
+    return network
 
 
 def read_json(path: Path) -> dict:
     """Returns the object that a JSON file of a workdir holds; a damaged one is CheckpointError."""
     try:
-        found = json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot read {path}: {error}; mend or remove it") from error
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise CheckpointError(f"cannot read {path}: expected an object {{...}}; mend or remove it")
-    return found
+    return content

@@ -12,7 +12,7 @@ from hcjax.search.sensitivity import KernelSensitivity, Sensitivity
 
 
 def pick(
-    found: Sensitivity,
+    analysis: Sensitivity,
     *,
     accuracy: float | None = None,
     size: float | None = None,
@@ -33,8 +33,8 @@ def pick(
       long as the accuracy stays high enough.
 
     Args:
-      found: from `sensitivity`.
-      accuracy: the lowest accuracy allowed, in (0, 1], on the images that `found` was measured on.
+      analysis: from `sensitivity`.
+      accuracy: the lowest accuracy allowed, in (0, 1], on the images of `analysis`.
       size: the largest size of all kernels, as a fraction of their float32 size, in (0, 1]. Zeros
         have size 0; indices of the other weights are not counted.
       macs: the largest number of MACs, as a fraction, in (0, 1]. A MAC with a zero weight counts
@@ -75,18 +75,18 @@ def pick(
         )
     ((budget, limit),) = given.items()
     unit = "macs" if budget == "macs" else "size"
-    left = [CHANGES[found.against].left(level) for level in found.levels]
+    left = [CHANGES[analysis.against].left(level) for level in analysis.levels]
     # bits are chosen for a layer, which may have several kernels
     rows: dict[str, list[KernelSensitivity]] = {}
-    for row in found.rows:
-        rows.setdefault(row.path if found.against == "sparsity" else row.layer, []).append(row)
+    for row in analysis.rows:
+        rows.setdefault(row.path if analysis.against == "sparsity" else row.layer, []).append(row)
     full_costs = [sum(getattr(row, unit) for row in layer) for layer in rows.values()]
     costs = [[fraction * full for fraction in left] for full in full_costs]
     losses = [[sum(nlls) for nlls in zip(*(r.nll for r in layer), strict=True)]
               for layer in rows.values()]  # fmt: skip
     moves = _moves(costs, losses)
     if budget == "accuracy":
-        levels = _strongest(found, rows, moves, limit)
+        levels = _strongest(analysis, rows, moves, limit)
     else:
         states = [_after(moves[:i], len(costs)) for i in range(len(moves) + 1)]
         fractions = [_total(costs, state) / sum(full_costs) for state in states]
@@ -97,7 +97,7 @@ def pick(
                 "left"
             )
         levels = min(within, key=lambda state: _total(losses, state))
-    return {re.escape(n): found.levels[i] for n, i in zip(rows, levels, strict=True)}
+    return {re.escape(n): analysis.levels[i] for n, i in zip(rows, levels, strict=True)}
 
 
 def _moves(costs: Sequence[Sequence[float]], losses: Sequence[Sequence[float]]) -> list[tuple]:
@@ -127,13 +127,13 @@ def _total(table: Sequence[Sequence[float]], levels: Sequence[int]) -> float:
     return sum(row[level] for row, level in zip(table, levels, strict=True))
 
 
-def _strongest(found: Sensitivity, rows: dict, moves: list[tuple], accuracy: float) -> list[int]:
+def _strongest(analysis: Sensitivity, rows: dict, moves: list[tuple], accuracy: float) -> list[int]:
     """Gives the level of each layer after as many moves as the accuracy allows, measured."""
 
     def measured(moves):
         indices = dict(zip(rows, _after(moves, len(rows)), strict=True))
-        levels = {row.path: found.levels[indices[name]] for name in rows for row in rows[name]}
-        return found.measure([levels[row.path] for row in found.rows])[0]
+        levels = {row.path: analysis.levels[indices[name]] for name in rows for row in rows[name]}
+        return analysis.measure([levels[row.path] for row in analysis.rows])[0]
 
     mildest = measured([])
     if mildest < accuracy:

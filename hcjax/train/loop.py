@@ -24,10 +24,10 @@ from hcjax.devices import hosts
 from hcjax.errors import ConfigError
 from hcjax.report.progress import Progress
 from hcjax.train import evaluation, parallel, preemption, profiler, stopping, teaching
+from hcjax.train.assembly import make_steps
 from hcjax.train.objective import Every, Objective, grouped
 from hcjax.train.session import Session
 from hcjax.train.step import TrainState, init_state
-from hcjax.train.steps import make_steps
 
 
 class Fit(NamedTuple):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hcjax import prune
 from hcjax.errors import ConfigError
-from hcjax.prune.rigl import _moved
+from hcjax.prune.rigl import _move_mask
 from tests.draws import normal
 
 SHAPES = {"conv": (3, 3, 2, 4), "dense": (12, 8), "bias": (8,)}
@@ -170,7 +170,7 @@ def test_ties_go_by_index_and_counts_hold_for_any_scores(data):
     size, wanted = (np.array(data.draw(few), np.float32) for _ in range(2))
     kept = np.array(data.draw(st.lists(st.booleans(), min_size=n, max_size=n)))
     part = data.draw(st.sampled_from([0.0, 0.3, 0.5, 1.0]))
-    found = np.asarray(_moved(jnp.asarray(kept), jnp.asarray(size), jnp.asarray(wanted), part))
+    found = np.asarray(_move_mask(jnp.asarray(kept), jnp.asarray(size), jnp.asarray(wanted), part))
     k = math.floor(np.float32(part) * kept.sum() + 0.5)
     stay = take(np.where(kept, size, -1), kept.sum() - k)
     np.testing.assert_array_equal(found, stay | take(np.where(stay, -1, wanted), k))

@@ -100,7 +100,7 @@ def test_the_drop_is_that_of_a_network_with_one_layer_quantized(analysed):
                 return jnp.clip(jnp.round(value / step), 0, 7) * step
             return None
 
-        alone = jax.jit(lambda p, x, see=see: run(model.graph, p, x, see=see))
+        alone = jax.jit(lambda p, x, see=see: run(model.graph, p, x, visit=see))
         logits = np.asarray(alone(leaves, images))
         assert row.drop == (base - int((logits.argmax(1) == labels).sum())) / 300, name
     assert (

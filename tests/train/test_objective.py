@@ -9,7 +9,7 @@ import hcjax
 from hcjax import Every, Objective, distill, losses, trees
 from hcjax.errors import ConfigError
 from hcjax.report import writers
-from hcjax.train import steps
+from hcjax.train import assembly
 from tests.tiny import npz
 
 
@@ -86,4 +86,4 @@ def test_a_wrong_argument_is_named(setting):
         fit(**fields, every=3)
     with pytest.raises(TypeError, match="unknown argument 'log_every'"):
         facts = {"mean": 0.0, "std": 1.0, "num_classes": 3}
-        steps.make_steps(len, loss=len, tx=optax.sgd(0.1), log_every=3, **facts)
+        assembly.make_steps(len, loss=len, tx=optax.sgd(0.1), log_every=3, **facts)

@@ -18,7 +18,7 @@ import hcjax
 from hcjax import losses, models
 from hcjax.devices import libtpu
 from hcjax.graph.model import LAYERS
-from hcjax.train import parallel, step, steps
+from hcjax.train import assembly, parallel, step
 from hcjax.train.plan import chips, planner
 
 SHAPES = {"lenet5": (28, 28, 1), "resnet20": (32, 32, 3), "resnet_tiny": (32, 32, 3)}
@@ -41,7 +41,7 @@ def one(model: str, topology: str, sync: bool, cache: str | None) -> dict:
     network = models.create(model, input_shape=shape, **axis)
     channels = np.ones(shape[-1], np.float32)
     tx = optax.sgd(0.1, momentum=0.9)
-    train, score = steps.make_steps(
+    train, score = assembly.make_steps(
         network.apply,
         loss=losses.cross_entropy,
         tx=tx,

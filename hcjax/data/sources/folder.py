@@ -61,7 +61,7 @@ def load(path: str | Path, *, image_size=None, channels: int | None = None) -> P
         )
         return Split(images, np.array(labels, np.int32))
 
-    return Parts(class_names, **{part: split(*found) for part, found in listed.items()})
+    return Parts(class_names, **{part: split(*files) for part, files in listed.items()})
 
 
 def _visible(folder: Path) -> list[Path]:

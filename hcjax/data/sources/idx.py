@@ -72,11 +72,11 @@ def parse_idx(file: BinaryIO, path: str | Path) -> np.ndarray:
             values += piece  # piece by piece: a false header must not ask for all memory
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{path}: expected a whole gzip file, found: {error}") from error
-    expected, found = 4 + 4 * magic[3] + size, 4 + len(axes) + len(values)
-    if found != expected:
+    expected, actual = 4 + 4 * magic[3] + size, 4 + len(axes) + len(values)
+    if actual != expected:
         raise DataError(
             f"{path}: expected {expected} bytes for the header's shape {shape}, found "
-            f"{f'{found}; the file is truncated' if found < expected else 'more; it is too long'}"
+            f"{f'{actual}; the file is truncated' if actual < expected else 'more; it is too long'}"
         )
     return np.frombuffer(values, np.uint8).reshape(shape)
 

@@ -42,7 +42,7 @@ def serialize(model: Model) -> SerializedGraph:
     """
     if any(op.kind == "step" for op in model.graph.ops):
         raise TypeError("a fake-quantized model is for training: pack int8(model)")
-    ops, values, _ = evaluate_constants(model, kept=STORED)
+    ops, values, _ = evaluate_constants(model, symbolic=STORED)
     paths = {number: path for path, number in model.graph.params.items()}
     trained = trained_numbers(model)
     numbers = {model.graph.images: 0}

@@ -1,1 +1,1 @@
-"""Which channels of a network go together, and how they are taken out."""
+"""Coupled channels of a network, and their removal."""

@@ -1,8 +1,8 @@
-"""`channels`: which slices of a network's arrays are one channel, and can be cut only together.
+"""`channels`: the slices of a network's arrays that are one channel and can be cut only together.
 
 In: a Model. Out: groups of channels, each with its slices of parameters: through convolutions,
 depthwise ones included, dense layers, norms, residual sums, concatenation, flattening, pooling and
-squeeze-and-excite. Axes whose channels are mixed, or followed by no rule, are kept, with a reason.
+squeeze-and-excite. Axes that an op mixes, or that no rule can follow, are kept, with a reason.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hcjax.graph.model import Model
 
 
 class Slices(NamedTuple):
-    """Where channels lie along one axis of a parameter; indices: int[C, n] of each channel."""
+    """Channels along one axis of a parameter; indices: int[C, n] of each channel."""
 
     path: str
     axis: int
@@ -27,8 +27,8 @@ class Slices(NamedTuple):
 class Group(NamedTuple):
     """Channels that lie in the same places, e.g. the outputs of one layer.
 
-    channels: int[C], their numbers in `Channels.axes`. slices: of all parameters that they lie in.
-    made_by: paths of the kernels whose outputs they are.
+    channels: int[C], their numbers in `Channels.axes`. slices: their slices of all parameters.
+    made_by: paths of the kernels that compute them.
     """
 
     channels: np.ndarray
@@ -39,10 +39,10 @@ class Group(NamedTuple):
 class Channels(NamedTuple):
     """The channels of a graph.
 
-    groups: those that may be cut. kept: (path, axis) of each parameter that nothing may be cut
-    from -> why. axes: number of a value -> int[size] of each of its axes, the channel of each
-    index; 0: it is kept; for a batch of one. count: of those numbers. reads: layers' sums over
-    channels.
+    groups: the channels that may be cut. kept: (path, axis) of each axis of a parameter that must
+    stay -> the reason. axes: number of a value -> int[size] of each of its axes for a batch of one,
+    the channel of each index; 0: it must stay. count: of the channel numbers, with 0. reads:
+    layers' sums over channels.
     """
 
     groups: tuple[Group, ...]
@@ -55,14 +55,14 @@ class Channels(NamedTuple):
 def channels(model: Model) -> Channels:
     """Returns the channels of a network's graph.
 
-    A channel is a set of slices that only together can be cut: if all of its slices are zero, it
+    A channel is a set of slices that can be cut only together: if all of its slices are zero, it
     adds nothing to any other channel or to the logits.
 
     Args:
       model: from `trace` or `fold`, in float.
 
     Returns:
-      Channels. Those of a group lie in the same values, so that a layer that keeps a channel of
+      Channels. The channels of a group lie in the same values, so a layer that keeps a channel of
       each group is not empty.
 
     Raises:
@@ -70,11 +70,11 @@ def channels(model: Model) -> Channels:
 
     Note:
       A kernel that is computed from parameters by more than casts, products and moves is kept at
-      its inputs; `fold` evaluates it. A constant one is kept too: its slices are nobody's to zero.
+      its inputs; `fold` evaluates it. So is a constant kernel: no parameter sets its slices to 0.
 
     Reference:
       Fang et al., "DepGraph: Towards Any Structural Pruning", 2023, arXiv:2301.12900. Deviation:
-      classes of indices, found in one pass over the graph, instead of a graph of layers.
+      classes of indices in one pass over the graph, instead of a graph of layers.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -87,59 +87,59 @@ def channels(model: Model) -> Channels:
     """
     c = couple(model)
     paths = {number: path for path, number in model.graph.params.items()}
-    axes, count = _numbered(c)
+    axes, count = _number_channels(c)
     places = [
-        (number, a, along)
-        for number, found in axes.items()
-        for a, along in enumerate(found)
-        if along.any()
+        (number, a, numbers)
+        for number, value_axes in axes.items()
+        for a, numbers in enumerate(value_axes)
+        if numbers.any()
     ]
-    part = np.zeros(count, np.int64)  # equal for channels that lie in the same places
-    for _, _, along in places:
-        times = np.bincount(along, minlength=count)
-        part = np.unique(part * (times.max() + 1) + times, return_inverse=True)[1]
+    partition = np.zeros(count, np.int64)  # equal for channels in the same places
+    for _, _, numbers in places:
+        counts = np.bincount(numbers, minlength=count)
+        partition = np.unique(partition * (counts.max() + 1) + counts, return_inverse=True)[1]
     groups = []
-    first = {int(p): i for i, p in reversed(list(enumerate(part)))}
-    for p in sorted(set(part[1:].tolist()), key=first.get):
-        members = np.flatnonzero(part == p)
+    first = {int(part): i for i, part in reversed(list(enumerate(partition)))}
+    for part in sorted(set(partition[1:].tolist()), key=first.get):
+        members = np.flatnonzero(partition == part)
         members = members[members > 0]
         slices, made_by = [], []
-        for number, a, along in places:
-            if number in paths and (indices := _indices(along, members)).size:
+        for number, a, numbers in places:
+            if number in paths and (indices := _find_indices(numbers, members)).size:
                 slices.append(Slices(paths[number], a, indices))
-                if int(c.axes[number][a][0]) in c.made:
+                if int(c.axes[number][a][0]) in c.kernel_outputs:
                     made_by.append(paths[number])
         if slices:
             groups.append(Group(members, tuple(slices), tuple(made_by)))
-    why = c.why()
+    reasons = c.reasons()
     kept = {
-        (path, a): _why(why, c.roots(c.axes[number][a]))
+        (path, a): _choose_reason(reasons, c.roots(c.axes[number][a]))
         for number, path in paths.items()
-        for a, along in enumerate(axes[number])
-        if not along.any()
+        for a, numbers in enumerate(axes[number])
+        if not numbers.any()
     }
     return Channels(tuple(groups), kept, axes, count, tuple(c.reads))
 
 
-def _numbered(c: Classes) -> tuple[dict[int, Axes], int]:
-    """Returns the channel of each index of each axis, counted from 1, and their count with 0."""
-    found = {number: axes for number, axes in c.axes.items() if axes is not None}
-    everything = np.concatenate([np.zeros(1, np.int64), *(n for a in found.values() for n in a)])
-    free = np.unique(everything[c.free(everything)])
+def _number_channels(c: Classes) -> tuple[dict[int, Axes], int]:
+    """Returns the channel number of each index of each axis, from 1, and their count with 0."""
+    node_axes = {number: axes for number, axes in c.axes.items() if axes is not None}
+    nodes = np.concatenate([np.zeros(1, np.int64), *(n for a in node_axes.values() for n in a)])
+    free = np.unique(nodes[c.free(nodes)])
     free = np.unique(c.roots(free))
-    numbers = np.zeros(int(everything.max()) + 1, np.int64)
+    numbers = np.zeros(int(nodes.max()) + 1, np.int64)
     numbers[free] = np.arange(1, len(free) + 1)
-    axes = {number: tuple(numbers[c.roots(n)] for n in a) for number, a in found.items()}
+    axes = {number: tuple(numbers[c.roots(n)] for n in a) for number, a in node_axes.items()}
     return axes, len(free) + 1
 
 
-def _indices(along: np.ndarray, members: np.ndarray) -> np.ndarray:
-    """Returns int[C, n]: where each of the channels lies along an axis."""
-    at = np.flatnonzero(np.isin(along, members))
-    return at[np.argsort(along[at], kind="stable")].reshape(len(members), -1)
+def _find_indices(numbers: np.ndarray, members: np.ndarray) -> np.ndarray:
+    """Returns int[C, n], the indices of each channel along an axis."""
+    indices = np.flatnonzero(np.isin(numbers, members))
+    return indices[np.argsort(numbers[indices], kind="stable")].reshape(len(members), -1)
 
 
-def _why(why: dict[int, str], roots: np.ndarray) -> str:
-    """Returns why an axis is kept."""
-    reasons = [why[root] for root in roots.tolist()]
-    return next((reason for reason in reasons if reason != why[0]), why[0])
+def _choose_reason(by_root: dict[int, str], roots: np.ndarray) -> str:
+    """Returns the reason for which an axis is kept."""
+    candidates = [by_root[root] for root in roots.tolist()]
+    return next((reason for reason in candidates if reason != by_root[0]), by_root[0])

@@ -1,4 +1,4 @@
-"""Removes channels from a network: every op and array gets its new size."""
+"""Removes channels from a network, and resizes every op and array."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from hcjax.graph.model import LAYERS, Cut, Model, Op, Size
 from hcjax.graph.ops.layers import macs
 from hcjax.graph.ops.table import defined, kind_of
 
-Stays = tuple[np.ndarray, ...]  # bool[size] of each axis: which indices stay
+Masks = tuple[np.ndarray, ...]  # bool[size] of each axis, False at the removed indices
 
 
-def without(model: Model, channels: Channels, gone: np.ndarray) -> Model:
+def without(model: Model, channels: Channels, removal: np.ndarray) -> Model:
     """Returns the network without some channels, and appends the cuts to its `cut`.
 
     Args:
-      model: whose channels they are.
-      channels: of `channels(model)`.
-      gone: bool[channels + 1], by number; number 0, what is kept, is False.
+      model: the network.
+      channels: `channels(model)`.
+      removal: bool[channels + 1], True at the channels to remove; False at 0.
     """
-    stays = {
-        number: tuple(~gone[along] for along in axes) for number, axes in channels.axes.items()
+    masks = {
+        number: tuple(~removal[axis] for axis in axes) for number, axes in channels.axes.items()
     }
     leaves = model.leaves(model.params)
     cuts: list[Cut] = []
 
-    def smaller(number: int, value: Any, path: str | None) -> Any:
-        for axis, stay in enumerate(stays[number]):
-            if not stay.all():
-                kept = tuple(np.flatnonzero(stay).tolist())
-                value = taken(value, axis, kept)
+    def shrink(number: int, value: Any, path: str | None) -> Any:
+        for axis, mask in enumerate(masks[number]):
+            if not mask.all():
+                indices = tuple(np.flatnonzero(mask).tolist())
+                value = taken(value, axis, indices)
                 if path is not None:
-                    cuts.append(Cut(path, axis, kept, len(stay)))
+                    cuts.append(Cut(path, axis, indices, len(mask)))
         return value
 
-    params = {path: smaller(n, leaves[path], path) for path, n in model.graph.params.items()}
+    params = {path: shrink(n, leaves[path], path) for path, n in model.graph.params.items()}
     frozen = {number: path for path, number in model.graph.frozen}
-    constants = {n: smaller(n, v, frozen.get(n)) for n, v in model.graph.constants.items()}
-    ops = tuple(_resized(op, stays) for op in model.graph.ops)
+    constants = {n: shrink(n, v, frozen.get(n)) for n, v in model.graph.constants.items()}
+    ops = tuple(_resize(op, masks) for op in model.graph.ops)
     return model.replace(
         graph=model.graph._replace(ops=ops, constants=constants),
         params=params,
@@ -50,28 +50,28 @@ def without(model: Model, channels: Channels, gone: np.ndarray) -> Model:
     )
 
 
-def taken(value: Any, axis: int, kept: Sequence[int]) -> Any:
-    """Returns an array of some of the indices of one axis; of numpy if it was of numpy."""
-    found = np.take(np.asarray(value), kept, axis)  # a gather of jax's would compile for each shape
-    return found if isinstance(value, np.ndarray) else jnp.asarray(found)
+def taken(value: Any, axis: int, indices: Sequence[int]) -> Any:
+    """Returns an array at some indices of one axis; NumPy stays NumPy."""
+    array = np.take(np.asarray(value), indices, axis)  # jax's gather would compile for each shape
+    return array if isinstance(value, np.ndarray) else jnp.asarray(array)
 
 
-def _resized(op: Op, stays: dict[int, Stays]) -> Op:
-    """Returns an op for operands and results of their new sizes."""
-    if any(i not in stays for i in (*op.inputs, *op.outputs)):
-        return op  # nothing around what cannot be followed is cut
-    inside, outside = [stays[i] for i in op.inputs], [stays[o] for o in op.outputs]
+def _resize(op: Op, masks: dict[int, Masks]) -> Op:
+    """Resizes an op to the new sizes of its operands and results."""
+    if any(i not in masks for i in (*op.inputs, *op.outputs)):
+        return op  # nothing is cut around an op that no rule can follow
+    input_masks, output_masks = [masks[i] for i in op.inputs], [masks[o] for o in op.outputs]
     shape = tuple(
-        size if stay.all() else Size(0, int(stay.sum()))
-        for size, stay in zip(op.shape, outside[0], strict=True)
+        size if mask.all() else Size(0, int(mask.sum()))
+        for size, mask in zip(op.shape, output_masks[0], strict=True)
     )
     op = op._replace(shape=shape)
     if op.kind in LAYERS:
-        sizes = (tuple(Size(0, int(stay.sum())) for stay in axes) for axes in inside[:2])
+        sizes = (tuple(Size(0, int(mask.sum())) for mask in axes) for axes in input_masks[:2])
         op = op._replace(macs=macs(op, tuple(sizes)))
     kind = kind_of(op)
-    change = kind.resize if kind else None
-    if change is None or all(stay.all() for axes in (*inside, *outside) for stay in axes):
+    resize = kind.resize if kind else None
+    if resize is None or all(mask.all() for axes in (*input_masks, *output_masks) for mask in axes):
         return op
-    changed = change(op, inside, outside)
-    return defined(op, params=op.params | changed) if changed else op
+    resized_params = resize(op, input_masks, output_masks)
+    return defined(op, params=op.params | resized_params) if resized_params else op

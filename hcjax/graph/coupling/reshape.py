@@ -1,4 +1,4 @@
-"""Channels through a reshape: the axes that it merges, and the one of them that stays cuttable."""
+"""Channels through a reshape: of the axes that it merges, one stays cuttable."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import numpy as np
 from hcjax.graph.coupling.union_find import Classes
 
 
-def reshaped(
+def reshape_nodes(
     c: Classes, axes: Sequence[np.ndarray], sizes: Sequence[int], where: str
 ) -> tuple[np.ndarray, ...]:
-    """Returns the nodes of a reshape's result, whose axes have `sizes`.
+    """Returns the nodes of a reshape's result, with axes of `sizes`.
 
-    Of axes that are merged one stays free, the one with most to cut; an axis that is split is cut
-    alike at every index of all but one of the new axes.
+    Of the axes that are merged, the one with the most free nodes stays free. An axis that is split
+    keeps one free axis; a cut of it is the same at every index of the other new axes.
     """
-    found: list[np.ndarray] = []
+    result: list[np.ndarray] = []
     for before, after in _blocks([len(nodes) for nodes in axes], list(sizes)):
-        flat = _merged(c, [axes[a] for a in before], where)
-        found += _unmerged(c, flat.reshape([sizes[a] for a in after]), where)
-    return tuple(found)
+        flat = _merge(c, [axes[a] for a in before], where)
+        result += _split(c, flat.reshape([sizes[a] for a in after]), where)
+    return tuple(result)
 
 
 def _blocks(before: list[int], after: list[int]) -> Iterator[tuple[range, range]]:
@@ -43,8 +43,8 @@ def _blocks(before: list[int], after: list[int]) -> Iterator[tuple[range, range]
         yield range(starts[0], i), range(starts[1], j)
 
 
-def _merged(c: Classes, axes: list[np.ndarray], where: str) -> np.ndarray:
-    """Returns axes as one: its nodes are those of the axis that has most to cut."""
+def _merge(c: Classes, axes: list[np.ndarray], where: str) -> np.ndarray:
+    """Merges axes into one, with the nodes of the axis that has the most free nodes."""
     if len(axes) < 2:
         return axes[0] if axes else np.zeros(1, np.int64)
     counts = [c.free(nodes).sum() for nodes in axes]
@@ -56,8 +56,8 @@ def _merged(c: Classes, axes: list[np.ndarray], where: str) -> np.ndarray:
     return np.broadcast_to(axes[live].reshape(shape), [len(nodes) for nodes in axes])
 
 
-def _unmerged(c: Classes, nodes: np.ndarray, where: str) -> list[np.ndarray]:
-    """Returns one axis as several: all but one are kept whole, the same is cut at each index."""
+def _split(c: Classes, nodes: np.ndarray, where: str) -> list[np.ndarray]:
+    """Splits one axis into several: one stays free, coupled over all indices of the others."""
     if nodes.ndim == 0:
         c.keep(nodes.reshape(1), f"{where} takes it away")
         return []
@@ -65,7 +65,7 @@ def _unmerged(c: Classes, nodes: np.ndarray, where: str) -> list[np.ndarray]:
         return [nodes]
     roots = c.roots(nodes)
     rows = [np.moveaxis(roots, a, 0).reshape(n, -1) for a, n in enumerate(nodes.shape)]
-    even = [bool((r == r[:, :1]).all()) for r in rows]  # nothing more need be coupled
+    even = [bool((r == r[:, :1]).all()) for r in rows]  # already coupled
     live = max(range(nodes.ndim), key=lambda a: (even[a], nodes.shape[a], a))
     c.same(rows[live], rows[live][:, :1])
     first = np.moveaxis(nodes, live, 0).reshape(nodes.shape[live], -1)[:, 0]

@@ -1,4 +1,4 @@
-"""Ops: what each kind is and computes, one literal dict for each group, and integer arithmetic."""
+"""Ops: the facts of each kind, one literal dict for each group, and integer arithmetic."""
 
 from hcjax.graph.ops.kind import Kind
 from hcjax.graph.ops.table import KINDS, computes, defined, family, kind_of

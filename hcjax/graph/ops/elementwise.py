@@ -1,4 +1,4 @@
-"""Elementwise ops: a function of the numbers that stand at the same place, and casts."""
+"""Elementwise ops, functions of the numbers at the same place, and casts."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
 """Fixed-point arithmetic of the integer program, shared by the int8 network and its training.
 
-A real number is step · q. A layer's accumulator is int32 and stands for scale · acc + offset; it
-becomes int8 again by fixed-point multiplication, as ratio = scale / step:
+A real number is scale · q. A layer's accumulator is int32 and represents s · acc + offset.
+Fixed-point multiplication with the ratio s / scale makes it int8 again:
 
     q = clip((sum_k mulhi(acc_k << pre_k, multiplier_k) + offset) >> shift)
 
 mulhi keeps the upper 32 bits of a product of 64. `multipliers` chooses shift so that no sum can
-leave int32: each term is below 2^28 / terms, for every accumulator within its bound.
+leave int32: each of n terms is below 2^28 / n, for every accumulator within its bound.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from jax import lax
 from hcjax.graph import qtensor
 
 _ROOM = 28  # bits of the sum of all terms, two below those of int32: the rounding half and the sign
-_FINEST = 22  # bits behind the point, at most
+_FINEST = 22  # fractional bits, at most
 _WIDEST = 30  # bits of an accumulator, at most
-_MOST = float(np.nextafter(np.float32(2**31), np.float32(0)))  # the greatest float32 in int32
+_LARGEST = float(np.nextafter(np.float32(2**31), np.float32(0)))  # the greatest float32 in int32
 
 
 class Fixed(NamedTuple):
     """The constants of one requantization; shapes broadcast to the accumulators'.
 
     multipliers: int32[...], one for each term. offset: int32[...], the rounding half included.
-    shift: int32[...], 1 to 22. room: int32[...], bits left over; below 0 a sum could overflow.
+    shift: int32[...], 1 to 22. room: int32[...], spare bits; below 0 a sum could overflow.
     """
 
     multipliers: tuple[jax.Array, ...]
@@ -41,14 +41,14 @@ class Fixed(NamedTuple):
 
 
 def limits(bits: int, *, signed: bool) -> tuple[int, int]:
-    """Returns the least and the greatest integer of an activation.
+    """Returns (qmin, qmax): the least and the greatest integer of an activation.
 
-    Zero stands for 0 exactly, so that padding is padding. Signed: ±(2^(bits-1) - 1). Otherwise
-    0 to 2^bits - 1, but no more than int8 holds: 8 bits without a sign end at 127.
+    0 represents the real 0 exactly, as padding needs. Signed: ±(2^(bits-1) - 1). Otherwise
+    0 to 2^bits - 1, but at most 127, the greatest int8.
 
     Args:
       bits: 2 to 8.
-      signed: whether the activation is ever negative.
+      signed: whether the activation can be negative.
 
     Raises:
       ValueError: if bits is out of range.
@@ -57,14 +57,14 @@ def limits(bits: int, *, signed: bool) -> tuple[int, int]:
       >>> limits(8, signed=True), limits(8, signed=False), limits(4, signed=False)
       ((-127, 127), (0, 127), (0, 15))
     """
-    least, most = qtensor.limits(bits, symmetric=True)
+    qmin, qmax = qtensor.limits(bits, symmetric=True)
     if signed:
-        return least, most
+        return qmin, qmax
     return 0, min(2**bits - 1, 127)
 
 
 def pre_shift(bound: int) -> int:
-    """Returns the bits by which an accumulator of at most ±bound is shifted up before mulhi.
+    """Returns the left shift before mulhi, in bits, of an accumulator of at most ±bound.
 
     Raises:
       ValueError: if bound has more than 30 bits.
@@ -79,18 +79,21 @@ def pre_shift(bound: int) -> int:
 
 
 def multipliers(
-    scales: Sequence[jax.Array], bounds: Sequence[int], offset: jax.Array | None, step: jax.Array
+    scales: Sequence[jax.Array],
+    bounds: Sequence[int],
+    offset: jax.Array | None,
+    output_scale: jax.Array,
 ) -> Fixed:
-    """Returns the integer constants that turn accumulators into numbers of another step.
+    """Returns the integer constants that convert accumulators to integers of another scale.
 
-    Only products, quotients and exponents of values that no compiler knows (`apart`): nothing that
-    it may contract, so that the same bits come out compiled or not.
+    It computes products, quotients and exponents of values behind an optimization barrier. A
+    compiler can contract none of these, so the bits are the same compiled or not.
 
     Args:
       scales: float32[...] of each term, of any sign; shapes broadcast to the accumulators'.
       bounds: of each term, |acc| <= bound < 2^30.
-      offset: float32[...], a real number to be added; None for none.
-      step: float32[], > 0, of the result.
+      offset: float32[...], a real number to add; None for none.
+      output_scale: float32[], > 0, scale of the result.
 
     Returns:
       Fixed.
@@ -100,42 +103,42 @@ def multipliers(
       >>> requantize([jnp.int32(10)], [1000], fixed, 0, 127).item()  # 10 * 0.5 / 2 = 2.5
       3
     """
-    step, offset, *scales = apart(step, offset, *scales)
-    ratios = [over(scale, step) for scale in scales]
-    extra = 0.0 if offset is None else over(offset, step)
-    reach = [jnp.frexp(r)[1] + b.bit_length() for r, b in zip(ratios, bounds, strict=True)]
-    reach.append(jnp.frexp(extra)[1])
-    top = reach[0]
-    for other in reach[1:]:
-        top = jnp.maximum(top, other)
+    output_scale, offset, *scales = apart(output_scale, offset, *scales)
+    ratios = [over(scale, output_scale) for scale in scales]
+    offset_ratio = 0.0 if offset is None else over(offset, output_scale)
+    exponents = [jnp.frexp(r)[1] + b.bit_length() for r, b in zip(ratios, bounds, strict=True)]
+    exponents.append(jnp.frexp(offset_ratio)[1])
+    exponent = exponents[0]
+    for other in exponents[1:]:
+        exponent = jnp.maximum(exponent, other)
     if all(jnp.ndim(r) == 0 for r in ratios):
-        top = jnp.max(top)  # one multiplier and one shift for all channels, whatever their offsets
-    room = _ROOM - top - (len(reach) - 1).bit_length()
+        exponent = jnp.max(exponent)  # one multiplier and one shift for all channels
+    room = _ROOM - exponent - (len(exponents) - 1).bit_length()
     shift = jnp.clip(room, 1, _FINEST)
-    whole = tuple(
+    integers = tuple(
         _int32(jnp.ldexp(r, shift + 32 - pre_shift(b))) for r, b in zip(ratios, bounds, strict=True)
     )
     half = jnp.left_shift(1, shift - 1)
-    return Fixed(whole, _int32(jnp.ldexp(extra, shift)) + half, shift, room - 1)
+    return Fixed(integers, _int32(jnp.ldexp(offset_ratio, shift)) + half, shift, room - 1)
 
 
 def requantize(
-    terms: Sequence[jax.Array], bounds: Sequence[int], fixed: Fixed, least: int, most: int
+    terms: Sequence[jax.Array], bounds: Sequence[int], fixed: Fixed, qmin: int, qmax: int
 ) -> jax.Array:
-    """Returns int32: the terms' sum as integers of another step, rounded and clipped.
+    """Returns int32: the sum of the terms as integers of another scale, rounded and clipped.
 
     Args:
       terms: int32[...] of one shape.
       bounds: of each, |term| <= bound.
       fixed: from `multipliers` for these bounds.
-      least, most: of the result; int32[...] or ints.
+      qmin, qmax: of the result; int32[...] or ints.
     """
     total = jnp.broadcast_to(fixed.offset, terms[0].shape)
     for term, bound, multiplier in zip(terms, bounds, fixed.multipliers, strict=True):
-        shifted = lax.shift_left(term, jnp.int32(pre_shift(bound)))
-        total = total + mulhi(shifted, jnp.broadcast_to(multiplier, term.shape))
+        term_up = lax.shift_left(term, jnp.int32(pre_shift(bound)))
+        total = total + mulhi(term_up, jnp.broadcast_to(multiplier, term.shape))
     rounded = lax.shift_right_arithmetic(total, jnp.broadcast_to(fixed.shift, total.shape))
-    return jnp.clip(rounded, least, most)
+    return jnp.clip(rounded, qmin, qmax)
 
 
 def apart(*values: Any) -> Any:
@@ -147,39 +150,39 @@ def apart(*values: Any) -> Any:
       >>> jax.jit(lambda x: apart(x, 3.0)[0] / 2)(jnp.float32(1.0)).item()
       0.5
     """
-    found = lax.optimization_barrier(values)
-    return found[0] if len(values) == 1 else found
+    results = lax.optimization_barrier(values)
+    return results[0] if len(values) == 1 else results
 
 
-def over(x: jax.Array, step: jax.Array) -> jax.Array:
-    """Returns x · (1 / step), rounded to float32 twice: the same bits in any program.
+def over(x: jax.Array, scale: jax.Array) -> jax.Array:
+    """Returns x · (1 / scale), rounded to float32 twice: the same bits in any program.
 
-    Of x / step XLA makes one or the other, by what it knows of step and by the loop it is in.
+    XLA compiles x / scale to either form, depending on whether scale is a constant and on the loop.
 
     Example:
       >>> over(jnp.float32(5.0), jnp.float32(2.0)).item()
       2.5
     """
-    return x * apart(1.0 / apart(jnp.asarray(step, jnp.float32)))
+    return x * apart(1.0 / apart(jnp.asarray(scale, jnp.float32)))
 
 
-def quantize(x: jax.Array, step: jax.Array, least: int, most: int) -> jax.Array:
-    """Returns float32[...], whole: round(x · (1 / step)) clipped, ties to even.
+def quantize(x: jax.Array, scale: jax.Array, qmin: int, qmax: int) -> jax.Array:
+    """Returns whole numbers as float32[...]: round(x · (1 / scale)) clipped, ties to even.
 
     Example:
       >>> quantize(jnp.array([-1.0, 0.26, 9.0]), jnp.float32(0.5), 0, 15).tolist()
       [0.0, 1.0, 15.0]
     """
-    return jnp.clip(jnp.round(over(x.astype(jnp.float32), step)), least, most)
+    return jnp.clip(jnp.round(over(x.astype(jnp.float32), scale)), qmin, qmax)
 
 
 def _int32(x: jax.Array) -> jax.Array:
-    """Returns the nearest int32, of a float32 of any size."""
-    return jnp.round(jnp.clip(x, -_MOST, _MOST)).astype(jnp.int32)
+    """Rounds a float32 of any size to the nearest int32."""
+    return jnp.round(jnp.clip(x, -_LARGEST, _LARGEST)).astype(jnp.int32)
 
 
 def whole(x: jax.Array) -> jax.Array:
-    """Returns the nearest int32, below 2^29, of a float32 of any size.
+    """Rounds a float32 of any size to the nearest int32 within ±2^29.
 
     Example:
       >>> whole(jnp.array([2.5, -7.6, jnp.inf])).tolist()
@@ -188,8 +191,8 @@ def whole(x: jax.Array) -> jax.Array:
     return jnp.round(jnp.clip(jnp.nan_to_num(x), -(2.0**29), 2.0**29)).astype(jnp.int32)
 
 
-def clips(low: float, high: float, least: int, most: int, step: jax.Array):
-    """Returns the least and the greatest integer of a value that is clipped to [low, high].
+def clips(low: float, high: float, qmin: int, qmax: int, scale: jax.Array):
+    """Returns (qmin, qmax) of a value that is clipped to [low, high].
 
     Example:
       >>> clips(0.0, float("inf"), -127, 127, jnp.float32(0.1))
@@ -198,14 +201,14 @@ def clips(low: float, high: float, least: int, most: int, step: jax.Array):
       60
     """
     if low >= 0:
-        least = max(least, 0) if low == 0 else jnp.maximum(least, whole(over(low, step)))
+        qmin = max(qmin, 0) if low == 0 else jnp.maximum(qmin, whole(over(low, scale)))
     elif low > -np.inf:
-        least = jnp.maximum(least, whole(over(low, step)))
-    return least, most if high == np.inf else jnp.minimum(most, whole(over(high, step)))
+        qmin = jnp.maximum(qmin, whole(over(low, scale)))
+    return qmin, qmax if high == np.inf else jnp.minimum(qmax, whole(over(high, scale)))
 
 
 def look_up(q: jax.Array, table: jax.Array, axis: int | None) -> jax.Array:
-    """Returns table[q + 128], with a table of its own for each index of an axis.
+    """Returns table[q + 128], with a separate table for each index of an axis.
 
     Args:
       q: int32[...] in -128 to 127.
@@ -223,10 +226,10 @@ def look_up(q: jax.Array, table: jax.Array, axis: int | None) -> jax.Array:
 
 
 def mulhi(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Returns int32: the upper 32 bits of the product of two int32 arrays, floor(a · b / 2^32).
+    """Returns the upper 32 bits of the product of two int32 arrays: floor(a · b / 2^32).
 
-    It is `lax.mulhi`, but written out in halves of 16 bits inside a program over several devices:
-    there XLA refuses the primitive (jax 0.10 to 0.12).
+    It is `lax.mulhi`, except in a program over several devices, where XLA refuses the primitive
+    (jax 0.10 to 0.12): there it multiplies halves of 16 bits.
 
     Example:
       >>> mulhi(jnp.array([2**30, -1]), jnp.array([8, 1])).tolist()
@@ -237,7 +240,7 @@ def mulhi(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def in_halves(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Returns `mulhi` by products of 16 bits, none of which leaves 32.
+    """Computes `mulhi` from products of 16-bit halves, which all fit 32 bits.
 
     Example:
       >>> in_halves(jnp.array([-(2**31), 2**31 - 1]), jnp.array([-(2**31), -3])).tolist()

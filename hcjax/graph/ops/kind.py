@@ -1,7 +1,7 @@
 """`Kind`: the facts about one kind of op, from which every reading derives its default rule.
 
 The tables of kinds are literal dicts, one file for each group of ops; `hcjax.graph.ops.KINDS` is
-all of them. A reading holds rules by hand for the few kinds whose rule no fact gives.
+all of them. A reading has its own rules for the few kinds whose rule follows from no fact.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hcjax.errors import ConfigError, unknown_name
 from hcjax.graph.model import Op, Size
 
 # Families. Each number of a result is ...
-MOVE = "move"  # a number of the one array that is read: reshape, slice, nearest-neighbour resize
+MOVE = "move"  # a number of the one operand: reshape, slice, nearest-neighbour resize
 JOIN = "join"  # a number of one of several arrays: concatenate, pad
 ORDER = "order"  # chosen by the order of numbers: max-pooling, sort
 SUM = "sum"  # a sum of numbers: average pooling, cumsum
@@ -25,8 +25,8 @@ REDUCE = "reduce"  # computed from several numbers in another way: product, argm
 ELEMENTWISE = "elementwise"  # a function of the numbers at the same place
 CAST = "cast"  # the same number in another dtype
 LAYER = "layer"  # a sum of products with a kernel: convolution, dense
-INTEGER = "integer"  # made by the integer program: quantize, look_up
-CONSTANT = "constant"  # read from nothing: iota
+INTEGER = "integer"  # an op of the integer program: quantize, look_up
+CONSTANT = "constant"  # without operands: iota
 
 FAMILIES = (MOVE, JOIN, ORDER, SUM, REDUCE, ELEMENTWISE, CAST, LAYER, INTEGER, CONSTANT)
 TRAITS = frozenset({"affine", "clip", "homogeneous", "keeps zero", "product"})
@@ -46,11 +46,11 @@ def nothing(op: Op, shapes: Shapes) -> tuple[int, ...]:
 
 
 class LayerAxes(NamedTuple):
-    """Where the axes of a layer lie, one of whose operands is its kernel.
+    """The axes of a layer with one operand as its kernel.
 
     Attributes:
       channels: axis of the result that holds the output channels; None if not exactly one does.
-      outputs: axis of the kernel that holds them.
+      outputs: axis of the kernel that holds the output channels.
       summed: pairs (axis of the other operand, axis of the kernel) that are summed over, ascending
         in the kernel.
       taps: axes of the kernel that slide over the other operand.
@@ -74,29 +74,32 @@ class LayerAxes(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """What every reading may ask about one kind of op; only `family` and `run` are required.
+    """The facts about one kind of op, for every reading; only `family` and `run` are required.
 
     Attributes:
       family: one of the families above; it chooses each reading's default rule.
-      run: `(params, *arrays) -> array`, the meaning of the op: traced, made and unpacked ops run
-        it. Integers stay integers: sums and products of int8 are int32.
+      run: `(params, *arrays) -> array`, the meaning of the op: all ops run it, whether traced,
+        built by a transform or unpacked. Integers stay integers: sums and products of int8 are
+        int32.
       fields: names of the params that `run` reads and that files and exporters keep.
       optional: further such params with their defaults; a file keeps them only where they differ.
       origin: `(op, shapes of its operands) -> axes`; for each axis of the result the axis of the
-        first operand that it follows, index by index; None for a new one.
+        first operand with the same indices; None for a new one.
       mixes: `(op, shapes) -> axes` of the first operand along which several indices meet in one
         number of the result.
-      terms: `(op, shapes) -> int`, how many numbers, or products, are added up for one number of
-        the result: bounds of int32 sums and MACs. Sizes that depend on the batch give 0: unknown.
+      terms: `(op, shapes) -> int`, the count of terms in the sum that is one number of the result,
+        for bounds of int32 sums and for MACs; 0, unknown, if a size depends on the batch.
       traits: any of "affine" (y = a x + b with constants), "clip", "homogeneous" (f(s x) = s f(x)
         for s > 0), "keeps zero" (zero where its operand is), "product" (zero where any operand is).
       layer: `(op, side, rank) -> LayerAxes`, of layers: the operand `side` is the kernel, and has
         `rank` axes.
-      decode: name of a field -> its value of jax, from what JSON holds.
-      resize: `(op, stays, remains) -> params` that change when indices are cut: `stays` holds, for
-        each operand, bool[size] of each axis; `remains` the same of the result.
-      further: `params -> params`, of an equation's params beyond `fields` those that could change
-        what `run` gives. Where one is not None the equation is kept, and no file holds it.
+      decode: name of a field -> function from its JSON form to jax's.
+      resize: `(op, masks, result_masks) -> params` that change when indices are cut. `masks` has,
+        for each operand, bool[size] of each axis, False at the cut indices; `result_masks` is the
+        same of the result.
+      further: `params -> params`; of an equation's params beyond `fields`, the ones that could
+        change the result. If one of them is not None, the op runs its equation, and no file holds
+        it.
     """
 
     family: str
@@ -175,7 +178,7 @@ def check_axes(op: Op, kind: Kind, shapes: Shapes) -> None:
 
 
 def widen(x: jax.Array) -> jax.Array:
-    """Returns int8 as int32, so that sums and products of it do not overflow; others as they are.
+    """Returns int8 as int32, so that its sums and products do not overflow; other dtypes unchanged.
 
     Example:
       >>> widen(jnp.int8(100)).dtype.name, widen(jnp.float32(1)).dtype.name

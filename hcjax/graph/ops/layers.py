@@ -1,4 +1,4 @@
-"""Layers: convolutions and dense products, the ops with a kernel, and where their channels lie."""
+"""Layers: convolutions and dense products, the ops with a kernel, and their axes."""
 
 from __future__ import annotations
 
@@ -26,35 +26,35 @@ _CONVOLUTION = (
 )
 
 
-def _convolution(p: dict, x: Any, kernel: Any, *bias: jax.Array) -> jax.Array:
-    x, kernel = _integers(x), _integers(kernel)
+def _convolve(p: dict, x: Any, kernel: Any, *bias: jax.Array) -> jax.Array:
+    x, kernel = _get_values(x), _get_values(kernel)
     names = ("window_strides", "padding", "lhs_dilation", "rhs_dilation", "feature_group_count")
     numbers = lax.ConvDimensionNumbers(*p["dimension_numbers"])
-    about = {name: p[name] for name in names} | {"dimension_numbers": numbers}
-    about |= {"precision": p.get("precision"), "preferred_element_type": _accumulator(p, x)}
-    return _biased(p, lax.conv_general_dilated(x, kernel, **about), *bias)
+    options = {name: p[name] for name in names} | {"dimension_numbers": numbers}
+    options |= {"precision": p.get("precision"), "preferred_element_type": _result_dtype(p, x)}
+    return _add_bias(p, lax.conv_general_dilated(x, kernel, **options), *bias)
 
 
-def _dense(p: dict, x: Any, y: Any, *bias: jax.Array) -> jax.Array:
-    x, y = _integers(x), _integers(y)
-    about = {"precision": p.get("precision"), "preferred_element_type": _accumulator(p, x)}
-    return _biased(p, lax.dot_general(x, y, p["dimension_numbers"], **about), *bias)
+def _contract(p: dict, x: Any, y: Any, *bias: jax.Array) -> jax.Array:
+    x, y = _get_values(x), _get_values(y)
+    options = {"precision": p.get("precision"), "preferred_element_type": _result_dtype(p, x)}
+    return _add_bias(p, lax.dot_general(x, y, p["dimension_numbers"], **options), *bias)
 
 
-def _accumulator(p: dict, x: jax.Array) -> Any:
+def _result_dtype(p: dict, x: jax.Array) -> Any:
     return jnp.int32 if x.dtype == jnp.int8 else p.get("preferred_element_type")
 
 
-def _integers(x: Any) -> jax.Array:
+def _get_values(x: Any) -> jax.Array:
     return x.values if isinstance(x, QTensor) else x
 
 
-def _biased(p: dict, y: jax.Array, *bias: jax.Array) -> jax.Array:
-    """Returns a layer's product with its folded bias, if it has one."""
+def _add_bias(p: dict, y: jax.Array, *bias: jax.Array) -> jax.Array:
+    """Adds the folded bias, if there is one, to a layer's product."""
     if not bias:
         return y
-    along = [-1 if a == p["bias_axis"] else 1 for a in range(y.ndim)]
-    return y + bias[0].reshape(along).astype(y.dtype)
+    shape = [-1 if a == p["bias_axis"] else 1 for a in range(y.ndim)]
+    return y + bias[0].reshape(shape).astype(y.dtype)
 
 
 def _convolution_terms(op: Op, shapes: Shapes) -> int:
@@ -76,52 +76,52 @@ def _convolution_axes(op: Op, side: int, rank: int) -> LayerAxes:
 
 
 def _dense_axes(op: Op, side: int, rank: int) -> LayerAxes:
-    contracted, batched = op.params["dimension_numbers"]
+    contracted, batch = op.params["dimension_numbers"]
     summed = sorted(zip(contracted[1 - side], contracted[side], strict=True), key=lambda ab: ab[1])
     outputs = next((a for a in range(rank) if a not in contracted[side]), 0)
-    alone = not any(batched) and rank == len(summed) + 1
-    channels = (len(op.shape) - 1 if side == 1 else 0) if alone else None
+    is_matrix = not any(batch) and rank == len(summed) + 1
+    channels = (len(op.shape) - 1 if side == 1 else 0) if is_matrix else None
     return LayerAxes(channels, outputs, tuple(summed))
 
 
-def _resize_groups(op: Op, stays: list, remains: list) -> dict:
+def _resize_groups(op: Op, masks: list, result_masks: list) -> dict:
     if op.params["feature_group_count"] == 1:
         return {}
     numbers = op.params["dimension_numbers"]
-    inputs, kernel = stays[0][numbers.lhs_spec[1]], stays[1][numbers.rhs_spec[1]]
+    inputs, kernel = masks[0][numbers.lhs_spec[1]], masks[1][numbers.rhs_spec[1]]
     return {"feature_group_count": int(inputs.sum()) // int(kernel.sum())}
 
 
-def _precision(value: Any) -> Any:
-    """Returns a precision as jax has it, from what JSON holds."""
+def _decode_precision(value: Any) -> Any:
+    """Returns the precision in jax's type, from its JSON form."""
     if isinstance(value, tuple | list):
-        return tuple(map(_precision, value))
+        return tuple(map(_decode_precision, value))
     return value if value is None or isinstance(value, str) else lax.Precision(value)
 
 
-def _one_batch_group(params: dict) -> dict:
+def _neutralise_batch_groups(params: dict) -> dict:
     groups = params.get("batch_group_count", 1)
     return params | {"batch_group_count": None if groups == 1 else groups}
 
 
 _OPTIONAL = {"precision": None}
-_DECODE = {"precision": _precision}
+_DECODE = {"precision": _decode_precision}
 
 LAYER_KINDS = {
     "conv_general_dilated": Kind(
         LAYER,
-        _convolution,
+        _convolve,
         _CONVOLUTION,
         optional=_OPTIONAL,
         terms=_convolution_terms,
         layer=_convolution_axes,
         decode=_DECODE | {"dimension_numbers": lambda numbers: lax.ConvDimensionNumbers(*numbers)},
         resize=_resize_groups,
-        further=_one_batch_group,
+        further=_neutralise_batch_groups,
     ),
     "dot_general": Kind(
         LAYER,
-        _dense,
+        _contract,
         ("dimension_numbers", "preferred_element_type", "bias_axis"),
         optional=_OPTIONAL,
         terms=_dense_terms,
@@ -132,7 +132,7 @@ LAYER_KINDS = {
 
 
 def macs(op: Op, shapes: Shapes) -> int:
-    """Returns the products that a layer adds up for one image; 0 for an op that is no layer.
+    """Returns the multiply-accumulates of a layer for one image; 0 for any other op.
 
     Args:
       op: of known kind and shape.
@@ -144,7 +144,7 @@ def macs(op: Op, shapes: Shapes) -> int:
 
 
 def products(op: Op, shapes: Sequence[Sequence[int]]) -> int:
-    """Returns how many products are added up for one number of a layer's result.
+    """Returns the count of products in the sum that is one number of a layer's result.
 
     Args:
       op: a convolution or dense op.

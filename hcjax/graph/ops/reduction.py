@@ -1,4 +1,4 @@
-"""Ops that make one number of several: pooling, reductions, cumulative sums, sorting."""
+"""Ops that compute one number from several: pooling, reductions, cumulative sums, sorting."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _HOMOGENEOUS = frozenset({"homogeneous"})
 def _window(p: dict, x: jax.Array, reduce: Callable, empty: Any) -> jax.Array:
     sizes = (p["window_dimensions"], p["window_strides"], p["padding"])
     dilations = (p["base_dilation"], p["window_dilation"])
-    # a NumPy value: jax knows the derivative only where it can see which reduction this is
+    # a NumPy value: jax derives the gradient only if it recognises the reduction
     return lax.reduce_window(x, np.asarray(empty, x.dtype), reduce, *sizes, *dilations)
 
 
@@ -43,8 +43,8 @@ def _ends(x: jax.Array) -> tuple[Any, Any]:
     return jnp.iinfo(x.dtype).min, jnp.iinfo(x.dtype).max
 
 
-def _windowed(op: Op, shapes: Shapes) -> tuple[int, ...]:
-    """Returns the axes over which windows are longer than 1, or move otherwise than by 1."""
+def _window_axes(op: Op, shapes: Shapes) -> tuple[int, ...]:
+    """Returns the axes on which the window, stride or dilation is not 1, or that are padded."""
     names = ("window_dimensions", "window_strides", "base_dilation", "padding")
     rows = zip(*(op.params[name] for name in names), strict=True)
     return tuple(a for a, row in enumerate(rows) if (*row[:3], tuple(row[3])) != (1, 1, 1, (0, 0)))
@@ -58,7 +58,7 @@ def _axes(op: Op, shapes: Shapes) -> tuple[int, ...]:
     return tuple(op.params["axes"])
 
 
-def _remaining(op: Op, shapes: Shapes) -> tuple[int, ...]:
+def _other_axes(op: Op, shapes: Shapes) -> tuple[int, ...]:
     return tuple(a for a in range(len(shapes[0])) if a not in op.params["axes"])
 
 
@@ -66,7 +66,7 @@ def _terms(op: Op, shapes: Shapes) -> int:
     return count([shapes[0][a] for a in op.params["axes"]])
 
 
-def _along(field: str) -> Callable:
+def _axis_in(field: str) -> Callable:
     return lambda op, shapes: (op.params[field] % len(shapes[0]),)
 
 
@@ -75,24 +75,24 @@ def _summand(family: str, x: jax.Array) -> jax.Array:
 
 
 def _reduction(family: str, name: str, **facts: Any) -> Kind:
-    """Returns the kind of a function of lax that takes axes away."""
+    """Returns the kind of a function of lax that reduces axes."""
     return Kind(
         family,
         lambda p, x: getattr(lax, name)(_summand(family, x), tuple(p["axes"])),
         ("axes",),
-        origin=_remaining,
+        origin=_other_axes,
         mixes=_axes,
         **facts,
     )
 
 
 def _index(name: str) -> Kind:
-    """Returns the kind of a function of lax that says where the greatest or the least number is."""
+    """Returns the kind of lax's argmax or argmin."""
     return Kind(
         REDUCE,
         lambda p, x: getattr(lax, name)(x, p["axes"][0], p["index_dtype"]),
         ("axes", "index_dtype"),
-        origin=_remaining,
+        origin=_other_axes,
         mixes=_axes,
         decode={"index_dtype": jnp.dtype},
     )
@@ -104,14 +104,14 @@ def _cumulative(family: str, name: str, **facts: Any) -> Kind:
         family,
         lambda p, x: getattr(lax, name)(_summand(family, x), p["axis"], p["reverse"]),
         ("axis", "reverse"),
-        mixes=_along("axis"),
+        mixes=_axis_in("axis"),
         **facts,
     )
 
 
 def _sort(p: dict, *xs: jax.Array) -> jax.Array:
-    about = {"dimension": p["dimension"], "is_stable": p["is_stable"], "num_keys": p["num_keys"]}
-    return lax.sort(xs, **about)[p["result"]]
+    options = {"dimension": p["dimension"], "is_stable": p["is_stable"], "num_keys": p["num_keys"]}
+    return lax.sort(xs, **options)[p["result"]]
 
 
 def _top_k(p: dict, x: jax.Array) -> jax.Array:
@@ -130,10 +130,10 @@ REDUCTION_KINDS = {
     "argmax": _index("argmax"),
     "argmin": _index("argmin"),
     "reduce_window_sum": Kind(
-        SUM, _window_sum, _WINDOW, mixes=_windowed, terms=_window_terms, traits=_HOMOGENEOUS
+        SUM, _window_sum, _WINDOW, mixes=_window_axes, terms=_window_terms, traits=_HOMOGENEOUS
     ),
-    "reduce_window_max": Kind(ORDER, _window_max, _WINDOW, mixes=_windowed, traits=KEEPS_ZERO),
-    "reduce_window_min": Kind(ORDER, _window_min, _WINDOW, mixes=_windowed, traits=KEEPS_ZERO),
+    "reduce_window_max": Kind(ORDER, _window_max, _WINDOW, mixes=_window_axes, traits=KEEPS_ZERO),
+    "reduce_window_min": Kind(ORDER, _window_min, _WINDOW, mixes=_window_axes, traits=KEEPS_ZERO),
     "cumsum": _cumulative(
         SUM,
         "cumsum",
@@ -148,8 +148,8 @@ REDUCTION_KINDS = {
         ORDER,
         _sort,
         ("dimension", "is_stable", "num_keys", "result"),
-        mixes=_along("dimension"),
+        mixes=_axis_in("dimension"),
         traits=_HOMOGENEOUS,
     ),
-    "top_k": Kind(ORDER, _top_k, ("k", "axis", "result"), mixes=_along("axis")),
+    "top_k": Kind(ORDER, _top_k, ("k", "axis", "result"), mixes=_axis_in("axis")),
 }

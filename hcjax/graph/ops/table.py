@@ -1,4 +1,4 @@
-"""`KINDS`: every kind of op that is known, and ops that run by their kind and params alone."""
+"""`KINDS`: the facts of every kind of op, and ops that run by their kind and params alone."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ KINDS: dict[str, Kind] = {
     **REDUCTION_KINDS,
     **INTEGER_KINDS,
 }
-# small arrays made large: not evaluated where size is what matters
+# ops that expand small arrays: not evaluated where size matters
 STORED = ("dequantize_kernel", "spread")
-# param of a traced op whose equation says more than its kind; no file holds it
+# param of a traced op that only its equation can run; no file holds it
 EQUATION = "equation"
 
 
 def kind_of(op: Op) -> Kind | None:
-    """Returns the facts about an op; None if its kind is not known, or its equation says more."""
+    """Returns the facts about an op; None if its kind has none, or only its equation can run it."""
     return None if EQUATION in op.params else KINDS.get(op.kind)
 
 
 def family(op: Op) -> str:
-    """Returns the family of an op's kind; "" if that is not known."""
+    """Returns the family of an op's kind; "" if its kind has no facts."""
     kind = kind_of(op)
     return kind.family if kind else ""
 
@@ -60,7 +60,7 @@ def at_one_image(
 
 
 def preserves_values(op: Op) -> bool:
-    """Returns whether each number of an op's result is one of the first operand's: scales stay."""
+    """Returns whether the numbers of an op's result are the first operand's, so scales hold."""
     return family(op) in (MOVE, ORDER)
 
 
@@ -70,19 +70,19 @@ def carries_zeros(op: Op) -> bool:
 
 
 def params_of(kind: str, params: dict) -> dict:
-    """Returns those params that a kind's `run` reads."""
+    """Returns the params that a kind's `run` reads."""
     facts = KINDS[kind]
-    found = {name: params[name] for name in facts.fields if name in params}
-    changed = {k: params[k] for k, v in facts.optional.items() if params.get(k, v) != v}
-    return found | changed
+    required = {name: params[name] for name in facts.fields if name in params}
+    non_default = {k: params[k] for k, v in facts.optional.items() if params.get(k, v) != v}
+    return required | non_default
 
 
 def defined(op: Op, **changes: Any) -> Op:
-    """Returns an op that runs what its kind and params say.
+    """Returns an op that runs by its kind and params.
 
     Args:
-      op: whose kind is in `KINDS`.
-      changes: fields of it that change first.
+      op: an op whose kind is in `KINDS`.
+      changes: fields to replace first.
 
     Example:
       >>> import jax.numpy as jnp
@@ -96,6 +96,6 @@ def defined(op: Op, **changes: Any) -> Op:
 
 
 def computes(kind: str, params: dict) -> Callable[..., jax.Array]:
-    """Returns what a kind of op computes: a function of (batch size, operands)."""
+    """Returns the function (batch size, operands) that a kind of op computes."""
     run, params = KINDS[kind].run, params_of(kind, params)
     return lambda batch, *inputs: run(at_batch(params, batch), *inputs)

@@ -1,4 +1,4 @@
-"""Gathers that are slices: jax.numpy writes x[..., 1:4] so where a size is symbolic."""
+"""Gathers that are slices: jax.numpy traces x[..., 1:4] to one if a size is symbolic."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 
 
 def as_slice(params: dict, index: np.ndarray, sizes: Sequence[Any]) -> dict | None:
-    """Returns the params of the slice that takes what a gather takes, up to axes of size 1.
+    """Returns the params of the slice that is equal to a gather, up to axes of size 1.
 
     Args:
       params: of the gather, sizes that depend on the batch as `Size`.
-      index: int[..., k], where its pieces start.
+      index: int[..., k], starts of its slices.
       sizes: of its operand's axes, likewise.
 
     Returns:
-      start_indices, limit_indices and strides; None if no slice takes the same in the same order.
+      start_indices, limit_indices and strides; None if no slice has the same order.
 
     Example:
       >>> from jax import lax
@@ -29,30 +29,31 @@ def as_slice(params: dict, index: np.ndarray, sizes: Sequence[Any]) -> dict | No
     if numbers.operand_batching_dims or not index.size:
         return None
     rank = len(pieces)
-    starts, limits, strides, along = [0] * rank, list(pieces), [1] * rank, {}
+    starts, limits, strides, axis_of = [0] * rank, list(pieces), [1] * rank, {}
     for j, axis in enumerate(numbers.start_index_map):
-        found = index[..., j]
-        varies = [a for a in range(found.ndim) if (found != found.take([0], a)).any()]
-        if not isinstance(pieces[axis], int) or len(varies) > 1:
+        positions = index[..., j]
+        axes = [a for a in range(positions.ndim) if (positions != positions.take([0], a)).any()]
+        if not isinstance(pieces[axis], int) or len(axes) > 1:
             return None
-        starts[axis] = first = int(found.flat[0])
+        starts[axis] = first = int(positions.flat[0])
         limits[axis] = first + pieces[axis]
-        if varies:
-            line = np.moveaxis(found, varies[0], 0).reshape(found.shape[varies[0]], -1)[:, 0]
+        if axes:
+            line = np.moveaxis(positions, axes[0], 0).reshape(positions.shape[axes[0]], -1)[:, 0]
             steps = np.diff(line)
             if pieces[axis] != 1 or steps[0] <= 0 or (steps != steps[0]).any():
                 return None
-            along[varies[0]] = axis
+            axis_of[axes[0]] = axis
             limits[axis], strides[axis] = int(line[-1]) + 1, int(steps[0])
         if first < 0 or (isinstance(sizes[axis], int) and limits[axis] > sizes[axis]):
             return None
-    if any(n > 1 and a not in along for a, n in enumerate(index.shape[:-1])):
-        return None  # it repeats something
-    whole = iter(a for a in range(rank) if a not in numbers.collapsed_slice_dims)
-    picked = iter(range(index.ndim - 1))
+    if any(n > 1 and a not in axis_of for a, n in enumerate(index.shape[:-1])):
+        return None  # it repeats slices
+    window_axes = iter(a for a in range(rank) if a not in numbers.collapsed_slice_dims)
+    batch_axes = iter(range(index.ndim - 1))
     count = len(numbers.offset_dims) + index.ndim - 1
     order = [
-        next(whole) if a in numbers.offset_dims else along.get(next(picked)) for a in range(count)
+        next(window_axes) if a in numbers.offset_dims else axis_of.get(next(batch_axes))
+        for a in range(count)
     ]
     order = [a for a in order if a is not None]
     if order != sorted(order):

@@ -1,7 +1,7 @@
 """`trace`: reads any library's network, once, into a Model.
 
-In: `apply(params, images) -> logits` and example images. Out: the graph behind it. `jit` and remat
-are inlined. relu stays one op with its own derivative; other custom derivative rules are listed in
+In: `apply(params, images) -> logits` and example images. Out: its graph. `jit` and remat are
+inlined. relu stays one op with its own derivative; other custom derivative rules are listed in
 `Model.plain`. Values that do not depend on the images stay expressions of the parameters.
 """
 
@@ -18,12 +18,12 @@ from jax import export
 from hcjax import trees
 from hcjax.core import walker
 from hcjax.graph.model import Graph, Model, Op, live_ops
-from hcjax.graph.tracing.batch_axis import Place, Value, placed
-from hcjax.graph.tracing.reader import Reader, counted
+from hcjax.graph.tracing.batch_axis import Place, Value, find_places
+from hcjax.graph.tracing.reader import Reader, batch_size_error
 
 _RANDOM = ("random_bits", "random_split", "random_fold_in", "threefry2x32", "rng_uniform")
 _TRAINING = "the network is in training mode; use inference mode (train=False, .eval(), ...)"
-_ALONE = (
+_INDEPENDENCE = (
     "the logits of an image must not depend on the others, nor on where it stands among them; keep "
     "the first axis, that of the images, out of this op"
 )
@@ -34,16 +34,16 @@ def trace(apply: Callable, params: Any, images: Any, *, frozen: str = "") -> Mod
 
     Args:
       apply: `apply(params, images) -> logits`, of any library, in inference mode. It must not ask
-        for the batch size as a number: it is traced for all of them at once.
-      params: pytree of what it is applied to: parameters, and, if its library keeps them together,
-        running statistics, keys and counters.
+        for the batch size as a number, because it is traced for all batch sizes at once.
+      params: pytree of its parameters and, if its library keeps them together, of running
+        statistics, keys and counters.
       images: float array [N, ...]; only the shape of an image and the dtype are used.
       frozen: regular expression of whole paths of float leaves that training must not change,
         e.g. ".*/(mean|var)" for running statistics that are in `params`.
 
     Returns:
-      Model. Its params are those leaves of floating point that reach the logits and are not frozen,
-      as a dict of path -> array; a weight that is used twice is one leaf. The others are constants.
+      Model. Its params are the float leaves on which the logits depend and that are not frozen, as
+      a dict of path -> array; a weight that is used twice is one leaf. All others are constants.
 
     Raises:
       TypeError: if the network is in training mode (it draws random bits, or reduces over the
@@ -61,8 +61,8 @@ def trace(apply: Callable, params: Any, images: Any, *, frozen: str = "") -> Mod
       [[4.0, 4.0, 4.0], [4.0, 4.0, 4.0]]
     """
     images = jnp.asarray(images)
-    named = trees.paths(params)
-    kept = dict(trees.paths(trees.select(params, frozen))) if frozen else {}
+    leaves = trees.paths(params)
+    frozen_mask = dict(trees.paths(trees.select(params, frozen))) if frozen else {}
     (batch,) = export.symbolic_shape("b")
     example = jax.ShapeDtypeStruct((batch, *images.shape[1:]), images.dtype)
     try:
@@ -70,9 +70,9 @@ def trace(apply: Callable, params: Any, images: Any, *, frozen: str = "") -> Mod
     except Exception as error:
         if not isinstance(error, jax.errors.JAXTypeError) and not _is_symbolic(error):
             raise
-        raise counted(_line(error), error) from error
+        raise batch_size_error(_find_line(error), error) from error
     reader = Reader(batch)
-    numbers = [reader.number() for _ in named]
+    numbers = [reader.number() for _ in leaves]
     images_number = reader.number()
     outputs = reader.read(jaxpr, [*numbers, images_number])
     logits = jaxpr.out_avals
@@ -83,29 +83,29 @@ def trace(apply: Callable, params: Any, images: Any, *, frozen: str = "") -> Mod
             "libraries return new statistics too: use inference mode"
         )
     ops = live_ops(reader.ops, outputs[0])
-    used = {i for op in ops for i in op.inputs} | {outputs[0]}
-    trained, constants, dropped = {}, {k: v for k, v in reader.constants.items() if k in used}, []
-    held = []
-    for (path, leaf), number in zip(named, numbers, strict=True):
-        if number not in used:
+    live = {i for op in ops for i in op.inputs} | {outputs[0]}
+    constants = {k: v for k, v in reader.constants.items() if k in live}
+    parameters, dropped, frozen_numbers = {}, [], []
+    for (path, leaf), number in zip(leaves, numbers, strict=True):
+        if number not in live:
             dropped.append(path)
-        elif jnp.issubdtype(leaf.dtype, jnp.inexact) and not kept.get(path):
-            trained[path] = (number, leaf)
+        elif jnp.issubdtype(leaf.dtype, jnp.inexact) and not frozen_mask.get(path):
+            parameters[path] = (number, leaf)
         else:
             constants[number] = leaf
-            held.append((path, number))
+            frozen_numbers.append((path, number))
     _check_inference(ops, reader, images_number, outputs[0])
     return Model(
         Graph(
             tuple(ops),
             images_number,
             outputs[0],
-            {p: n for p, (n, _) in trained.items()},
+            {p: n for p, (n, _) in parameters.items()},
             constants,
-            tuple(held),
+            tuple(frozen_numbers),
         ),
-        {path: leaf for path, (_, leaf) in trained.items()},
-        tuple(sorted(trained)),
+        {path: leaf for path, (_, leaf) in parameters.items()},
+        tuple(sorted(parameters)),
         tuple(images.shape[1:]),
         images.dtype,
         tuple(dropped),
@@ -117,21 +117,21 @@ def _check_inference(ops: list[Op], reader: Reader, images: int, logits: int) ->
     """Raises TypeError if a network draws random bits or mixes the examples of a batch."""
     places: dict[int, Place | None] = {images: Place(0, 1)}
     for op in ops:
-        where = f"{op.source or 'an unknown line'} ({op.kind})"
+        location = f"{op.source or 'an unknown line'} ({op.kind})"
         if op.kind in _RANDOM:
-            raise TypeError(f"{where} draws random bits: {_TRAINING}")
+            raise TypeError(f"{location} draws random bits: {_TRAINING}")
         operands = [Value(reader.shapes[i], places.get(i)) for i in op.inputs]
         try:
-            found = placed(op, operands, [reader.shapes[o] for o in op.outputs])
+            results = find_places(op, operands, [reader.shapes[o] for o in op.outputs])
         except ValueError as error:
-            cure = _TRAINING if "reduces" in str(error) else _ALONE
-            raise TypeError(f"{where} {error}: {cure}") from error
-        places |= zip(op.outputs, found, strict=True)
+            advice = _TRAINING if "reduces" in str(error) else _INDEPENDENCE
+            raise TypeError(f"{location} {error}: {advice}") from error
+        places |= zip(op.outputs, results, strict=True)
     for op in ops:  # last: an average over the batch is a reduction first
         if op.kind == "dim_as_value":
-            raise counted(op.source, f"it computes with {op.params['dim']}")
+            raise batch_size_error(op.source, f"it computes with {op.params['dim']}")
     if ops and places.get(logits) != Place(0, 1):
-        raise TypeError(f"{where} gives the images' logits in another order: {_ALONE}")
+        raise TypeError(f"{location} gives the images' logits in another order: {_INDEPENDENCE}")
 
 
 def _is_symbolic(error: Exception) -> bool:
@@ -139,10 +139,10 @@ def _is_symbolic(error: Exception) -> bool:
     return any(word in str(error) for word in ("_DimExpr", "symbolic", "Symbolic"))
 
 
-def _line(error: Exception) -> str:
+def _find_line(error: Exception) -> str:
     """Returns the user's line that raised an error."""
     frames = traceback.extract_tb(error.__traceback__)
-    mine = [
+    frames = [
         f for f in frames if walker.is_user_code(f.filename) and "/hcjax/graph/" not in f.filename
     ]
-    return f"{mine[-1].filename.rsplit('/', 1)[-1]}:{mine[-1].lineno}" if mine else ""
+    return f"{frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno}" if frames else ""

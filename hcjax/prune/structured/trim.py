@@ -88,8 +88,8 @@ def _trimmed(model: Model) -> Model:
     smaller = without(model, coupled, removed)
     for layer in layers:
         if layer.axis is not None and (offset := _offset(layer, removed)).any():
-            kept = ~removed[coupled.axes[layer.op.output][layer.axis]]
-            smaller = _with_offset(smaller, layer.op.output, layer.axis, offset[kept])
+            remains = ~removed[coupled.axes[layer.op.output][layer.axis]]
+            smaller = _with_offset(smaller, layer.op.output, layer.axis, offset[remains])
     return smaller
 
 

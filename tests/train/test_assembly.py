@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from hcjax import data, losses, models
-from hcjax.train import parallel, steps
+from hcjax.train import assembly, parallel
 from hcjax.train.step import init_state
 
 PACKAGE = Path(__file__).parents[2] / "hcjax"
@@ -19,7 +19,7 @@ def test_the_steps_train_and_score_a_batch():
     params, state = network.init(jax.random.key(0))
     tx = optax.sgd(0.1)
     facts = {"mean": np.zeros(1, np.float32), "std": np.ones(1, np.float32), "num_classes": 3}
-    train_step, eval_step = steps.make_steps(
+    train_step, eval_step = assembly.make_steps(
         network.apply, loss=losses.cross_entropy, tx=tx, augment=[("shift", {})], **facts
     )
     rng = np.random.default_rng(0)
@@ -44,4 +44,4 @@ def test_nobody_else_in_the_package_puts_a_training_step_together():
             )
             if name == "make_train_step":
                 callers.append(path.name)
-    assert callers == ["steps.py"]
+    assert callers == ["assembly.py"]
