@@ -64,7 +64,10 @@ def convolutions(draw, *, channels):
     return x, k, how
 
 
-@pytest.mark.parametrize(("rule", "channels"), [("pixel_pairs", 3), ("exact_float", 1)])
+@pytest.mark.parametrize(
+    ("rule", "channels"),
+    [("pixel_pairs", 3), pytest.param("exact_float", 1, marks=pytest.mark.slow)],
+)
 def test_sums_are_those_of_the_plain_convolution(rule, channels):
     applied = []
 

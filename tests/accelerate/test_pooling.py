@@ -36,7 +36,7 @@ def pool(operation, x, window, strides, padding):
     return lax.reduce_window(x, np.array(start, x.dtype), op, window, strides, padding)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(pools())
 def test_values_and_derivatives_equal_the_primitives(case):
     operation, x, *how = case
@@ -62,7 +62,7 @@ def test_values_and_derivatives_equal_the_primitives(case):
     jax.tree.map(np.testing.assert_array_equal, both(True), both(False))
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(pools())
 def test_gradients_of_gradients_equal_the_primitives(case):
     operation, x, *how = case

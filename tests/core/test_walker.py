@@ -57,6 +57,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 def test_mapped_bodies_are_rewritten_from_inside_and_outside():
     run = subprocess.run(
         [sys.executable, "-c", MAPPED], cwd=ROOT, capture_output=True, text=True, timeout=300

@@ -54,7 +54,9 @@ def fitted(apply, params, dataset, loss, teacher, **changes):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("by", ["hint", "attention", "relational"])
+@pytest.mark.parametrize(
+    "by", ["hint", "attention", pytest.param("relational", marks=pytest.mark.slow)]
+)
 def test_fit_brings_a_students_activations_near_its_teachers(by, dataset, images):
     student, teacher = model(6, 0, images[:1]), model(9, 1, images[:1])
     apply, params = distill.features(student, ["conv"]), student.params

@@ -192,6 +192,7 @@ def test_every_truncation_and_many_flips_are_found_by_the_checksum():
             assert not survives(bytes(damaged))
 
 
+@pytest.mark.slow
 @settings(max_examples=2000, deadline=None)
 @given(st.data())
 def test_damage_is_an_error_or_a_valid_model_with_a_right_checksum_too(data):

@@ -33,7 +33,9 @@ def test_traced_and_folded_networks_are_the_same_function_at_any_batch_size(name
     assert len(folded.graph.ops) < len(model.graph.ops)
 
 
-@pytest.mark.parametrize("name", ["linen", "equinox", "haiku resnet", "dense"])
+@pytest.mark.parametrize(
+    "name", ["linen", "equinox", pytest.param("haiku resnet", marks=pytest.mark.slow), "dense"]
+)
 def test_gradients_are_the_functions_own(name):
     apply, params, model, images = made(name)
     theirs = jax.grad(lambda p: (apply(p, images) ** 2).sum(), allow_int=True)(params)

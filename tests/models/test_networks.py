@@ -114,7 +114,15 @@ def test_nin_has_no_dense_layer_and_pools_16_and_8():
     assert sum(e.primitive.name == "custom_jvp_call" for e in jaxpr.eqns) == 8  # the last: no relu
 
 
-@pytest.mark.parametrize("name", ["alexnet_tiny", "nin_tiny", "vgg_tiny", "resnet_tiny"])
+DEEPER = [
+    pytest.param("alexnet_tiny", marks=pytest.mark.slow),
+    "nin_tiny",
+    "vgg_tiny",
+    "resnet_tiny",
+]
+
+
+@pytest.mark.parametrize("name", DEEPER)
 def test_the_deeper_families_fit_eight_images(name):
     shape = (8, 8, 3)
     options = {} if name == "resnet_tiny" else {"dropout": 0.0}

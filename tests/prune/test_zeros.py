@@ -142,7 +142,9 @@ def check(order, sparsity):
             assert not values[zero[f"{layer}/kernel"]].any() and (sparsity > 0.8 or values.any())
 
 
-@pytest.mark.parametrize("how", ["gradual", "rigl", pytest.param("movement", marks=SLOW)])
+@pytest.mark.parametrize(
+    "how", ["gradual", *(pytest.param(name, marks=SLOW) for name in ("rigl", "movement"))]
+)
 def test_fit_keeps_zeros_in_averages_and_checkpoints_and_resumes_bit_for_bit(how, tmp_path):
     tx = {
         "gradual": optax.chain(optax.adam(1e-2), prune.gradual(0.8, begin=2, end=7, every=2)),

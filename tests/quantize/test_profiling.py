@@ -40,7 +40,7 @@ def test_every_layer_is_timed_with_what_follows_it(name, one_way):
     assert found.batch == 4
 
 
-@pytest.mark.parametrize("input_bits", [8, {".*conv2": 4}])
+@pytest.mark.parametrize("input_bits", [pytest.param(8, marks=pytest.mark.slow), {".*conv2": 4}])
 def test_what_is_timed_computes_what_the_networks_do(input_bits, monkeypatch, one_way):
     """The last layer's two ways give the logits of the two networks."""
     outputs = []

@@ -61,6 +61,7 @@ def test_a_run_stopped_five_times_ends_like_one_that_was_not(whole, tmp_path, co
     assert processes.result(tmp_path) == processes.result(whole)
 
 
+@pytest.mark.slow
 def test_a_workdir_of_another_config_is_refused_by_name(whole, compiled):
     before = {p: p.stat().st_mtime_ns for p in processes.files(whole)}
     config = processes.EVERYTHING | {"optim.learning_rate": 1e-3, "seed": 7}
