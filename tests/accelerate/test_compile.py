@@ -162,7 +162,7 @@ def test_a_loop_is_written_for_the_compiler_that_it_gets(monkeypatch):
     assert asked == ["cpu+onednn", None]  # read with one table, compiled with the other
 
 
-@pytest.mark.parametrize("slow", ["cpu+fused", None])
+@pytest.mark.parametrize("slow", ["cpu+fused", pytest.param(None, marks=pytest.mark.slow)])
 def test_tuning_takes_the_way_that_is_fastest(monkeypatch, slow):
     """One way is slowed down by host calls; the other must be taken."""
     asked = []

@@ -50,7 +50,7 @@ def sums(draw):
 
 
 @pytest.mark.slow
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(sums())
 def test_values_and_derivatives_equal_the_plain_sum(case):
     fn, operands = case

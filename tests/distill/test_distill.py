@@ -1,5 +1,7 @@
 """Distillation losses: their formulas, their limits, and no gradient into the teacher."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -32,7 +34,7 @@ def test_kl_is_its_formula_in_float64(temperature):
 def test_the_gradient_of_kl_at_a_high_temperature_is_that_of_centred_logits():
     """Hinton's limit: T² KL tends to the squared difference of centred logits over 2 K."""
     s, t = logits(0, 1.0), logits(1, 1.0)
-    found = jax.grad(lambda s: distill.kl(s, t, temperature=300.0).sum())(s)
+    found = jax.jit(jax.grad(lambda s: distill.kl(s, t, temperature=300.0).sum()))(s)
     centre = lambda x: x - x.mean(-1, keepdims=True)
     np.testing.assert_allclose(found, (centre(s) - centre(t)) / 10, atol=2e-3)
 
@@ -52,7 +54,7 @@ def test_decoupled_with_kls_own_weights_is_kl():
 
 def test_decoupled_has_finite_gradients_where_the_teacher_is_certain():
     t = jnp.array([[60.0, 0.0, -60.0]])
-    found = jax.grad(lambda s: distill.decoupled(s, t, jnp.array([0])).sum())(-t)
+    found = jax.jit(jax.grad(lambda s: distill.decoupled(s, t, jnp.array([0])).sum()))(-t)
     assert np.isfinite(found).all()
 
 
@@ -65,7 +67,7 @@ def test_hints_and_attention():
     np.testing.assert_allclose(distill.attention(s, t), ((a - b) ** 2).sum(-1), rtol=1e-4)
     # channels may differ; an image that is zero everywhere has no map and no NaN
     assert distill.attention(s, t[..., :2]).shape == (2,)
-    assert np.isfinite(jax.grad(lambda s: distill.attention(s, t).sum())(0 * s)).all()
+    assert np.isfinite(jax.jit(jax.grad(lambda s: distill.attention(s, t).sum()))(0 * s)).all()
 
 
 def test_relations_are_their_formulas_in_float64():
@@ -86,11 +88,10 @@ def test_relations_are_their_formulas_in_float64():
 
     (d, c), (d_t, c_t) = relations(s), relations(t)
     expected = 3 * huber(d - d_t).sum(0) / 4 + 2 * huber(c - c_t).sum((0, 2)) / 16
-    np.testing.assert_allclose(
-        distill.relational(s, t, distance=3.0, angle=2.0), expected, rtol=1e-4
-    )
+    relational = jax.jit(functools.partial(distill.relational, distance=3.0, angle=2.0))
+    np.testing.assert_allclose(relational(s, t), expected, rtol=1e-4)
     twice = jnp.stack([s[0], s[0], s[1], s[2], s[2]])  # the same example, again
-    gradient = jax.grad(lambda s: distill.relational(s, t).sum())(twice)
+    gradient = jax.jit(jax.grad(lambda s: distill.relational(s, t).sum()))(twice)
     assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0
     with pytest.raises(ValueError, match="5, 4"):
         distill.relational(s, t[:4])
@@ -98,7 +99,7 @@ def test_relations_are_their_formulas_in_float64():
 
 @pytest.mark.parametrize("loss", [distill.kl, distill.hint, distill.relational])
 def test_no_gradient_reaches_the_teacher(loss):
-    found = jax.grad(lambda t: loss(logits(0), t).sum())(logits(1))
+    found = jax.jit(jax.grad(lambda t: loss(logits(0), t).sum()))(logits(1))
     assert not np.asarray(found).any()
 
 

@@ -98,5 +98,5 @@ def test_a_stopped_gradient_stays_stopped_in_a_file():
     x = jnp.ones((1, 3))
     model = hcjax.trace(lambda p, x: x * p * jax.lax.stop_gradient(x * p), jnp.full(3, 2.0), x)
     for m in (model, hcjax.unpack(hcjax.pack(model))):
-        gradient = jax.grad(lambda p, m=m: m.apply(p, x).sum())(m.params)
+        gradient = jax.jit(jax.grad(lambda p, m=m: m.apply(p, x).sum()))(m.params)
         assert jax.tree.leaves(gradient)[0].ravel().tolist() == [2, 2, 2]

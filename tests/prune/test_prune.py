@@ -27,7 +27,7 @@ def zeros(masks):
     return {name: int((~np.asarray(m)).sum()) for name, m in masks.items()}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(st.integers(-3, 3), min_size=1, max_size=40), st.floats(0, 1))
 def test_the_smallest_are_taken_exactly_and_ties_by_index(values, part):
     count = int(part * len(values))
@@ -37,7 +37,7 @@ def test_the_smallest_are_taken_exactly_and_ties_by_index(values, part):
         assert np.flatnonzero(found).tolist() == sorted(expected.tolist())
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.floats(0, 0.999), st.booleans(), st.integers(0, 9))
 def test_counts_are_exact_whatever_the_scope(sparsity, ties, seed):
     params = weights(seed, ties)
@@ -90,7 +90,7 @@ def test_lamp_empties_no_layer_and_keeps_each_ones_order():
     assert [int(m.sum()) for m in last.values()] == [1, 1]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.lists(st.sampled_from([0.0, 1e-30, 1.0, 1.0 + 1e-7, 3.0]), min_size=1, max_size=30))
 def test_lamp_scores_are_those_of_the_paper(values):
     scores = np.asarray(values, np.float32)
@@ -183,9 +183,9 @@ def test_illegal_arguments_are_named(arguments, message):
     "how",
     [
         {"sparsity": 0.9},
-        {"sparsity": 0.9, "scope": "erk"},
+        pytest.param({"sparsity": 0.9, "scope": "erk"}, marks=pytest.mark.slow),
         {"sparsity": None, "scope": {"conv/.*": 0.25, "dense/kernel": 0.9}},
-        {"sparsity": None, "structure": (1, 4)},
+        pytest.param({"sparsity": None, "structure": (1, 4)}, marks=pytest.mark.slow),
         {"sparsity": 0.5, "structure": prune.Block((4, 4))},
     ],
 )
@@ -223,7 +223,7 @@ def test_gradual_pruning_ends_at_exactly_what_masks_would_take(how):
     jax.tree.map(np.testing.assert_array_equal, masks, kept)  # none after the end
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.floats(0, 0.999), st.floats(0, 0.999), st.integers(0, 2**31 - 1), st.floats(0, 1))
 def test_a_ramp_of_counts_ends_exactly_at_any_size(initial, final, size, left):
     count = lambda left: int(

@@ -29,7 +29,8 @@ def logits(model, images):
     return np.asarray(jax.jit(model.apply)(model.params, images))
 
 
-FEW = [pytest.param(n, marks=pytest.mark.slow) if n.startswith("haiku") else n for n in NETWORKS]
+MANY_OPS = ("haiku resnet", "haiku mobilenet", "dense")
+FEW = [pytest.param(n, marks=pytest.mark.slow) if n in MANY_OPS else n for n in NETWORKS]
 
 
 @pytest.mark.parametrize("name", FEW)

@@ -30,7 +30,9 @@ def one_way(monkeypatch):
     monkeypatch.setattr(compiler, "tune", lambda fn, *args: jax.jit(fn))
 
 
-@pytest.mark.parametrize("name", ["lenet5", "resnet_tiny", "dense"])
+@pytest.mark.parametrize(
+    "name", ["lenet5", pytest.param("resnet_tiny", marks=pytest.mark.slow), "dense"]
+)
 def test_every_layer_is_timed_with_what_follows_it(name, one_way):
     model, images = folded(name)
     found = profiling.profile(model, hcjax.calibrate(model, images), images, seconds=1e-9)

@@ -77,7 +77,7 @@ def test_parameters_that_are_read_twice_or_equal_are_what_they_were():
         np.testing.assert_array_equal(leaves[path], value)
     added = set(fake.paths) - set(params)
     assert all(re.fullmatch(r".*/(kernel_)?step(_\d+)?", path) for path in added), added
-    gradients = jax.grad(lambda p: (fake.apply(p, x) ** 2).sum())(fake.params)
+    gradients = jax.jit(jax.grad(lambda p: (fake.apply(p, x) ** 2).sum()))(fake.params)
     slopes = {path: np.unique(g) for path, g in fake.leaves(gradients).items() if path in params}
     assert {path: g.size for path, g in slopes.items()} == {p: v.size for p, v in params.items()}
     trained = fake.replace(params=jax.tree.map(lambda w, g: w - 1e-4 * g, fake.params, gradients))
@@ -89,7 +89,9 @@ def test_gradients_are_finite_where_a_function_is_infinitely_steep():
     x, a, b = normal((16, 8), (8, 8), (8, 3))
     params = {"a": jnp.abs(a) * jnp.array([1.0] * 7 + [1e-3]), "b": b}
     fake = quantized(lambda p, x: jnp.sqrt(x @ p["a"]) @ p["b"], params, jnp.abs(x) + 0.1)
-    gradients = jax.grad(lambda p: (fake.apply(p, jnp.abs(x) + 0.1) ** 2).sum())(fake.params)
+    gradients = jax.jit(jax.grad(lambda p: (fake.apply(p, jnp.abs(x) + 0.1) ** 2).sum()))(
+        fake.params
+    )
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradients))
     assert np.any(dict(fake.leaves(gradients))["a"])
     assert np.isfinite(jax.grad(lambda x: jnp.log(straight_through.guard_gradient(x)) * 0.0)(0.0))
