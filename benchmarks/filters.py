@@ -5,10 +5,12 @@
 
 Each way takes the trained network and leaves at most --macs of its products; each is then trained
 by hcjax's `fit`, by the config's recipe but with --epochs and --rate, once for every seed, in
-training mode, BatchNorm included. Torch-Pruning 1.6.0 ends in an IndexError on the shortcuts of the
-network, which pad channels; it is left the channels inside the blocks, and so is hcjax in the rows
-"inside". Printed: accuracy before and after, on --part, and images/s at batch 128, folded, the
-network as it was and the pruned one taking turns.
+training mode, BatchNorm included. Channels of hcjax are scored on --images training images, which
+a folded network ranks alike; "refitted" is the folded network after `hcjax.prune.refit`, as a stage
+`shrink` leaves it, without any training. Torch-Pruning 1.6.0 ends in an IndexError on the shortcuts
+of the network, which pad channels; it is left the channels inside the blocks, and so is hcjax in
+the rows "inside". Printed: accuracy before and after, on --part, and images/s at batch 128, folded,
+the network as it was and the pruned one taking turns.
 
 What is to be chosen is chosen with `--part validation`, from a workdir that kept one
 (--config.data.validation=5000); the same command with the same --runs then trains nothing again,
@@ -167,6 +169,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2), help="of trainings")
     parser.add_argument("--rounds", type=int, default=7, help="of timing")
     parser.add_argument("--round-to", type=int, default=4, help="hcjax's channel counts")
+    parser.add_argument("--images", type=int, default=512, help="that hcjax ranks and refits on")
     parser.add_argument("--theirs", nargs="+", default=THEIRS[:1], choices=THEIRS)
     parser.add_argument("--only", nargs="+", metavar="ROW", help='such as "hcjax, inside"')
     parser.add_argument("--part", default="test", choices=("validation", "test"), help="scored")
@@ -186,7 +189,9 @@ def main() -> None:
             "with --config.data.validation=5000"
         )
     whole = start.model(start.params, start.state)
-    ours = {"round_to": args.round_to, "macs": args.macs}
+    folded, dataset = hcjax.fold(whole), start.dataset
+    images = hcjax.data.normalise(dataset.train.images[: args.images], dataset.mean, dataset.std)
+    ours = {"round_to": args.round_to, "macs": args.macs, "images": images}
     ways = {
         "hcjax": lambda: hcjax.shrink(whole, **ours).cut,
         "hcjax, inside": lambda: hcjax.shrink(whole, select=INSIDE, **ours).cut,
@@ -211,16 +216,20 @@ def main() -> None:
         both = hcjax.cut({"params": start.params, "state": start.state}, cuts())
         params, state = both["params"], both["state"]
         small, before = start.model(params, state), score(params, state)
-        ratio = speed(whole, small, args.rounds)
+        ratio, refitted = speed(whole, small, args.rounds), ""
+        if name == "hcjax":
+            model = hcjax.prune.refit(hcjax.shrink(folded, **ours), folded, images)
+            plain = hcjax.evaluate(model.apply, model.params, dataset, part=args.part)
+            refitted = f"refitted {100 * plain.summary['accuracy']:.2f} %  "
         scores = [
             score(*retrained(start, params, state, args.epochs, args.rate, seed, args.runs))
             for seed in args.seeds
         ]
         spread = f" ± {statistics.stdev(scores):.2f}" if len(scores) > 1 else ""
         print(
-            f"{name:28s} MACs {hcjax.cost(small).macs / total:.3f}  before {before:.2f} %  after "
-            f"{statistics.mean(scores):.2f}{spread} % (n = {len(scores)})  speed {ratio['']:.2f} "
-            f"({ratio['_min']:.2f} to {ratio['_max']:.2f})",
+            f"{name:28s} MACs {hcjax.cost(small).macs / total:.3f}  before {before:.2f} %  "
+            f"{refitted}after {statistics.mean(scores):.2f}{spread} % (n = {len(scores)})  "
+            f"speed {ratio['']:.2f} ({ratio['_min']:.2f} to {ratio['_max']:.2f})",
             flush=True,
         )
 

@@ -16,6 +16,7 @@ from hcjax.prune.rigl import rigl
 from hcjax.prune.schedules import cubic, gradual
 from hcjax.prune.scored import fisher, in_training, movement, scored, taylor
 from hcjax.prune.scores import SCORES, Criterion, score
+from hcjax.prune.structured.refit import refit
 
 __all__ = [
     "SCORES",
@@ -34,6 +35,7 @@ __all__ = [
     "masks",
     "movement",
     "nonzero",
+    "refit",
     "rigl",
     "score",
     "scored",

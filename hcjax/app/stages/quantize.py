@@ -6,10 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from hcjax import data, quantize
-from hcjax.app.stages.work import Outputs, Work, by_layer, check_idle
+from hcjax import quantize
+from hcjax.app.stages.work import Outputs, Work, by_layer, check_idle, normalised
 from hcjax.errors import ConfigError, unknown_name
 from hcjax.graph.model import Model
 from hcjax.quantize.fake import fake_quantize
@@ -65,7 +63,7 @@ def stage(
 
     def fake(work, start):
         if not models:
-            ranges = calibrate(start, _prepared(work.dataset, images), method=method)
+            ranges = calibrate(start, normalised(work.dataset, images), method=method)
             picks = size is not None or drop is not None
             chosen = _picked(start, work, size, drop) if picks else given
             models.append(fake_quantize(start, ranges, spec._replace(bits=chosen)))
@@ -82,11 +80,6 @@ def stage(
     return at_once + ([("quantized-trained", tuned)] if epochs else [])
 
 
-def _prepared(dataset: data.Dataset, count: int, part: str = "train") -> np.ndarray:
-    """Returns the first images of a part as the network sees them."""
-    return data.normalise(getattr(dataset, part).images[:count], dataset.mean, dataset.std)
-
-
 def _picked(model: Model, work: Work, size: float | None, drop: float | None) -> dict[str, int]:
     """Returns the bits of each layer that make a size, or cost `drop` of accuracy at most."""
     if not len(work.dataset.validation.labels):
@@ -95,7 +88,7 @@ def _picked(model: Model, work: Work, size: float | None, drop: float | None) ->
             "there are none: set config.data.validation, or config.quantize.bits"
         )
     labels = work.dataset.validation.labels[:CHOOSING]
-    images = _prepared(work.dataset, CHOOSING, "validation")
+    images = normalised(work.dataset, CHOOSING, "validation")
     analysis = sensitivity(model, images, labels, against="bits")
     accuracy = None if drop is None else analysis.accuracy - drop
     try:

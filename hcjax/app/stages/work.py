@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from hcjax import data
 from hcjax.errors import ConfigError
 from hcjax.graph.model import Model
@@ -27,6 +29,11 @@ class Work(NamedTuple):
     tune: Callable[..., Model]
     learn: Callable[..., Model]
     say: Callable[[str], None]
+
+
+def normalised(dataset: data.Dataset, count: int, part: str = "train") -> np.ndarray:
+    """Returns the first images of a part as the network sees them."""
+    return data.normalise(getattr(dataset, part).images[:count], dataset.mean, dataset.std)
 
 
 # name of each network that a stage makes, and how

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hcjax.errors import ConfigError
-from hcjax.graph.coupling.channels import Channels, Group
+from hcjax.graph.coupling.channels import Channels
 from hcjax.graph.model import LAYERS, Model
 from hcjax.graph.ops import KINDS
 
@@ -40,61 +40,45 @@ class Products(NamedTuple):
         each = np.multiply.reduceat(sizes.astype(np.float64), self.starts, axis=0)
         return each.sum(0)
 
+    def saved(self, removed: np.ndarray) -> np.ndarray:
+        """Computes how many MACs each channel's removal saves, >= 1, float64[channels + 1].
 
-def relative(scores: np.ndarray) -> np.ndarray:
-    """Divides each channel's score by the mean score of the channels that would remain.
-
-    Those are the channels of scores not lower than its own. See `allocation.lamp` for the relative
-    score of single weights, which divides by a sum, in float32 and under jit.
-
-    Args:
-      scores: float64[C], >= 0.
-
-    Returns:
-      float64[C] in [0, 1], in the order of the scores; 1 for the highest, 0 where the mean is 0.
-
-    Example:
-      >>> relative(np.array([1.0, 8.0, 0.0, 3.0])).tolist()
-      [0.25, 1.0, 0.0, 0.545...]
-    """
-    order = np.argsort(scores, kind="stable")
-    ascending = scores[order]
-    means = np.cumsum(ascending[::-1])[::-1] / np.arange(len(scores), 0, -1)
-    relative_scores = np.empty(len(scores))
-    ratios = np.divide(ascending, means, out=np.zeros(len(scores)), where=means > 0)
-    relative_scores[order] = np.maximum.accumulate(ratios)
-    return relative_scores
+        Args:
+          removed: bool[channels + 1], channels that are gone already.
+        """
+        sizes = self.sizes[:, ~removed].sum(1)
+        return np.maximum(self.of(sizes) - self.of(sizes[:, None] - self.sizes), 1)
 
 
 def units(
-    groups: Sequence[Group],
+    groups: Sequence[np.ndarray],
     scores: Sequence[np.ndarray],
     *,
     scope: str,
     round_to: int,
-    least: int,
+    floors: Sequence[int],
 ) -> list[Unit]:
     """Ranks the units that may be removed, the lowest first.
 
     Args:
-      groups: of channels.
+      groups: int[C], the channels of each group, that of equal scores to go first first.
       scores: float[C] of each group's channels.
       scope: "global": ranks units by their mean score. "uniform": by the fraction of their group
         that is removed together with them.
       round_to: the number of channels that remain in a group is a multiple of it.
-      least: the smallest number that may remain.
+      floors: the smallest number that may remain in each group.
     """
     ranked = []
-    for g, (group, score) in enumerate(zip(groups, scores, strict=True)):
+    for g, (group, score, floor) in enumerate(zip(groups, scores, floors, strict=True)):
         count, highest = len(score), -np.inf
         order = np.argsort(score, kind="stable")
-        remaining = range((count - 1) // round_to * round_to, least - 1, -round_to)
+        remaining = range((count - 1) // round_to * round_to, floor - 1, -round_to)
         removed = [0, *(count - n for n in remaining if n > 0)]
         for start, end in itertools.pairwise(removed):
             indices = order[start:end]
             highest = max(highest, float(score[indices].mean()))  # no unit before a lower one
             rank = highest if scope == "global" else end / count
-            ranked.append(Unit(rank, g, group.channels[indices]))
+            ranked.append(Unit(rank, g, group[indices]))
     return sorted(ranked, key=lambda unit: unit.rank)  # stable: equal ranks keep their order
 
 

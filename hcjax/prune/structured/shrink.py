@@ -1,10 +1,11 @@
 """`shrink`: removes whole channels of a network, which makes it smaller and faster.
 
-Scores the channels, ranks them, and removes the lowest until the network is small enough.
+Scores the channels, ranks them, and removes the lowest, in rounds, until it is small enough.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
@@ -14,12 +15,13 @@ import numpy as np
 
 from hcjax import trees
 from hcjax.errors import ConfigError
-from hcjax.graph.coupling.channels import Group, channels
+from hcjax.graph.coupling.channels import Channels, Group, channels
 from hcjax.graph.coupling.remove import without
 from hcjax.graph.model import Model
 from hcjax.graph.ops.table import preserves_values
 from hcjax.prune.scores import resolved
 from hcjax.prune.structured import ranking
+from hcjax.prune.structured.importance import importance
 
 _SHIFTS = ("convert_element_type", "add")  # of a variance, e.g. + epsilon
 
@@ -29,10 +31,13 @@ def shrink(
     *,
     keep: float | None = None,
     macs: float | None = None,
+    images: Any = None,
+    labels: Any = None,
     scores: Any = None,
     scope: str = "global",
+    rounds: int | None = None,
     round_to: int = 1,
-    least: int | None = None,
+    least: int | float = 0.125,
     select: trees.Select | str | Sequence[str] | None = None,
     **options: Any,
 ) -> Model:
@@ -48,17 +53,22 @@ def shrink(
         `least` and `round_to` allow.
       macs: instead of `keep`: fraction of the MACs to keep, in (0, 1]; never more are kept, and as
         few less as whole channels allow.
-      scores: pytree of float arrays like `model.params`; a channel's score is the sum over its
-        slices. Or the name of a score in `prune.SCORES`, or a `prune.Criterion`: the same, without
-        running statistics. None: the sum of squares of its slices, without running statistics,
-        divided by the mean score of the channels of its group that would remain
-        (`ranking.relative`): this makes layers of different scale comparable, and protects groups
-        whose channels are equally important.
-      scope: "global": one ranking of all channels. "uniform": removes the same fraction of each
-        group, its lowest scores.
+      images: [N, ...] as the network takes them, a few batches of its training set: the channels
+        are scored by what their removal does to the logits of these, see `importance`. None: of
+        noise, which asks for no data and is less exact.
+      labels: int[N] of the images: scored by what it does to the likelihood of these instead.
+      scores: instead of images, a pytree of float arrays like `model.params`; a channel's score is
+        the sum over its slices. Or the name of a score in `prune.SCORES`, or a `prune.Criterion`:
+        the same, without running statistics. Such scores are of the weights as they are: a folded
+        network has others.
+      scope: "global": one ranking of all channels; with `macs`, of their scores per product that
+        their removal saves. "uniform": removes the same fraction of each group, its lowest scores.
+      rounds: in how many steps the channels are removed; those that remain are scored anew after
+        each. None: 8, or 1 with `scores`, which stay as they are.
       round_to: the number of channels kept in a group is a multiple of it, or all; 4, 8 or 16 suit
         most hardware.
-      least: channels to keep in each group, >= 1; None: `round_to`.
+      least: channels to keep in each group: a whole number >= 1, or a fraction of the group in
+        (0, 1); rounded up to a multiple of `round_to`.
       select: which channels may be removed, by the kernels that make them: a predicate of path and
         leaf, or patterns of whole paths. None: all.
       **options: of the named score, e.g. `loss_fn` and `batches`; see `prune.score`.
@@ -69,15 +79,15 @@ def shrink(
       training-mode networks.
 
     Raises:
-      ConfigError: if an argument is out of range, no channel may be removed, or the MACs cannot be
-        reached; the message then gives the least that can.
+      ConfigError: if an argument is out of range, no channel may be removed, the MACs cannot be
+        reached (the message then gives the least that can), or images are not the network's.
       TypeError: if the model is quantized, or not a Model.
 
     Reference:
-      Li et al., "Pruning Filters for Efficient ConvNets", 2016, arXiv:1608.08710. Scores: the
-      magnitude of Fang et al., "DepGraph", 2023, arXiv:2301.12900, section 3.3, p = 2. Deviations:
-      all slices count, biases too, and are summed, not averaged, over the arrays of a group; the
-      normalising mean is over the channels that are not lower, as if they were removed one by one.
+      Liu et al., "Group Fisher Pruning for Practical Network Compression", 2021, arXiv:2108.00708:
+      scores of coupled channels per saved product, measured anew as channels go. Deviations:
+      without labels the change of the logits is scored, not that of the loss; rounds of equal size,
+      without training in between. Coupling: Fang et al., "DepGraph", 2023, arXiv:2301.12900.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -88,26 +98,43 @@ def shrink(
       >>> small.params["a"].tolist(), small.params["b"].shape, small.cut[0].kept
       ([[5.0, 4.0]], (2, 3), (1, 3))
     """
-    least = round_to if least is None else least
-    _check(keep, macs, scope, round_to, least)
+    _check(keep, macs, scope, rounds, round_to, least)
+    if scores is not None and (images is not None or labels is not None):
+        raise ConfigError("give scores, or images to score the channels on, not both")
     coupled = channels(model)
     groups = _selected(model, coupled.groups, select)
     if not groups:
         raise ConfigError(f"there is nothing that may be cut: {_reasons(coupled.kept)}")
-    importance = _importance(model, groups, scores, options)
-    units = ranking.units(groups, importance, scope=scope, round_to=round_to, least=least)
-    if macs is None:
-        total = sum(len(group.channels) for group in groups)
-        chosen = ranking.at_most(units, int((1 - keep) * total + 1e-9))
+    products = ranking.products(model, coupled)
+    if scores is None and not options:
+        measure, rounds = importance(model, coupled, images, labels), rounds or 8
     else:
-        chosen = ranking.down_to(units, ranking.products(model, coupled), macs)
+        sums = _sums(model, groups, coupled.count, scores, options)
+        measure, rounds = (lambda removed: sums), rounds or 1
+    total = sum(len(group.channels) for group in groups)
     removed = np.zeros(coupled.count, bool)
-    for unit in chosen:
-        removed[unit.channels] = True
+    order = _reading_order(coupled)
+    groups = sorted(groups, key=lambda group: order[group.channels].min())
+    floors = [_floor(least, len(group.channels), round_to) for group in groups]
+    members = [group.channels[np.argsort(order[group.channels])] for group in groups]
+    for left in np.arange(rounds)[::-1] / rounds:  # of what is to be removed
+        channel_scores = measure(removed)
+        if macs is not None and scores is None:
+            channel_scores = channel_scores / products.saved(removed)
+        channel_scores = np.where(removed, -np.inf, channel_scores)  # those stay removed
+        each = [channel_scores[channels] for channels in members]
+        units = ranking.units(members, each, scope=scope, round_to=round_to, floors=floors)
+        if macs is None:
+            chosen = ranking.at_most(units, int((1 - left) * (1 - keep) * total + 1e-9))
+        else:
+            chosen = ranking.down_to(units, products, macs + left * (1 - macs))
+        removed = np.zeros(coupled.count, bool)
+        for unit in chosen:
+            removed[unit.channels] = True
     return without(model, coupled, removed)
 
 
-def _check(keep, macs, scope, round_to, least) -> None:
+def _check(keep, macs, scope, rounds, round_to, least) -> None:
     if (keep is None) == (macs is None):
         raise ConfigError(f"give one of keep and macs, got keep={keep}, macs={macs}")
     for name, value in (("keep", keep), ("macs", macs)):
@@ -115,9 +142,14 @@ def _check(keep, macs, scope, round_to, least) -> None:
             continue
         if not isinstance(value, Real | jax.Array) or not 0 < value <= 1:
             raise ConfigError(f"{name} must be a fraction in (0, 1], got {value!r}")
-    for name, value in (("round_to", round_to), ("least", least)):
+    for name, value in (("round_to", round_to), ("rounds", 1 if rounds is None else rounds)):
         if not isinstance(value, Integral) or value < 1:
             raise ConfigError(f"{name} must be a whole number >= 1, got {value!r}")
+    whole = isinstance(least, Integral) and least >= 1
+    if not whole and not (isinstance(least, Real) and 0 < least < 1):
+        raise ConfigError(
+            f"least must be a whole number >= 1, or a fraction in (0, 1), got {least!r}"
+        )
     if scope not in ranking.SCOPES:
         raise ConfigError(f"scope must be one of {', '.join(ranking.SCOPES)}, got {scope!r}")
 
@@ -162,31 +194,43 @@ def _statistics(model: Model) -> set[str]:
     return statistics
 
 
-def _importance(
-    model: Model, groups: Sequence[Group], scores: Any, options: dict
-) -> list[np.ndarray]:
-    """Computes the score of each channel, float64[C] of each group."""
+def _reading_order(coupled: Channels) -> np.ndarray:
+    """Returns, for each channel, the place at which layers read it first, int[count].
+
+    Of equal scores it decides which goes, alike in a network and its folded form.
+    """
+    order = np.full(coupled.count, np.iinfo(np.int64).max)
+    place = 0
+    for read in coupled.reads:
+        channels = coupled.axes[read.op.inputs[0]][read.axes[0]]
+        np.minimum.at(order, channels, place + np.arange(len(channels)))
+        place += len(channels)
+    return order
+
+
+def _floor(least: int | float, count: int, round_to: int) -> int:
+    """Returns the smallest number of channels that a group of `count` may keep."""
+    floor = math.ceil(least * count) if least < 1 else least
+    return math.ceil(floor / round_to) * round_to
+
+
+def _sums(
+    model: Model, groups: Sequence[Group], count: int, scores: Any, options: dict
+) -> np.ndarray:
+    """Adds up scores of weights over the slices of each channel, float64[count]."""
     leaves = model.leaves(model.params)
     tree = resolved(scores, model.params, options)
-    if tree is None:
-        weight_scores = {
-            path: np.square(np.asarray(leaf, np.float64)) for path, leaf in leaves.items()
-        }
-    else:
-        weight_scores = {p: np.asarray(leaf, np.float64) for p, leaf in model.leaves(tree).items()}
-    if tree is not scores or scores is None:
+    weight_scores = {p: np.asarray(leaf, np.float64) for p, leaf in model.leaves(tree).items()}
+    if tree is not scores:
         weight_scores |= {path: 0 * weight_scores[path] for path in _statistics(model)}
     for path, score in weight_scores.items():
         if score.shape != leaves[path].shape:
             raise ConfigError(f"scores of {path} must be {leaves[path].shape}, got {score.shape}")
         if not np.isfinite(score).all():
-            what = "scores" if scores is not None else "parameters"
-            raise ConfigError(f"{what} of {path} are not finite")
-    importance = []
+            raise ConfigError(f"scores of {path} are not finite")
+    sums = np.zeros(count)
     for group in groups:
-        total = np.zeros(len(group.channels))
         for path, axis, indices in group.slices:
             other = tuple(a for a in range(weight_scores[path].ndim) if a != axis)
-            total += weight_scores[path].sum(other)[indices].sum(1)
-        importance.append(ranking.relative(total) if scores is None else total)
-    return importance
+            sums[group.channels] += weight_scores[path].sum(other)[indices].sum(1)
+    return sums
