@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from hcjax import trees
 from hcjax.errors import CheckpointError
 
 FOLDER = "checkpoints"
+_PATTERNS = set("*?[]\\")  # characters that libraries below do not take literally
 
 
 class Checkpoints:
@@ -45,15 +47,19 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep, create=writes, cleanup_tmp_directories=writes
         )
+        self._unverified: int | None = None  # step of the last save that was not read back
         with _explained(self.folder):
-            self._manager = ocp.CheckpointManager(self.folder, options=options)
+            if writes:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            self._alias, folder = _without_patterns(self.folder)
+            self._manager = ocp.CheckpointManager(folder, options=options)
 
     def steps(self) -> list[int]:
         """Returns the steps with a checkpoint, oldest first."""
         return sorted(self._manager.all_steps())
 
     def save(self, step: int, tree: Any, record: dict) -> None:
-        """Starts writing a checkpoint; raises an error of the previous write.
+        """Starts writing a checkpoint, after reading back the one before.
 
         Args:
           step: completed training steps, >= 0. A checkpoint of the same step is left as it is.
@@ -61,12 +67,13 @@ class Checkpoints:
           record: JSON-serialisable facts that belong to this step.
 
         Raises:
-          CheckpointError: if the disk is full or cannot be written; earlier checkpoints stay.
+          CheckpointError: if the disk is full or cannot be written, or the checkpoint before cannot
+            be read back; earlier checkpoints stay.
         """
         leaves = dict(trees.paths(tree))
         size = sum(leaf.nbytes for leaf in leaves.values())
         with _explained(self.folder):
-            self._manager.wait_until_finished()
+            self._finish()
             if step in self.steps():
                 return
             free = shutil.disk_usage(self.folder).free
@@ -85,13 +92,32 @@ class Checkpoints:
             args = ocp.args.Composite(
                 arrays=ocp.args.StandardSave(arrays), meta=ocp.args.JsonSave(meta)
             )
-            self._manager.save(step, args=args)
+            if self._manager.save(step, args=args):
+                self._unverified = step
 
     def wait(self) -> None:
-        """Waits until all saved checkpoints are on the disk; raises CheckpointError on failure."""
+        """Waits until all saved checkpoints are on the disk, and reads the last one back.
+
+        Raises:
+          CheckpointError: if a write failed, or what was written is not what is read.
+        """
         with _explained(self.folder):
-            self._manager.wait_until_finished()
-            self._manager.check_for_errors()
+            self._finish()
+
+    def _finish(self) -> None:
+        self._manager.wait_until_finished()
+        self._manager.check_for_errors()
+        step, self._unverified = self._unverified, None
+        if step is None or step not in self.steps():
+            return
+        try:
+            self._read(step)
+        except Exception as error:  # whatever reading it raises, a resume would meet it too late
+            raise CheckpointError(
+                f"checkpoint {self.folder / str(step)} was written and cannot be read back "
+                f"({type(error).__name__}: {str(error).strip()[:300]}); it is not safe to go on. "
+                f"Choose a --workdir on another disk, or start the same command again"
+            ) from error
 
     def restore(self) -> tuple[int, dict[str, np.ndarray], dict] | None:
         """Reads (step, arrays by name, record) of the newest sound checkpoint; None without any.
@@ -163,6 +189,8 @@ class Checkpoints:
         """Waits for pending writes and stops the background threads."""
         with _explained(self.folder):
             self._manager.close()
+        if self._alias is not None:
+            self._alias.cleanup()
 
 
 def restructure(arrays: dict[str, np.ndarray], template: Any) -> Any:
@@ -217,6 +245,25 @@ def digest(array: np.ndarray) -> str:
     h = hashlib.sha256(f"{array.dtype.name}{tuple(array.shape)}".encode())
     h.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return h.hexdigest()
+
+
+def _without_patterns(folder: Path) -> tuple[tempfile.TemporaryDirectory | None, Path]:
+    """Returns a path to a folder that no library takes for a pattern, and what keeps it there.
+
+    Orbax globs the path that it is given, and TensorStore reads a backslash as a slash: of a folder
+    that has such a character in its path they lose what they write.
+    """
+    if not set(str(folder)) & _PATTERNS:
+        return None, folder
+    keeper = tempfile.TemporaryDirectory(prefix="hcjax-")
+    if set(keeper.name) & _PATTERNS:
+        raise CheckpointError(
+            f"a workdir with one of {' '.join(sorted(_PATTERNS))} in its path needs a temporary "
+            f"folder without them, $TMPDIR is {Path(keeper.name).parent}"
+        )
+    alias = Path(keeper.name) / "folder"
+    alias.symlink_to(folder, target_is_directory=True)
+    return keeper, alias
 
 
 class _explained:

@@ -80,6 +80,36 @@ def test_the_newest_is_read_back_to_the_bit(two):
     assert_is(arrays, 8)
 
 
+@pytest.mark.parametrize(
+    "name", ["a[1]", "[", "b]c", "d\\e", "f*g", "q?x", "{x}", "ü n", "it's", "%41", "#1", "a:b"]
+)
+def test_no_path_is_a_pattern(name, tmp_path):
+    for workdir in (tmp_path / name, tmp_path / name / "deeper"):
+        write(workdir, 1, 2, 3, keep=2)
+        assert processes.steps(workdir) == [2, 3]
+        step, arrays, _, warned = read(workdir)
+        assert step == 3 and not warned
+        assert_is(arrays, 3)
+    other = Checkpoints(tmp_path / name, keep=2)
+    other.discard_after(2)
+    other.close()
+    assert read(tmp_path / name)[0] == 2 and (tmp_path / name / "checkpoints/damaged/3").is_dir()
+
+
+def test_a_checkpoint_is_read_back_before_the_next_is_written(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path, keep=3)
+    checkpoints.save(1, tree(1), {})
+    checkpoints.wait()
+    checkpoints.save(2, tree(2), {})
+    checkpoints._manager.wait_until_finished()
+    for path in (tmp_path / "checkpoints" / "2" / "meta").iterdir():
+        path.write_bytes(path.read_bytes().replace(b"record", b"rekord"))
+    with pytest.raises(CheckpointError, match=r"checkpoints/2 was written and cannot be read back"):
+        checkpoints.save(3, tree(3), {})
+    checkpoints.close()
+    assert processes.steps(tmp_path) == [1, 2]
+
+
 def test_only_the_newest_are_kept(tmp_path):
     write(tmp_path, 1, 2, 3, 4, keep=2)
     assert processes.steps(tmp_path) == [3, 4]
