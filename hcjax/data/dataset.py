@@ -34,7 +34,7 @@ class Parts(NamedTuple):
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images of K classes in three splits.
+    """Images of K classes in three splits; DataError if images or labels are not as a Split's.
 
     name: for people and reports.
     class_names: K names; label k is `class_names[k]`.
@@ -52,6 +52,10 @@ class Dataset:
     mean: np.ndarray
     std: np.ndarray
     statistics_examples: int
+
+    def __post_init__(self):
+        for part in ("train", "validation", "test"):
+            _check(f"{self.name}, {part}", getattr(self, part), len(self.class_names))
 
     @property
     def num_classes(self) -> int:
@@ -92,6 +96,37 @@ class LazyImages:
     def take(self, index: np.ndarray) -> LazyImages:
         """Selects the images at `index` without reading them."""
         return LazyImages(self.read, self.rows[index], self.shape[1:])
+
+
+def _check(where: str, split: Split, classes: int) -> None:
+    """Raises DataError unless a split holds uint8 images and a legal label of each.
+
+    Args:
+      where: the split, for the message. split: any. classes: K.
+    """
+    images, labels = split
+    if len(images.shape) != 4 or images.dtype != np.uint8:
+        raise DataError(
+            f"{where}: expected images uint8[N, H, W, C], a pixel 0 to 255, found "
+            f"{images.dtype}{list(images.shape)}"
+        )
+    if images.shape[3] > 4 and images.shape[1] in (1, 3, 4):
+        raise DataError(
+            f"{where}: images {list(images.shape)} look like [N, C, H, W]; give [N, H, W, C], "
+            "images.transpose(0, 2, 3, 1)"
+        )
+    labels = np.asarray(labels)
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise DataError(
+            f"{where}: expected labels int[N], found {labels.dtype}{list(labels.shape)}"
+        )
+    if len(labels) != len(images):
+        raise DataError(f"{where}: {len(images):,} images have {len(labels):,} labels")
+    if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
+        raise DataError(
+            f"{where}: labels must be in [0, {classes}), the number of class_names, found "
+            f"{labels.min()} to {labels.max()}"
+        )
 
 
 def take(split: Split, index: np.ndarray) -> Split:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import optax
 
 from hcjax.data import prepare
+from hcjax.errors import ConfigError
 from hcjax.train import evaluation, parallel, step, teaching
 from hcjax.train.objective import Objective, complete
 
@@ -32,11 +34,20 @@ def make_steps(
       objective, **fields: what is minimised, see `Objective`; or its fields as keywords.
       tx, augment, ema_decay: see `fit`.
 
+    Raises:
+      ConfigError: if there is not one class weight for each class.
+
     Returns:
       What `parallel.train` and `parallel.evaluate` take; see `make_train_step` and
       `make_eval_step`.
     """
     objective = complete(objective, fields)
+    weights = objective.class_weights
+    if weights is not None and np.shape(weights) != (num_classes,):
+        raise ConfigError(
+            f"class_weights must be one for each of the {num_classes} classes, got "
+            f"{list(np.shape(weights))}"
+        )
     teacher = objective.teacher
     facts = {"mean": mean, "std": std, "num_classes": num_classes}
     ready = prepare.make_prepare(**facts)

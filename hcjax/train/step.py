@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from hcjax import metrics, optim
+from hcjax.errors import ConfigError
 
 
 class TrainState(NamedTuple):
@@ -94,6 +96,9 @@ def make_loss_fn(
       penalty: `params -> float32[]`, e.g. L1 or L2; None for none.
       class_weights: float32[K] >= 0, w_i = class_weights[label_i]; None for equal weights.
 
+    Raises:
+      ConfigError: if class weights are negative, not finite, all 0 or not a vector.
+
     Returns:
       `loss_fn(params, state, batch, key) -> (loss, (state, sums))`. `batch` holds image
       float[N, H, W, C], label int32[N], and target (labels where absent). `sums` holds count
@@ -103,6 +108,17 @@ def make_loss_fn(
       The loss is a sum, not a mean: the caller divides by `sums["count"]`, summed over all devices,
       so that shards of unequal weight are averaged correctly.
     """
+
+    if class_weights is not None and not isinstance(class_weights, jax.core.Tracer):
+        weights = np.asarray(class_weights)
+        if (
+            weights.ndim != 1
+            or not (np.isfinite(weights) & (weights >= 0)).all()
+            or not weights.any()
+        ):
+            raise ConfigError(
+                f"class_weights must be float[K], finite, >= 0 and not all 0, got {weights!r:.200}"
+            )
 
     def loss_fn(params, state, batch, key):
         outputs, state = apply(params, state, batch["image"], train=True, key=key)

@@ -14,7 +14,7 @@ from tests.digits import data, models, predictions, scorecards
 def changed(was, now, labels, class_names=("ant", "bee", "cat")):
     """Returns the changes between two rows of answers."""
     split = Split(np.zeros((len(labels), 28, 28, 1), np.uint8), np.asarray(labels, np.int32))
-    dataset = dataclasses.replace(data(), test=split, class_names=class_names)
+    dataset = dataclasses.replace(data(), train=split, test=split, class_names=class_names)
     card = scorecards()["float"]._replace(labels=split.labels)
     first = card._replace(name="float", predictions=np.asarray(was))
     return changes(first, card._replace(name="int8", predictions=np.asarray(now)), dataset)
