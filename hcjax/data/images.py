@@ -14,6 +14,7 @@ from hcjax.data.dataset import LazyImages
 from hcjax.errors import ConfigError, DataError
 
 _MODES = {1: "L", 3: "RGB"}
+_ORIENTATION = 0x0112  # tag of EXIF
 
 
 def read_image(
@@ -21,9 +22,10 @@ def read_image(
 ) -> np.ndarray:
     """Reads one image file and fits it to a shape.
 
-    An image of another size is scaled (bilinear, antialiased) until it covers H x W, then cropped
-    at the centre; proportions are kept. Colour becomes grey, or grey three equal channels,
-    according to C.
+    It is turned as its EXIF orientation says, and what is transparent shows white behind it. 16-bit
+    grey is divided by 257. An image of another size is scaled (bilinear, antialiased) until it
+    covers H x W, then cropped at the centre; proportions are kept. Colour becomes grey, or grey
+    three equal channels, according to C.
 
     Args:
       file: path of an image file, or its content.
@@ -34,7 +36,7 @@ def read_image(
       uint8[H, W, C].
 
     Raises:
-      DataError: if the file cannot be read as an image of 8 bits.
+      DataError: if the file cannot be read, has more than one frame, or no 8 or 16 bits.
 
     Example:
       >>> from PIL import Image
@@ -48,8 +50,7 @@ def read_image(
 
     try:
         with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
-            _check_depth(image, where)
-            return _fit(image, image_shape)
+            return _fit(_prepared(image, where), image_shape)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, DataError):
             raise
@@ -62,9 +63,14 @@ def read_shape(path: Path) -> tuple[int, int, int]:
 
     try:
         with Image.open(path) as image:
-            _check_depth(image, str(path))
-            return image.height, image.width, 1 if image.mode in ("1", "L", "LA") else 3
-    except (OSError, SyntaxError) as error:
+            _check(image, str(path))
+            turned = image.getexif().get(_ORIENTATION, 1) >= 5  # by a quarter
+            height, width = image.size if turned else image.size[::-1]
+            grey = image.mode in ("1", "L", "LA") or image.mode.startswith("I;16")
+            return height, width, 1 if grey else 3
+    except (OSError, SyntaxError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
         raise DataError(f"{path}: expected a readable image, found: {error}") from error
 
 
@@ -119,10 +125,30 @@ def check_channels(channels: int | None) -> None:
         raise ConfigError(f"channels must be 1 (grey) or 3 (colour), got {channels!r}")
 
 
-def _check_depth(image, where: str) -> None:
-    """Raises DataError for 16- and 32-bit images, which Pillow would cut off at 255."""
-    if image.mode[0] in "IF":
-        raise DataError(f"{where}: expected 8 bits per channel, found Pillow's mode {image.mode}")
+def _check(image, where: str) -> None:
+    """Raises DataError for images whose numbers have no clear range, and for several frames."""
+    if image.mode[0] in "IF" and not image.mode.startswith("I;16"):
+        raise DataError(
+            f"{where}: expected 8 bits per channel, or 16 of grey, found Pillow's mode {image.mode}"
+        )
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1:
+        raise DataError(f"{where}: expected one image, found {frames} frames; save them apart")
+
+
+def _prepared(image, where: str):
+    """Returns a Pillow image as a person would see it: upright, on white, with 8 bits."""
+    from PIL import Image, ImageOps
+
+    _check(image, where)
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):
+        return Image.fromarray(np.uint8(np.asarray(image).astype(np.uint32) // 257))
+    if "A" in image.mode or "a" in image.mode or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, image)
+    return image
 
 
 def _fit(image, image_shape: tuple[int, int, int]) -> np.ndarray:

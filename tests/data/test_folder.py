@@ -3,6 +3,7 @@ import pytest
 from PIL import Image
 
 from hcjax import data
+from hcjax.data.images import read_image
 from hcjax.data.sources import folder
 from hcjax.errors import ConfigError, DataError
 
@@ -101,10 +102,13 @@ def test_a_truncated_image_is_named(pets):
         data.load("folder", path=pets, validation=0.2)
 
 
-def test_a_16_bit_image_is_refused(pets):
+def test_a_16_bit_image_is_read_and_a_float_one_refused(pets):
     write(pets / "dog" / "15.png", np.full((6, 5), 60000, np.uint16))
-    with pytest.raises(DataError, match=r"15.png: expected 8 bits per channel, found .*I;16"):
-        data.load("folder", path=pets, image_size=4, validation=0.2)
+    parts = folder.load(pets)
+    assert (parts.train.images[np.array([15])] == 60000 // 257).all()
+    Image.fromarray(np.ones((6, 5), np.float32)).save(pets / "dog" / "16.tiff")
+    with pytest.raises(DataError, match=r"16.tiff: expected 8 bits per channel, or 16 of grey"):
+        read_image(pets / "dog" / "16.tiff", (6, 5, 1))
 
 
 def test_an_empty_class_is_refused(pets):
