@@ -170,7 +170,7 @@ def measure(entry: Entry, table: str, seconds: float) -> dict:
     ways = (fn, hcjax.accelerate(fn, platform=table))
     runs = [partial(jax.jit(way, compiler_options=options), *args) for way in ways]
     within = applies(entry, fn, args, table)
-    with lifted(entry), compiler.quiet():
+    with lifted(entry), compiler.uncached():
         if not applies(entry, fn, args, table):
             raise RuntimeError(f"{entry.rule.__name__} does not apply: {entry.label}, {table}")
         agree(*(run() for run in runs))

@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 import statistics
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -84,7 +83,7 @@ def _probe() -> bool:
 
     x, k = jnp.arange(128.0).reshape(2, 4, 4, 4), jnp.arange(144.0).reshape(3, 3, 4, 4) % 5
     try:
-        with quiet():
+        with uncached():
             fast = jax.jit(convolve, compiler_options=OPTIONS).lower(x, k).compile()
             y = fast(x, k)
     except Exception:  # compilers differ in how they refuse unknown options
@@ -94,14 +93,19 @@ def _probe() -> bool:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Suppresses jax's warning that a program cannot be cached.
+def uncached() -> Iterator[None]:
+    """Keeps programs that are compiled inside out of jax's persistent compilation cache.
 
-    Programs that call oneDNN cannot be serialised (jaxlib 0.12): each process compiles them.
+    Programs that call oneDNN cannot be serialised (jaxlib 0.12): trying to fails, and at times
+    aborts the process. So each process compiles them.
     """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Error writing persistent compilation cache")
+    name = "jax_persistent_cache_min_compile_time_secs"
+    before = getattr(jax.config, name)
+    jax.config.update(name, 1e9)
+    try:
         yield
+    finally:
+        jax.config.update(name, before)
 
 
 def rewritten(step: Callable) -> Callable:
@@ -154,8 +158,8 @@ def tune(fn: Callable, *args: Any, seconds: float = 0.2) -> Callable:
         ways += [jax.jit(f, compiler_options=options()) for f in (fused, rewritten(fn))]
     else:
         ways.append(jax.jit(accelerate(fn)))
-    with quiet():
-        for way in ways:
+    for i, way in enumerate(ways):
+        with uncached() if i and options() else nullcontext():
             jax.block_until_ready(way(*args))
     medians = in_turns([partial(way, *args) for way in ways], seconds)
     return ways[min(range(len(ways)), key=medians.__getitem__)]
@@ -203,7 +207,7 @@ def compiled(
             return chosen[key](*args, **kwargs)
         loops = loops_over_convolutions(fast.trace(*args, **kwargs).jaxpr)
         chosen[key] = plain if loops else fast
-        with quiet():
+        with nullcontext() if loops else uncached():
             return chosen[key](*args, **kwargs)
 
     return run

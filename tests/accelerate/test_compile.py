@@ -1,5 +1,6 @@
 """Compiler options: probed, used only where they are safe, and the same results with them."""
 
+import contextlib
 import json
 import time
 
@@ -182,3 +183,32 @@ def test_tuning_takes_the_way_that_is_fastest(monkeypatch, slow):
     assert asked
     asked.clear()
     assert fast(jnp.ones(2)).tolist() == [2, 2] and not asked
+
+
+def test_what_cannot_be_serialised_is_kept_out_of_the_cache_and_the_setting_comes_back():
+    name = "jax_persistent_cache_min_compile_time_secs"
+    before = getattr(jax.config, name)
+    with pytest.raises(ValueError, match="inside"), compiler.uncached():
+        assert getattr(jax.config, name) > 1e6  # seconds: nothing takes as long, so none is written
+        raise ValueError("inside")
+    assert getattr(jax.config, name) == before
+
+
+def test_only_programs_with_options_are_kept_out(monkeypatch):
+    if not compiler.options():
+        pytest.skip("no compiler options here")
+    entered, uncached = [], compiler.uncached
+
+    @contextlib.contextmanager
+    def recorded():
+        entered.append(True)
+        with uncached():
+            yield
+
+    monkeypatch.setattr(compiler, "uncached", recorded)
+    k = jnp.ones((3, 3, 2, 2))
+    compiler.compiled(lambda x: layer(x, k))(jnp.ones((1, 8, 8, 2)))
+    assert entered == [True]
+    loop = lambda x: jax.lax.fori_loop(0, 3, lambda i, x: layer(x, k), x)
+    compiler.compiled(loop)(jnp.ones((1, 8, 8, 2)))
+    assert entered == [True]
