@@ -200,9 +200,6 @@ def get_config() -> ConfigDict:
     shrink.keep = placeholder(float)  # share of the channels that stays, in (0, 1]
     shrink.macs = placeholder(float)  # or share of the MACs, in (0, 1]
     shrink.round_to = placeholder(int)  # channel counts are multiples of it, >= 1
-    # of the training part, that channels are scored on, and the layers that are left fitted to
-    # what they computed before; 0: scored on noise, and not fitted; None: 512
-    shrink.images = placeholder(int)
     config.factorize = factorize = ConfigDict()
     factorize.epochs = placeholder(float)  # of its training; >= 0
     factorize.learning_rate = placeholder(float)  # the peak, > 0
