@@ -176,7 +176,5 @@ def lamp(scores: jax.Array) -> jax.Array:
     squares = jnp.square(flat[order] / largest)
     left = jnp.cumsum(squares[::-1])[::-1]
     parts = jnp.where(squares > 0, squares / jnp.where(left > 0, left, 1), 0)
-    # rounding must not change the order, hence the running maximum.
-    # `ranking.relative` differs: it divides by a mean, not a sum, in float64 and outside jit, where
-    # this is float32 and may be traced; one formula for both would change the bits of one.
+    # rounding must not change the order, hence the running maximum
     return jnp.zeros_like(flat).at[order].set(jax.lax.cummax(parts)).reshape(scores.shape)

@@ -56,12 +56,7 @@ def importance(
         if labels is not None:
             raise ConfigError("labels need the images that they are of")
         images = rng.standard_normal((_NOISE, *model.image_shape))
-    images = jnp.asarray(images, model.image_dtype)
-    if images.shape[1:] != model.image_shape or not len(images):
-        raise ConfigError(
-            f"images must be [N, {', '.join(map(str, model.image_shape))}], N >= 1, got "
-            f"{list(images.shape)}"
-        )
+    images = images_of(model, images)
     leaves, logits = model.leaves(model.params), jax.eval_shape(model.apply, model.params, images)
     if labels is None:
         targets = rng.choice(np.float32([-1, 1]), logits.shape)
@@ -94,6 +89,17 @@ def importance(
         return total / len(images)
 
     return score
+
+
+def images_of(model: Model, images: Any) -> jax.Array:
+    """Returns images as a network takes them; raises ConfigError if they are not its."""
+    images = jnp.asarray(images, model.image_dtype)
+    if images.shape[1:] != model.image_shape or not len(images):
+        raise ConfigError(
+            f"images must be [N, {', '.join(map(str, model.image_shape))}], N >= 1, got "
+            f"{list(images.shape)}"
+        )
+    return images
 
 
 def gated(

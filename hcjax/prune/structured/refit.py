@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from hcjax.errors import ConfigError
-from hcjax.graph.model import LAYERS, Model, Op
+from hcjax.graph.model import LAYERS, Model, Op, consumers
 from hcjax.graph.ops.kind import LayerAxes
 from hcjax.graph.ops.table import KINDS
+from hcjax.prune.structured.importance import images_of
 
 _CHUNK = 64  # images at a time
 _ROWS = 2**15  # at a time, in float64
@@ -68,18 +69,10 @@ def refit(small: Model, model: Model, images: Any, *, ridge: float = 1e-3) -> Mo
     before = {op.output: op for op in model.graph.ops}
     if [op.output for op in small.graph.ops] != list(before):
         raise ConfigError("the small network must be one that was shrunk from the other")
-    images = jnp.asarray(images, model.image_dtype)
-    if images.shape[1:] != model.image_shape or not len(images):
-        raise ConfigError(
-            f"images must be [N, {', '.join(map(str, model.image_shape))}], N >= 1, got "
-            f"{list(images.shape)}"
-        )
+    images = images_of(model, images)
     kept = {(c.path, c.axis): c.kept for c in small.cut[len(model.cut) :]}
     paths = {number: path for path, number in small.graph.params.items()}
-    uses: dict[int, int] = {}
-    for op in small.graph.ops:
-        for i in op.inputs:
-            uses[i] = uses.get(i, 0) + 1
+    readers = consumers(small.graph.ops)
     params = small.leaves(small.params)
     chunks = [images[i : i + _CHUNK] for i in range(0, len(images), _CHUNK)]
     ours = [_Run(small, chunk) for chunk in chunks]
@@ -87,7 +80,7 @@ def refit(small: Model, model: Model, images: Any, *, ridge: float = 1e-3) -> Mo
     for op in small.graph.ops:
         for run in theirs:
             run.step(before[op.output])
-        own = {i: params[paths[i]] for i in op.inputs if i in paths and uses[i] == 1}
+        own = {i: params[paths[i]] for i in op.inputs if i in paths and len(readers[i]) == 1}
         if (layer := _layer(op, own)) is not None:
             (x, kernel, *_), axes = layer
             indices = kept.get((paths[kernel], axes.outputs))
