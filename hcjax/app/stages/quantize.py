@@ -31,6 +31,7 @@ def stage(
     floats: str = "",
     method: str = "mse",
     images: int = 512,
+    zero_points: bool = True,
     entropy: float | None = None,
     epochs: float = 0.0,
     learning_rate: float | None = None,
@@ -58,6 +59,7 @@ def stage(
         _bits("input_bits", input_bits),
         granularity,
         floats,
+        zero_points,
     )
     models: list[Model] = []  # once, for both networks
 

@@ -83,6 +83,7 @@ def multipliers(
     bounds: Sequence[int],
     offset: jax.Array | None,
     output_scale: jax.Array,
+    zero: int = 0,
 ) -> Fixed:
     """Returns the integer constants that convert accumulators to integers of another scale.
 
@@ -94,9 +95,11 @@ def multipliers(
       bounds: of each term, |acc| <= bound < 2^30.
       offset: float32[...], a real number to add; None for none.
       output_scale: float32[], > 0, scale of the result.
+      zero: zero point of the result, the integer that represents 0.
 
     Returns:
-      Fixed.
+      Fixed. An offset beyond what the terms could make good counts as little as is needed for the
+      result to be qmin or qmax, if int32 could not hold it.
 
     Example:
       >>> fixed = multipliers([jnp.float32(0.5)], [1000], None, jnp.float32(2.0))
@@ -106,7 +109,11 @@ def multipliers(
     output_scale, offset, *scales = apart(output_scale, offset, *scales)
     ratios = [over(scale, output_scale) for scale in scales]
     offset_ratio = 0.0 if offset is None else over(offset, output_scale)
+    if zero:
+        offset_ratio = apart(offset_ratio) + jnp.float32(zero)
     exponents = [jnp.frexp(r)[1] + b.bit_length() for r, b in zip(ratios, bounds, strict=True)]
+    if offset is not None:
+        offset_ratio = _within_room(offset_ratio, exponents, zero)
     exponents.append(jnp.frexp(offset_ratio)[1])
     exponent = exponents[0]
     for other in exponents[1:]:
@@ -120,6 +127,14 @@ def multipliers(
     )
     half = jnp.left_shift(1, shift - 1)
     return Fixed(integers, _int32(jnp.ldexp(offset_ratio, shift)) + half, shift, room - 1)
+
+
+def _within_room(offset_ratio: Any, exponents: Sequence[jax.Array], zero: int) -> Any:
+    """Clips offsets that int32 has no room for to where the result is clipped anyway."""
+    reach = sum(jnp.ldexp(jnp.float32(1), e) for e in exponents) + float(512 + abs(zero))
+    fits = jnp.frexp(offset_ratio)[1] <= _ROOM - 1 - len(exponents).bit_length()
+    clipped = jnp.clip(offset_ratio, -reach, reach)
+    return jnp.where(fits & jnp.isfinite(offset_ratio), offset_ratio, clipped)
 
 
 def requantize(
@@ -166,14 +181,15 @@ def over(x: jax.Array, scale: jax.Array) -> jax.Array:
     return x * apart(1.0 / apart(jnp.asarray(scale, jnp.float32)))
 
 
-def quantize(x: jax.Array, scale: jax.Array, qmin: int, qmax: int) -> jax.Array:
-    """Returns whole numbers as float32[...]: round(x · (1 / scale)) clipped, ties to even.
+def quantize(x: jax.Array, scale: jax.Array, qmin: int, qmax: int, zero: int = 0) -> jax.Array:
+    """Returns whole numbers as float32[...]: round(x · (1 / scale)) + zero clipped, ties to even.
 
     Example:
       >>> quantize(jnp.array([-1.0, 0.26, 9.0]), jnp.float32(0.5), 0, 15).tolist()
       [0.0, 1.0, 15.0]
     """
-    return jnp.clip(jnp.round(over(x.astype(jnp.float32), scale)), qmin, qmax)
+    q = jnp.round(over(x.astype(jnp.float32), scale))
+    return jnp.clip(q + zero if zero else q, qmin, qmax)
 
 
 def _int32(x: jax.Array) -> jax.Array:
@@ -191,8 +207,8 @@ def whole(x: jax.Array) -> jax.Array:
     return jnp.round(jnp.clip(jnp.nan_to_num(x), -(2.0**29), 2.0**29)).astype(jnp.int32)
 
 
-def clips(low: float, high: float, qmin: int, qmax: int, scale: jax.Array):
-    """Returns (qmin, qmax) of a value that is clipped to [low, high].
+def clips(low: float, high: float, qmin: int, qmax: int, scale: jax.Array, zero: int = 0):
+    """Returns (qmin, qmax) of a value that is clipped to [low, high], real numbers.
 
     Example:
       >>> clips(0.0, float("inf"), -127, 127, jnp.float32(0.1))
@@ -200,11 +216,11 @@ def clips(low: float, high: float, qmin: int, qmax: int, scale: jax.Array):
       >>> int(clips(-1.0, 6.0, -127, 127, jnp.float32(0.1))[1])
       60
     """
-    if low >= 0:
-        qmin = max(qmin, 0) if low == 0 else jnp.maximum(qmin, whole(over(low, scale)))
+    if low == 0:
+        qmin = min(max(qmin, zero), qmax)
     elif low > -np.inf:
-        qmin = jnp.maximum(qmin, whole(over(low, scale)))
-    return qmin, qmax if high == np.inf else jnp.minimum(qmax, whole(over(high, scale)))
+        qmin = jnp.clip(whole(over(low, scale)) + zero, qmin, qmax)
+    return qmin, qmax if high == np.inf else jnp.clip(whole(over(high, scale)) + zero, qmin, qmax)
 
 
 def look_up(q: jax.Array, table: jax.Array, axis: int | None) -> jax.Array:

@@ -19,7 +19,8 @@ class QuantizedLayer(NamedTuple):
 
     output: number of its integer sums. original: number of its output in the float model. axis: of
     its channels. scale, offset: numbers in output = sums · scale + offset; offset may be None.
-    bias: path of the parameter, or None.
+    bias: path of the parameter, or None. center, rest: an integer and a number, or None, in output
+    = (sums of kernel · (q - center)) · scale + rest, which holds for other kernels too.
     """
 
     output: int
@@ -29,6 +30,8 @@ class QuantizedLayer(NamedTuple):
     scale: int
     offset: int | None
     bias: str | None
+    center: int
+    rest: int | None
 
 
 def quantized_layers(model: Model, fake: Model) -> list[QuantizedLayer]:
@@ -44,10 +47,11 @@ def quantized_layers(model: Model, fake: Model) -> list[QuantizedLayer]:
     layers: dict[int, QuantizedLayer] = {}
     for op in fake.graph.ops:
         if "layer" in op.params:
-            original, name, axis, scale, offset, bias = op.params["layer"]
+            original, name, axis, scale, offset, bias, center, rest = op.params["layer"]
             if shapes.get(original) != op.shape:
                 raise ConfigError("the second model is not from fake_quantize of the first")
-            layer = QuantizedLayer(op.output, original, name, axis, scale, offset, paths.get(bias))
+            numbers = (op.output, original, name, axis, scale, offset, paths.get(bias))
+            layer = QuantizedLayer(*numbers, center, rest)
             layers.setdefault(original, layer)  # the float op for gradients comes second
     return list(layers.values())
 
