@@ -20,7 +20,7 @@ from hcjax.graph.fold import fold
 from hcjax.graph.model import Model
 from hcjax.graph.tracing.trace import trace
 from hcjax.models import inference
-from hcjax.runs.workdir import CHECKPOINTS, Trained, load
+from hcjax.runs.workdir import CHECKPOINTS, CONFIG, REPORT, Trained, load, read_json
 
 SUFFIX = ".hcz"
 
@@ -62,6 +62,30 @@ def load_any(path: str | Path) -> tuple[Model, dict[str, Any]]:
     except ArtifactError as error:
         raise ArtifactError(f"{path}: {error}") from error
     return model.replace(about=about), about
+
+
+def alone(path: str | Path) -> Path:
+    """Returns the one network that a path means, for `load_any`.
+
+    Args:
+      path: a workdir, or a file. That of a finished pipeline means the file of its last stage.
+
+    Raises:
+      CheckpointError: if a folder holds several packed networks and no report of a pipeline.
+    """
+    path = Path(path).expanduser()
+    networks = _networks(path)
+    if networks[:1] == [path] or not networks:
+        return path
+    if (path / REPORT).is_file():
+        stages = read_json(path / REPORT).get("stages")
+        last = stages[-1] if isinstance(stages, list) and stages else None
+        if isinstance(last, dict) and path / str(last.get("file")) in networks:
+            return path / last["file"]
+    if len(networks) == 1 and not (path / CONFIG).is_file():
+        return networks[0]
+    names = ", ".join(file.name for file in networks)
+    raise CheckpointError(f"{path} holds no finished run; name one of its files: {names}")
 
 
 def about_of(learned: Trained | Dataset, config: dict) -> dict[str, Any]:
