@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 # key of a config -> what else the field calls it, or an option of that name; letters and digits
 _KEYS = {
@@ -195,11 +195,17 @@ def nearest(name: str, legal: Iterable[str]) -> list[str]:
         return [by_plain[wanted]]
     if known := [each for each in usual if each in legal]:
         return known[:3]
-    likeness = {k: difflib.SequenceMatcher(None, wanted, k).ratio() for k in by_plain}
+    likeness = {k: _alike(wanted, k) for k in by_plain}
     pool = [k for k in by_plain if likeness[k] >= _ALIKE or _begins(k, wanted)]
     best = max((likeness[k] for k in pool), default=0)
     pool = sorted((k for k in pool if likeness[k] >= best - 0.08), key=lambda k: -likeness[k])
     return [by_plain[k] for k in pool[:3]]
+
+
+def _alike(one: str, other: str) -> float:
+    """Returns the share of letters in common, in order; 0.9 for all of them in another order."""
+    ratio = difflib.SequenceMatcher(None, one, other).ratio()
+    return max(ratio, 0.9) if sorted(one) == sorted(other) else ratio
 
 
 def _begins(one: str, other: str) -> bool:
@@ -226,3 +232,32 @@ def unknown_name(what: str, name: str, legal: Iterable[str]) -> str:
     near = nearest(name, legal)
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     return f"unknown {what} '{name}'; {hint}Legal: {', '.join(legal)}"
+
+
+def no_match(pattern: str, what: str, names: Sequence[str]) -> str:
+    """Writes the error text for a regular expression that matches none of some names as a whole.
+
+    Args:
+      pattern: a regular expression.
+      what: the kind of thing that is named, e.g. `"parameter"`.
+      names: all names; the nearest eight are written.
+
+    Returns:
+      One line of text, with a pattern that does match where one is near.
+
+    Example:
+      >>> no_match("conv", "layer", ["conv1"])
+      "'conv' matches no layer (it must match a whole name; 'conv.*' does); the layers are: conv1"
+    """
+    parts = [name for name in names if re.search(pattern, name)]
+    wider = [form.format(pattern) for form in ("{}/.*", "{}.*", ".*{}", ".*{}.*")] if parts else []
+    does = next((each for each in wider if any(re.fullmatch(each, name) for name in names)), None)
+    letters = plain(re.sub(r"\\.|[.*+?]", "", pattern))
+    order = parts or sorted(names, key=lambda name: -_alike(letters, plain(name)))
+    near = [name for name in names if name in order[:8]]
+    which = f"the {what}s" if len(near) == len(names) else f"the nearest of {len(names)} {what}s"
+    hint = f"; {does!r} does" if does else ""
+    return (
+        f"{pattern!r} matches no {what} (it must match a whole name{hint}); {which} are: "
+        f"{', '.join(near)}"
+    )

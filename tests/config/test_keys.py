@@ -84,6 +84,7 @@ def test_every_usual_name_leads_to_a_key():
         (optim.OPTIMIZERS, "AdamW", "adamw"),
         (optim.OPTIMIZERS, "adma", "adam"),
         (optim.OPTIMIZERS, "sgdm", "sgd"),
+        (optim.OPTIMIZERS, "sdg", "sgd"),
         (optim.SCHEDULES, "cosine_annealing", "cosine"),
         (optim.SCHEDULES, "OneCycleLR", "one_cycle"),
         (losses.LOSSES, "ce", "cross_entropy"),
