@@ -40,6 +40,15 @@ def load_any(path: str | Path) -> tuple[Model, dict[str, Any]]:
     Raises:
       CheckpointError: if a folder holds no finished run.
       ArtifactError: if a file is damaged or missing, or its `about` is not as above.
+
+    Example:
+      >>> import tempfile, hcjax
+      >>> file = Path(tempfile.mkdtemp()) / "a.hcz"
+      >>> linear = trace(lambda p, x: x @ p["w"], {"w": jnp.eye(2)}, jnp.ones((1, 2)))
+      >>> _ = file.write_bytes(hcjax.pack(linear, about={"class_names": ["no", "yes"]}))
+      >>> model, about = load_any(file)
+      >>> model.apply(model.params, jnp.ones((1, 2))).tolist(), about["class_names"]
+      ([[1.0, 1.0]], ['no', 'yes'])
     """
     path = Path(path).expanduser()
     if path.is_dir():

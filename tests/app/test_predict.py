@@ -12,7 +12,7 @@ from PIL import Image
 import hcjax
 from hcjax.app import commands
 from hcjax.data import read_image
-from tests.tiny import CLASSES, flags, folder, images, launch, trained
+from tests.tiny import CLASSES, flags, folder, images, launch, pictures, trained
 
 
 def predicted(capsys, *arguments, code=0):
@@ -28,16 +28,6 @@ def refused(capsys, *arguments):
     out, err = predicted(capsys, *arguments, code=2)
     assert out == "" and err.startswith("error: ") and err.count("\n") == 1, (out, err)
     return err
-
-
-def pictures(folder, side=8, mode="L"):
-    """Returns image files and their classes."""
-    x, y = images(6, side=side, seed=3)
-    files = [folder / f"{i}.{'png' if i % 2 else 'jpg'}" for i in range(len(x))]
-    for file, image in zip(files, x, strict=True):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image[..., 0]).convert(mode).save(file)
-    return files, [CLASSES[label] for label in y]
 
 
 def rows(out):
