@@ -34,7 +34,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 _USAGE = """Labels image files with a trained, compressed or packed network.
 
   PROGRAM runs/lenet-1a2b3c4d a.png b.png        a training's workdir
-  PROGRAM runs/lenet_int8-5e6f7a8b folder        a pipeline's last network; a folder's images
+  PROGRAM runs/lenet_int8-5e6f7a8b folder        a pipeline's last network
   PROGRAM model.hcz 'scans/*.png' --top_k=3      the three likeliest classes of each
   PROGRAM model.hcz folder --json=labels.json    the same as JSON
 

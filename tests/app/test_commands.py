@@ -1,14 +1,14 @@
 """The command `hcjax`: its sub-commands, their help, and what is said of a wrong one."""
 
 import importlib
-import subprocess
+import runpy
 import sys
 
 import pytest
 
 from hcjax.app import commands
 from hcjax.version import VERSION
-from tests.tiny import ROOT, launch
+from tests.tiny import launch
 
 
 def said(capsys, *arguments):
@@ -54,7 +54,9 @@ def test_train_is_what_launch_does(capsys, tmp_path, monkeypatch):
     assert capsys.readouterr().out == text and "train 5" in text
 
 
-def test_the_package_runs_as_a_module():
-    command = [sys.executable, "-m", "hcjax", "verify", "--help"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0 and "  python -m hcjax verify model.hcz" in done.stdout
+def test_the_package_runs_as_a_module(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["__main__.py", "verify", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("hcjax", run_name="__main__")
+    assert ended.value.code == 0
+    assert "  python -m hcjax verify model.hcz" in capsys.readouterr().out
