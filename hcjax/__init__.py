@@ -3,7 +3,8 @@
 The public functions in reading order:
 
 Train. `data` loads a Dataset. `models` creates a network, a pair of pure functions. `losses` and
-`optim` hold losses and optimisers. `fit` trains; `evaluate` scores; `load` reads a workdir.
+`optim` hold losses and optimisers. `fit` gives a Fit, whose `.params` are trained; `evaluate` an
+Evaluation, with `.summary`; `load` the Trained network of a workdir, to be called with images.
 
 Accelerate. `accelerate` rewrites any function for the platform's compiler, and `explain` lists the
 rewrites. `jit` compiles with better kernels; `tune` measures several ways and keeps the fastest.
@@ -26,8 +27,8 @@ Distil. `distill` holds the losses between a student and its teacher.
 Prove. `cards` scores accuracy, size and speed. `changes` lists prediction flips between two models.
 `error_analysis` measures the quantization error of each layer.
 
-Ship. `pack` writes a Model to one file and `unpack` reads it. `load_any` reads a Model from a
-workdir or a packed file.
+Ship. `pack` writes a Model to one file and `unpack` reads it. `load_any` gives (Model, about) of a
+workdir or a packed file: the network, and a dict of what is known of its images and classes.
 
 docs/glossary.md defines the terms.
 

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from hcjax.errors import ConfigError
+from hcjax.errors import ConfigError, no_match
 
 Select = Callable[[str, Any], bool]
 
@@ -88,11 +88,43 @@ def select(tree: Any, pattern: str | Sequence[str]) -> Any:
         except re.error as error:
             raise ConfigError(f"pattern {each!r} is not a regular expression: {error}") from error
         if not matches:
-            raise ConfigError(
-                f"pattern {each!r} matches no parameter (it must match a whole path); "
-                f"parameters are: {', '.join(names)}"
-            )
+            raise ConfigError(f"pattern {no_match(each, 'parameter', names)}")
     return mask(tree, lambda path, _: any(re.fullmatch(each, path) for each in patterns))
+
+
+def counts(tree: Any, chosen: Any) -> tuple[int, int]:
+    """Counts the leaves that are chosen, and the scalars in them.
+
+    Args:
+      tree: pytree of arrays or ShapeDtypeStructs.
+      chosen: tree of bools of its structure, from `mask` or `select`.
+
+    Returns:
+      (arrays, parameters).
+
+    Example:
+      >>> params = {"conv1": {"kernel": np.zeros((3, 4))}, "dense1": {"kernel": np.zeros(5)}}
+      >>> counts(params, select(params, "conv.*"))
+      (1, 12)
+    """
+    leaves = zip(jax.tree.leaves(tree), jax.tree.leaves(chosen), strict=True)
+    used = [leaf for leaf, use in leaves if use]
+    return len(used), num_parameters(used)
+
+
+def counted(tree: Any, chosen: Any) -> str:
+    """Writes how much of a tree is chosen; arguments as of `counts`.
+
+    Example:
+      >>> params = {"conv1": {"kernel": np.zeros((3, 4))}, "dense1": {"kernel": np.zeros(5)}}
+      >>> counted(params, select(params, "conv.*"))
+      '1 of 2 arrays, 12 of 17 parameters'
+    """
+    arrays, parameters = counts(tree, chosen)
+    total = num_parameters(tree)
+    return (
+        f"{arrays} of {len(jax.tree.leaves(tree))} arrays, {parameters:,} of {total:,} parameters"
+    )
 
 
 def kernels(path: str, leaf: Any) -> bool:

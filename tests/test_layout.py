@@ -22,7 +22,7 @@ NOUNS = {"__init__", "errors", "losses", "metrics", "trees", "version"}
 TOP_PARTS = {"app", "config"}
 TOP = {
     "README.md", "benchmarks", "configs", "docs", "hcjax", "launch.py", "pyproject.toml",
-    "requirements.txt", "tests",
+    "requirements.txt", "setup.py", "tests",
 }  # fmt: skip
 
 

@@ -36,8 +36,28 @@ def test_select_matches_whole_paths_only():
     chosen = trees.select(TREE, "conv1/.*")
     assert chosen == {"conv1": {"kernel": True, "bias": True}, "dense1": {"kernel": False}}
     assert trees.select({"a": {"b": 1, "bc": 2}}, "a/b") == {"a": {"b": True, "bc": False}}
-    with pytest.raises(ConfigError, match="matches no parameter"):
+    with pytest.raises(ConfigError, match=r"'conv1' matches no parameter .*'conv1/\.\*' does"):
         trees.select(TREE, "conv1")
+
+
+def test_a_pattern_that_matches_nothing_names_the_nearest_of_many_and_what_would():
+    tree = {f"block{i}": {"kernel": i, "bias": i} for i in range(20)}
+    for pattern, expected in {
+        "blok7/kernel": r"the nearest of 40 parameters are: .*block7/kernel",
+        "block12": r"\(it must match a whole name; 'block12/\.\*' does\).* are: block12/bias, b",
+        "kernel": r"'\.\*kernel' does",
+        "lock1./ker": r"'\.\*lock1\./ker\.\*' does",
+    }.items():
+        with pytest.raises(ConfigError, match=expected) as error:
+            trees.select(tree, pattern)
+        assert len(str(error.value)) < 300
+
+
+def test_counts_are_of_the_chosen_arrays_and_their_numbers():
+    tree = {"a": np.zeros((2, 3)), "b": [np.zeros(4), np.zeros(())]}
+    chosen = {"a": True, "b": [False, True]}
+    assert trees.counts(tree, chosen) == (2, 7)
+    assert trees.counted(tree, chosen) == "2 of 3 arrays, 7 of 11 parameters"
 
 
 def test_select_takes_several_patterns_and_needs_each_to_match():

@@ -34,6 +34,18 @@ def npz(path, *, classes=CLASSES, side=8, channels=1, train=48, test=TEST_EXAMPL
     return path
 
 
+def pictures(place, side=8, mode="L"):
+    """Writes six image files, and returns their paths and classes."""
+    from PIL import Image
+
+    x, y = images(6, side=side, seed=3)
+    files = [place / f"{i}.{'png' if i % 2 else 'jpg'}" for i in range(len(x))]
+    for file, image in zip(files, x, strict=True):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[..., 0]).convert(mode).save(file)
+    return files, [CLASSES[label] for label in y]
+
+
 @functools.cache
 def folder():
     """Returns a folder of this process's own, which is removed when it ends."""

@@ -10,25 +10,26 @@ from pathlib import Path
 
 from absl import flags
 
-from hcjax.app import command
-from hcjax.config import configfile
+from hcjax.app import command, predict
+from hcjax.config import configfile, shipped
 from hcjax.config.reader import fingerprint
 from hcjax.errors import ConfigError
 
 _USAGE = """Trains, scores or plans a network.
 
-  python launch.py --config=configs/lenet.py                     train, evaluate, report
-  python launch.py --config=configs/lenet.py --config.seed=1     with a key of the config changed
-  python launch.py --config=configs/lenet.py --seeds=5           five seeds, mean and std
-  python launch.py --config=configs/mnist_cnn.py --sweep=optim.learning_rate=1e-3,3e-4
-  python launch.py --config=configs/lenet.py --plan=v5e:2x4      compile for a TPU that is not here
-  python launch.py --config=configs/lenet.py --report_data       look at the data only
-  python launch.py --eval=runs/lenet-1a2b3c4d                    score a trained workdir
-  python launch.py --eval=runs/lenet-1a2b3c4d --config.data.source=npz --config.data.path=new.npz
-  python launch.py --predict=runs/lenet-1a2b3c4d a.png b.png     label image files
+  PROGRAM --config=configs/lenet.py                     train, evaluate, report
+  PROGRAM --config=configs/lenet.py --config.seed=1     with a key of the config changed
+  PROGRAM --config=configs/lenet.py --seeds=5           five seeds, mean and std
+  PROGRAM --config=configs/mnist_cnn.py --sweep=optim.learning_rate=1e-3,3e-4
+  PROGRAM --config=configs/lenet.py --plan=v5e:2x4      compile for a TPU that is not here
+  PROGRAM --config=configs/lenet.py --report_data       look at the data only
+  PROGRAM --eval=runs/lenet-1a2b3c4d                    score a trained workdir
+  PROGRAM --eval=runs/lenet-1a2b3c4d --config.data.source=npz --config.data.path=new.npz
+  PROGRAM --predict=runs/lenet-1a2b3c4d a.png folder    label image files; also model.hcz
 
 The same command again goes on with a run that was cut, and prints the report of a finished one.
-Every key of a config, with its meaning and range, is in configs/default.py; None unsets one.
+Every key of a config, with its meaning and range, is in KEYS;
+None unsets one. The configs of configs/ come with hcjax, whatever the current folder.
 
 Flags:"""
 _MODES = ("eval", "predict", "plan", "report_data", "seeds", "sweep")
@@ -53,7 +54,8 @@ def _define(values: flags.FlagValues) -> None:
         "sweep", [], "KEY=V1,V2,...: run the grid over all such lists.", flag_values=values
     )
     string("eval", "Workdir to score; --config.data.KEY=VALUE names another source.")
-    string("predict", "Workdir that labels the image files given as arguments.")
+    string("predict", "Workdir or .hcz file that labels the images given as arguments.")
+    predict.define(values)
     string("plan", "TPU topology, e.g. v5e:2x4, to compile the config's steps for.")
     boolean("report_data", "Only load and describe the data.")
     boolean("profile", "Write a trace of 10 steps to WORKDIR/profile.")
@@ -72,19 +74,24 @@ def main(argv: list[str], *, started: float | None = None) -> int:
       argv: program name and arguments.
       started: `time.perf_counter()` when the process started.
     """
-    return command.ended(lambda: _act(*command.parse(argv, _define), started))
+    program = command.program_of(argv)
+    return command.ended(lambda: _act(program, *command.parse(argv, _define), started))
 
 
-def _act(values, arguments: list[str], changes: list[tuple[str, str]], started) -> int:
+def _act(
+    program: str, values, arguments: list[str], changes: list[tuple[str, str]], started
+) -> int:
     """Does the one thing that the flags say."""
     if values.help:
-        print(command.help_text(_USAGE, values))
+        print(command.help_text(_USAGE.replace("KEYS", shipped.keys()), values, program))
         return 0
     modes = [f"--{mode}" for mode in _MODES if values[mode].present]
     if len(modes) > 1:
         raise ConfigError(f"{' and '.join(modes)} cannot be combined; choose one")
     if arguments and not values.predict:
         raise ConfigError(f"unexpected argument {arguments[0]!r}; flags begin with -- (see --help)")
+    if not values.predict and (values["top_k"].present or values["json"].present):
+        raise ConfigError("--top_k and --json say how --predict shows its labels (see --help)")
     config = None
     if values.config is not None:
         config = configfile.load(values.config)
@@ -108,7 +115,8 @@ def _work(values, arguments: list[str], changes: list[tuple[str, str]], config, 
     from hcjax.app import run, score, studies
 
     if values.predict:
-        return score.predict(values.predict, arguments, changes=changes)
+        shown = {"top_k": values.top_k, "json": values.json}
+        return predict.predict(values.predict, arguments, **shown, changes=changes)
     if values.eval:
         return score.evaluate(values.eval, config, changes=changes)
     if values.report_data:

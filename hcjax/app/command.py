@@ -10,10 +10,14 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from absl import flags
 
+from hcjax.config import configfile
+from hcjax.config.keys import did_you_mean
+from hcjax.config.reader import flatten, to_dict
 from hcjax.devices import allocator
 from hcjax.errors import ConfigError, HcjaxError
 
@@ -51,6 +55,18 @@ def ended(act: Callable[[], int]) -> int:
     return 2
 
 
+def named_problems(rows: Sequence[Mapping]) -> int:
+    """Returns the exit code of a command after saying which files it could not use.
+
+    Args:
+      rows: one of each file; those that could not be used have a "problem", which says why.
+    """
+    problems = [row["problem"] for row in rows if "problem" in row]
+    for text in problems:
+        print(f"error: {text}", file=sys.stderr)
+    return 2 if problems else 0
+
+
 def parse(
     argv: list[str], define: Callable[[flags.FlagValues], None]
 ) -> tuple[flags.FlagValues, list[str], list[tuple[str, str]]]:
@@ -79,17 +95,43 @@ def parse(
     values.set_gnu_getopt(True)  # flags may follow arguments
     try:
         return values, values(rest)[1:], changes
+    except flags.UnrecognizedFlagError as error:
+        known = flatten(to_dict(configfile.load("configs/default.py")))
+        near = did_you_mean(error.flagname, known).replace(" config.", " --config.")
+        hint = near if "Did you mean" not in str(error) else ""
+        raise ConfigError(f"{error}{hint} (see --help)") from error
     except flags.Error as error:
         raise ConfigError(f"{error} (see --help)") from error
 
 
-def help_text(usage: str, values: flags.FlagValues) -> str:
+def program_of(argv: list[str]) -> str:
+    """Returns what a user types to start this program, for its help.
+
+    Args:
+      argv: whose first is "hcjax train", or the path of launch.py or of a door of the package.
+
+    Example:
+      >>> program_of(["/tmp/launch.py"]), program_of(["/a/hcjax/verify.py"])
+      ('python launch.py', 'python -m hcjax.verify')
+      >>> program_of(["hcjax train"])
+      'hcjax train'
+    """
+    path = Path(argv[0])
+    if path.suffix != ".py":
+        return argv[0]
+    door = path.parent.name == "hcjax"
+    return f"python -m hcjax.{path.stem}" if door else f"python {path.name}"
+
+
+def help_text(usage: str, values: flags.FlagValues, program: str) -> str:
     """Returns a command's usage with its flags.
 
     Args:
-      usage: ends where the flags begin.
+      usage: ends where the flags begin; PROGRAM in it stands for what the user types.
       values: of `parse`.
+      program: that, e.g. "hcjax train".
     """
+    usage = usage.replace("PROGRAM", program)
     modules = values.flags_by_module_dict()  # by that which defines them, whose name says nothing
     lines = [line for name in modules for line in values.module_help(name).splitlines()]
     return "\n".join([usage, *(line for line in lines if line.startswith(" "))])

@@ -1,4 +1,4 @@
-"""`python -m hcjax.compare A B ...`: trained and compressed models side by side, on one test set.
+"""`hcjax compare A B ...`: trained and compressed models side by side, on one test set.
 
 In: workdirs and `.hcz` files, the first the baseline. Out: one table, what each of the others
 answers otherwise, a picture of error against bytes, and the same as JSON; exit code 2 if one of
@@ -18,9 +18,9 @@ from hcjax.runs import saved
 
 _USAGE = """Compares models on one test set; the first is the baseline.
 
-  python -m hcjax.compare runs/lenet-1a2b3c4d pruned.hcz int8.hcz
-  python -m hcjax.compare runs/lenet_compress-5e6f7a8b           a run and the files in its folder
-  python -m hcjax.compare a.hcz 'b/*.hcz' --plot=pareto.png --json=compared.json
+  PROGRAM runs/lenet-1a2b3c4d pruned.hcz int8.hcz
+  PROGRAM runs/lenet_compress-5e6f7a8b           a run and the files in its folder
+  PROGRAM a.hcz 'b/*.hcz' --plot=pareto.png --json=compared.json
 
 bits/weight is 8 x file bytes / weights of the baseline, ratio 32 / bits/weight: those weights as
 float32 against the file. The difference in accuracy stands with its standard error, paired by
@@ -35,7 +35,7 @@ def main(argv: list[str]) -> int:
     Args:
       argv: program name and arguments.
     """
-    return command.ended(lambda: _act(*command.parse(argv, _define)))
+    return command.ended(lambda: _act(command.program_of(argv), *command.parse(argv, _define)))
 
 
 def _define(values: flags.FlagValues) -> None:
@@ -44,10 +44,10 @@ def _define(values: flags.FlagValues) -> None:
     flags.DEFINE_string("plot", None, text, flag_values=values)
 
 
-def _act(values, arguments: list[str], changes: list[tuple[str, str]]) -> int:
+def _act(program: str, values, arguments: list[str], changes: list[tuple[str, str]]) -> int:
     """Scores all models on the first one's data, and says where they differ."""
     if values.help:
-        print(command.help_text(_USAGE, values))
+        print(command.help_text(_USAGE, values, program))
         return 0
     paths = saved.expanded(arguments)
     config = scoring.start(values, arguments, changes)
@@ -70,7 +70,7 @@ def _act(values, arguments: list[str], changes: list[tuple[str, str]]) -> int:
         scored.append(card)
         rows += [{"file": str(path), **row} for row in cards.as_json([card])]
     print(cards.table(scored, what="model"))
-    code = scoring.exit_code(rows)
+    code = command.named_problems(rows)
     differences = [flips.changes(scored[0], card, dataset) for card in scored[1:]]
     for one in differences:
         print(f"\n{one}")

@@ -22,7 +22,7 @@ import optax
 from hcjax import data, models, prune
 from hcjax.app import teachers, training
 from hcjax.app.claims import claim
-from hcjax.app.setup import Setup, optimizer_of, set_up, start_platform, steps_of
+from hcjax.app.setup import Setup, frozen_of, optimizer_of, set_up, start_platform, steps_of
 from hcjax.app.stages import STAGES, Work, check_order
 from hcjax.config.recipe import Recipe
 from hcjax.core import files
@@ -220,6 +220,8 @@ def _work(
         key = _key(setup.key, name)
         count = setup.steps if epochs is None else steps(epochs)
         tx = optimizer_of(recipe.optim, count, learning_rate=learning_rate)
+        if frozen := frozen_of(recipe.optim, params):
+            say(f"{name}: {frozen.text}")
         objective = teach(key, teacher)
         if penalty:
             objective = objective._replace(penalty=_total(objective.penalty, penalty))

@@ -1,6 +1,6 @@
-"""Trained workdirs at work: score one on any data source, label image files, describe data.
+"""Trained workdirs scored on any data source, and data described.
 
-In: a workdir that a run wrote. Out: a table, or one line per image.
+In: a workdir that a run wrote, or a config. Out: a table.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def chosen(own: dict, config: Any, changes: Changes, what: str) -> ConfigDict:
             raise ConfigError(
                 f"{what}: config.data.{key} must be {kind.__name__}, got {value!r}"
             ) from error
-    _change(values, changes, what, ("data.", *RUN_KEYS))
+    change(values, changes, what, ("data.", *RUN_KEYS))
     values.data.validation = 0  # it only takes training examples away
     return values
 
@@ -182,31 +182,6 @@ def _check_images(what: str, takes: Sequence[int], shape: Sequence[int]) -> None
         )
 
 
-def predict(workdir: str, files: Sequence[str], *, changes: Changes = ()) -> int:
-    """Prints file, class and probability for each image file, tab-separated.
-
-    Args:
-      workdir: of a finished run.
-      files: png or jpeg; each is converted to the network's size and channels.
-      changes: (key, value as text): `platform` and `cache_dir`.
-    """
-    if not files:
-        raise ConfigError("--predict=WORKDIR needs image files as arguments")
-    trained = _trained(workdir)
-    values = ConfigDict(trained.config)
-    _change(values, changes, f"--predict={workdir}", RUN_KEYS)
-    start_platform(platform_of(values))
-    for i in range(0, len(files), BATCH):
-        names = files[i : i + BATCH]
-        images = [data.read_image(name, trained.image_shape) for name in names]
-        logits = np.asarray(trained(np.stack(images)), np.float64)
-        p = np.exp(logits - logits.max(-1, keepdims=True))
-        p /= p.sum(-1, keepdims=True)
-        for name, row in zip(names, p, strict=True):
-            print(f"{name}\t{trained.class_names[row.argmax()]}\t{row.max():.4f}")
-    return 0
-
-
 def report_data(config: Any) -> int:
     """Prints the data report of a config."""
     config.data.memory_limit_bytes = 0  # a streamed image that cannot be read is listed, not fatal
@@ -221,14 +196,22 @@ def _trained(workdir: str) -> Trained:
     run = (path / CHECKPOINTS).is_dir()
     if path.suffix == saved.SUFFIX or (any(path.glob(f"*{saved.SUFFIX}")) and not run):
         raise CheckpointError(
-            f"{workdir} holds no run but packed networks: python -m hcjax.verify {workdir} scores "
-            "them, and hcjax.load_any gives one in Python"
+            f"{workdir} holds no run but packed networks: `hcjax verify {workdir}` scores them "
+            "(or python -m hcjax.verify), and --predict labels images with one"
         )
     return load(workdir)
 
 
-def _change(values: ConfigDict, changes: Changes, what: str, readable: Sequence[str]) -> None:
-    """Changes keys, of which only some are read here."""
+def change(values: ConfigDict, changes: Changes, what: str, readable: Sequence[str]) -> None:
+    """Changes keys of a config, in place, of which only some are read here.
+
+    Args:
+      values: the config. changes: (key, value as text). what: asks for it, for messages.
+      readable: beginnings of the keys that are read.
+
+    Raises:
+      ConfigError: if a change is of another key, or a value has the wrong type.
+    """
     for key, text in changes:
         if not key.startswith(tuple(readable)):
             raise ConfigError(f"{what} takes everything else from its run; config.{key} has no use")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,18 +43,6 @@ def problem(path: Path, name: str, error: HcjaxError) -> dict[str, str]:
     """
     text = str(error) if str(path) in str(error) else f"{path}: {error}"
     return {"file": str(path), "name": name, "problem": text}
-
-
-def exit_code(rows: Sequence[Mapping]) -> int:
-    """Returns the exit code of a command after saying which files could not be scored.
-
-    Args:
-      rows: of all files; those of `problem` have a "problem".
-    """
-    problems = [row["problem"] for row in rows if "problem" in row]
-    for text in problems:
-        print(f"error: {text}", file=sys.stderr)
-    return 2 if problems else 0
 
 
 def start(values, arguments: Sequence[str], changes: score.Changes) -> Any:

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import optax
 
-from hcjax import data, losses, models, optim
+from hcjax import data, losses, models, optim, trees
 from hcjax.config.recipe import Data, Loss, Optim, Platform, Recipe, check
 from hcjax.core import registry
 from hcjax.devices import platform
@@ -24,12 +24,20 @@ from hcjax.runs.workdir import network_of
 from hcjax.train.objective import Every, Objective
 
 
+class Frozen(NamedTuple):
+    """What is not trained: how many arrays, the parameters in them, and a line that says so."""
+
+    arrays: int
+    parameters: int
+    text: str
+
+
 class Setup(NamedTuple):
     """What a training is made of.
 
     dataset, network, params, state, objective, tx, key: as of `fit`. steps: in all. options: the
     other keyword arguments of `fit`, alike in every training of a run. notes: lines that whoever
-    started the run wants to read.
+    started the run wants to read. frozen: what `optim.freeze` keeps, or None.
     """
 
     dataset: data.Dataset
@@ -42,6 +50,7 @@ class Setup(NamedTuple):
     key: jax.Array
     options: dict[str, Any]
     notes: list[str]
+    frozen: Frozen | None
 
 
 def start_platform(where: Platform) -> tuple[Path | None, dict[str, int]]:
@@ -77,6 +86,8 @@ def set_up(recipe: Recipe, dataset: data.Dataset | None = None) -> Setup:
     steps = steps_of("train.epochs", train.epochs, train.batch_size, dataset)
     tx = optimizer_of(recipe.optim, steps)
     jax.eval_shape(tx.init, params)  # a pattern of `freeze` that matches nothing: now, not later
+    frozen = frozen_of(recipe.optim, params)
+    notes += [frozen.text] if frozen else []
     options = {
         "batch_size": train.batch_size,
         "augment": augmentations_of(recipe.augment, dataset),
@@ -101,7 +112,24 @@ def set_up(recipe: Recipe, dataset: data.Dataset | None = None) -> Setup:
         key=fit_key,
         options=options,
         notes=notes,
+        frozen=frozen,
     )
+
+
+def frozen_of(optimizer: Optim, params: Any) -> Frozen | None:
+    """Counts what the pattern `optim.freeze` keeps from being trained; None without a pattern.
+
+    Args:
+      optimizer: of a recipe. params: of the network that is trained.
+
+    Raises:
+      ConfigError: if the pattern matches no parameter.
+    """
+    if not optimizer.freeze:
+        return None
+    chosen = trees.select(params, optimizer.freeze)
+    text = f"freeze {optimizer.freeze}: {trees.counted(params, chosen)} stay as they are"
+    return Frozen(*trees.counts(params, chosen), text)
 
 
 def load(source: Data) -> data.Dataset:

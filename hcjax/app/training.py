@@ -117,6 +117,9 @@ def train(
     result = summary.summarize(recipe.config, fitted, scored, dataset.class_names) | {
         "start_seconds": parts
     }
+    if setup.frozen:
+        result["frozen_parameters"] = setup.frozen.parameters
+        result["frozen_arrays"] = setup.frozen.arrays
     worst = mistakes.worst(scored.each)
     if jax.process_index() == 0:
         summary.draw(workdir, dataset, fitted.params, scored.sums["confusion"], worst)

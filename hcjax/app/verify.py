@@ -1,4 +1,4 @@
-"""`python -m hcjax.verify FILE.hcz ...`: what packed models are worth, from their bytes alone.
+"""`hcjax verify FILE.hcz ...`: what packed models are worth, from their bytes alone.
 
 In: files. Out: one table of what each scores on its whole test set, what it holds and how fast it
 is; exit code 2 if one of them is damaged or missing, after the others are scored.
@@ -14,11 +14,11 @@ from hcjax.runs import saved
 
 _USAGE = """Decodes packed models and scores each on its whole test set.
 
-  python -m hcjax.verify model.hcz                               bytes, accuracy, MACs, latency
-  python -m hcjax.verify runs/lenet-1a2b3c4d                     every model of a workdir
-  python -m hcjax.verify 'runs/*/*.hcz' --json=verified.json     the same numbers as JSON
-  python -m hcjax.verify a.hcz --config=configs/resnet20.py      on the data of a config
-  python -m hcjax.verify a.hcz --config.data.source=npz --config.data.path=new.npz
+  PROGRAM model.hcz                               bytes, accuracy, MACs, latency
+  PROGRAM runs/lenet-1a2b3c4d                     every model of a workdir
+  PROGRAM 'runs/*/*.hcz' --json=verified.json     the same numbers as JSON
+  PROGRAM a.hcz --config=configs/resnet20.py      on the data of a config
+  PROGRAM a.hcz --config.data.source=npz --config.data.path=new.npz
 
 The data is that of --config, or what the file says it was trained on, or, for 28 x 28 grey images,
 mnist; --config.data.KEY=VALUE changes it. Images are normalised as the file says.
@@ -32,13 +32,15 @@ def main(argv: list[str]) -> int:
     Args:
       argv: program name and arguments.
     """
-    return command.ended(lambda: _act(*command.parse(argv, scoring.define)))
+    return command.ended(
+        lambda: _act(command.program_of(argv), *command.parse(argv, scoring.define))
+    )
 
 
-def _act(values, arguments: list[str], changes: list[tuple[str, str]]) -> int:
+def _act(program: str, values, arguments: list[str], changes: list[tuple[str, str]]) -> int:
     """Scores every file, and says at the end which could not be."""
     if values.help:
-        print(command.help_text(_USAGE, values))
+        print(command.help_text(_USAGE, values, program))
         return 0
     paths = saved.expanded(arguments)
     config = scoring.start(values, arguments, changes)
@@ -55,7 +57,7 @@ def _act(values, arguments: list[str], changes: list[tuple[str, str]]) -> int:
         rows += [{"file": str(path), **row} for row in cards.as_json([card])]
     if scored:
         print(cards.table(scored, what="file"))
-    code = scoring.exit_code(rows)
+    code = command.named_problems(rows)
     if values.json:
         print(f"in {files.write_json(values.json, rows)}")
     return code

@@ -17,7 +17,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from hcjax.config.reader import did_you_mean, flatten, to_dict
+from hcjax.config import shipped
+from hcjax.config.keys import did_you_mean
+from hcjax.config.reader import flatten, to_dict
 from hcjax.errors import ConfigError
 
 
@@ -25,22 +27,24 @@ def load(path: str) -> ConfigDict:
     """Returns what `get_config()` of a Python file returns.
 
     Args:
-      path: the file. It is executed; `from configs import default` works where launch.py is.
+      path: the file; `configs/NAME.py` is also one that comes with hcjax, see `shipped.find`. It is
+        executed; `from configs import default` works in any folder.
 
     Raises:
       ConfigError: if there is no such file, or it fails, naming its line and what is wrong.
     """
-    if not Path(path).is_file():
-        raise ConfigError(f"there is no config file {path}; those of the project are in configs/")
-    spec = importlib.util.spec_from_file_location("hcjax_config_file", path)
+    file = shipped.find(path)
+    spec = importlib.util.spec_from_file_location("hcjax_config_file", file)
     if spec is None:
         raise ConfigError(f"a config is a Python file, named something.py, got {path}")
     module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-        config = module.get_config()
-    except Exception as error:  # a user's code may fail in any way
-        raise ConfigError(f"config file {path}{_line(error, path)}: {_reason(error)}") from error
+    with shipped.importable(file):
+        try:
+            spec.loader.exec_module(module)
+            config = module.get_config()
+        except Exception as error:  # a user's code may fail in any way
+            line, reason = _line(error, str(file)), _reason(error, str(file))
+            raise ConfigError(f"config file {path}{line}: {reason}") from error
     if not isinstance(config, ConfigDict):
         raise ConfigError(
             f"get_config() in {path} must return a ConfigDict, it returned {type(config).__name__}"
@@ -72,10 +76,12 @@ def override(config: ConfigDict, key: str, text: str) -> None:
     if not isinstance(section, ConfigDict) or last not in section:
         near = did_you_mean(key, flatten(to_dict(config)))
         raise ConfigError(
-            f"unknown config key config.{key}{near or '.'} All keys are in configs/default.py"
+            f"unknown config key config.{key}{near or '.'} All keys are in {shipped.keys()}"
         )
     if isinstance(section[last], ConfigDict):
-        raise ConfigError(f"config.{key} is a section; set one of its keys: {list(section[last])}")
+        own = list(section[last])
+        hint = f"set config.{key}.name, or another" if "name" in own else "set one"
+        raise ConfigError(f"config.{key} is a section; {hint} of its keys: {own}")
     section[last] = _value(key, text, section.get_type(last))
 
 
@@ -119,25 +125,32 @@ def _literal(text: str) -> Any:
         return text
 
 
+def _frame(error: Exception, path: str) -> traceback.FrameSummary | None:
+    """Returns the file's own last line on the way to an error."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if Path(frame.filename).resolve() == Path(path).resolve()]
+    return own[-1] if own else None
+
+
 def _line(error: Exception, path: str) -> str:
-    """Returns ', line N (its text)' of the file's own last line on the way to an error."""
+    """Returns ', line N (its text)' of a config file."""
     if isinstance(error, SyntaxError):
         return f", line {error.lineno}"
-    own = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
-    own = own or [
-        f for f in traceback.extract_tb(error.__traceback__)
-        if Path(f.filename).resolve() == Path(path).resolve()
-    ]  # fmt: skip
-    return f", line {own[-1].lineno} ({own[-1].line})" if own else ""
+    frame = _frame(error, path)
+    return f", line {frame.lineno} ({frame.line})" if frame else ""
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, path: str) -> str:
     """Returns what went wrong, in one line."""
     text = " ".join(str(error).strip("\"'").replace('\\"', '"').replace("\\n", " ").split())
-    near = re.search(r'Did you mean "(.*?)" instead of "(.*?)"', text)
-    if near:
-        return f"unknown key '{near[2]}'; did you mean '{near[1]}'? All keys: configs/default.py"
-    unknown = re.match(r'Key "(.*?)" does not exist', text)
-    if unknown:
-        return f"unknown key '{unknown[1]}'. All keys are in configs/default.py"
+    unknown = re.match(r'Key "(.*?)" does not exist|(\w+)$', text)
+    where = traceback.extract_tb(error.__traceback__)[-1].filename if unknown else ""
+    if isinstance(error, AttributeError | KeyError) and Path(where).stem == "config_dict":
+        key = unknown[1] or unknown[2]
+        frame = _frame(error, path)  # `config.optim.lr = 1`, or `optim.lr = 1`: of which section
+        said = re.search(rf"([\w.]+)\.{re.escape(key)}\b", frame.line or "") if frame else None
+        section = said[1].removeprefix("config").strip(".") if said else ""
+        known = flatten(to_dict(load(str(shipped.FOLDER / "default.py"))))
+        near = did_you_mean(f"{section}.{key}".strip("."), known)
+        return f"unknown key '{key}'{near or '.'} All keys are in {shipped.keys()}"
     return f"{type(error).__name__}: {text[:300]}"

@@ -7,12 +7,12 @@ below `run` sees a config.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from hcjax.config.keys import did_you_mean
 from hcjax.errors import ConfigError
 
 # Keys that decide where and how a run computes, not what: they may differ on a resume.
@@ -98,20 +98,6 @@ class Reader:
     def _was_read(self, name: str) -> bool:
         parts = name.split(".")
         return any(".".join(parts[:i]) in self._read for i in range(1, len(parts) + 1))
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Returns '; did you mean config.KEY?' with the known key nearest to `name`, or ''.
-
-    Example:
-      >>> did_you_mean("learning_rate", ["seed", "optim.learning_rate"])
-      '; did you mean config.optim.learning_rate?'
-    """
-    known = sorted(known)
-    last = name.rpartition(".")[2]
-    near = [k for k in known if k.rpartition(".")[2] == last]
-    near += difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean config.{near[0]}?" if near else ""
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -7,14 +7,13 @@ the metadata server, and two processes that load it at once collide on its lock 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from importlib import metadata
 
-from hcjax.errors import PlatformError
+from hcjax.core import optional
 
 # Read by libtpu when it is loaded: skip the metadata server, and do not
 # abort because another process, not one of ours, has it loaded.
@@ -25,13 +24,10 @@ def version() -> str:
     """Returns the release of libtpu.
 
     Raises:
-      PlatformError: if it is not installed, saying how to install it.
+      DependencyError: if it is not installed, saying how to install it.
     """
-    if importlib.util.find_spec("libtpu") is None:
-        raise PlatformError(
-            "--plan compiles with the TPU compiler, which is in the package libtpu, and that is "
-            "not installed (no TPU is needed, only Linux on x86-64): pip install libtpu"
-        )
+    what = "--plan, which compiles with the TPU compiler (no TPU is needed, only Linux on x86-64),"
+    optional.require("libtpu", extra="tpu", what=what)
     return metadata.version("libtpu")
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hcjax.errors import ConfigError
+from hcjax.errors import ConfigError, no_match
 from hcjax.graph.axes import channel_axis, kernel_axis, layer_axes
 from hcjax.graph.constants import evaluate_constants, source_path
 from hcjax.graph.model import LAYERS, Model, Op, Size, layer_of
@@ -125,8 +125,8 @@ def read(model: Model, select: Sequence[str] | None) -> list[Layer]:
         layers.append(Layer(op, name, side, value, axis, tensor, shape, spectra, why))
     for pattern in select or ():
         if not any(re.fullmatch(pattern, layer.name) for layer in layers):
-            names = ", ".join(layer.name for layer in layers)
-            raise ConfigError(f"pattern {pattern!r} matches no layer; the layers are: {names}")
+            names = [layer.name for layer in layers]
+            raise ConfigError(f"pattern {no_match(pattern, 'layer', names)}")
     return layers
 
 

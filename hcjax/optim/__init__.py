@@ -171,5 +171,9 @@ def _labels(params: Any, freeze: str | Sequence[str]) -> Any:
     """Labels each parameter "frozen" or "trained"."""
     frozen = trees.select(params, freeze)
     if all(jax.tree.leaves(frozen)):
-        raise ConfigError(f"freeze={freeze!r} freezes every parameter; nothing is left to train")
+        names = [path for path, _ in trees.paths(params)]
+        shown = ", ".join(names[:8]) + (f", … ({len(names)})" if len(names) > 8 else "")
+        raise ConfigError(
+            f"freeze={freeze!r} freezes every parameter; nothing is left to train of {shown}"
+        )
     return jax.tree.map(lambda is_frozen: "frozen" if is_frozen else "trained", frozen)

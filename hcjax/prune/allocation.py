@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from hcjax.errors import ConfigError
+from hcjax.errors import ConfigError, no_match
 
 # allocations with one threshold over all layers
 TOGETHER = ("global", "lamp")
@@ -96,9 +96,7 @@ def layerwise(
                     f"scope: {pattern!r} is not a regular expression: {error}"
                 ) from error
             if not matches:
-                raise ConfigError(
-                    f"scope: {pattern!r} matches none of the pruned layers {', '.join(shapes)}"
-                )
+                raise ConfigError(f"scope: {no_match(pattern, 'pruned layer', list(shapes))}")
         return {
             path: next((s for pattern, s in scope.items() if re.fullmatch(pattern, path)), 0.0)
             for path in shapes

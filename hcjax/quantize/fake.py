@@ -11,7 +11,7 @@ import re
 import warnings
 from typing import Any
 
-from hcjax.errors import ConfigError
+from hcjax.errors import ConfigError, no_match
 from hcjax.graph.model import Graph, Model, is_quantized, live_ops
 from hcjax.quantize import grids
 from hcjax.quantize.lowering import conversion
@@ -159,4 +159,4 @@ def _check_patterns(builder: Builder, spec: QuantSpec) -> None:
         patterns += [(key, p, legal) for p in (() if isinstance(bits, int) else bits)]
     for key, pattern, legal in patterns:
         if not any(re.fullmatch(pattern, name) for name in legal):
-            raise ConfigError(f"{key}: {pattern!r} matches none of the layers {', '.join(legal)}")
+            raise ConfigError(f"{key}: {no_match(pattern, 'layer', list(legal))}")

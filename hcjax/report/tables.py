@@ -22,6 +22,7 @@ _END_OF_RUN = (
     "nll",
     "ece",
     "parameters",
+    "frozen_parameters",
     "weight_bytes",
     "train_seconds",
     "seconds_to_first_step",

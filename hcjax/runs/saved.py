@@ -20,7 +20,7 @@ from hcjax.graph.fold import fold
 from hcjax.graph.model import Model
 from hcjax.graph.tracing.trace import trace
 from hcjax.models import inference
-from hcjax.runs.workdir import CHECKPOINTS, Trained, load
+from hcjax.runs.workdir import CHECKPOINTS, CONFIG, REPORT, Trained, load, read_json
 
 SUFFIX = ".hcz"
 
@@ -40,6 +40,15 @@ def load_any(path: str | Path) -> tuple[Model, dict[str, Any]]:
     Raises:
       CheckpointError: if a folder holds no finished run.
       ArtifactError: if a file is damaged or missing, or its `about` is not as above.
+
+    Example:
+      >>> import tempfile, hcjax
+      >>> file = Path(tempfile.mkdtemp()) / "a.hcz"
+      >>> linear = trace(lambda p, x: x @ p["w"], {"w": jnp.eye(2)}, jnp.ones((1, 2)))
+      >>> _ = file.write_bytes(hcjax.pack(linear, about={"class_names": ["no", "yes"]}))
+      >>> model, about = load_any(file)
+      >>> model.apply(model.params, jnp.ones((1, 2))).tolist(), about["class_names"]
+      ([[1.0, 1.0]], ['no', 'yes'])
     """
     path = Path(path).expanduser()
     if path.is_dir():
@@ -62,6 +71,30 @@ def load_any(path: str | Path) -> tuple[Model, dict[str, Any]]:
     except ArtifactError as error:
         raise ArtifactError(f"{path}: {error}") from error
     return model.replace(about=about), about
+
+
+def alone(path: str | Path) -> Path:
+    """Returns the one network that a path means, for `load_any`.
+
+    Args:
+      path: a workdir, or a file. That of a finished pipeline means the file of its last stage.
+
+    Raises:
+      CheckpointError: if a folder holds several packed networks and no report of a pipeline.
+    """
+    path = Path(path).expanduser()
+    networks = _networks(path)
+    if networks[:1] == [path] or not networks:
+        return path
+    if (path / REPORT).is_file():
+        stages = read_json(path / REPORT).get("stages")
+        last = stages[-1] if isinstance(stages, list) and stages else None
+        if isinstance(last, dict) and path / str(last.get("file")) in networks:
+            return path / last["file"]
+    if len(networks) == 1 and not (path / CONFIG).is_file():
+        return networks[0]
+    names = ", ".join(file.name for file in networks)
+    raise CheckpointError(f"{path} holds no finished run; name one of its files: {names}")
 
 
 def about_of(learned: Trained | Dataset, config: dict) -> dict[str, Any]:

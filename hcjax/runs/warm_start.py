@@ -59,7 +59,8 @@ def taken_over(
         )
     if source.class_names != class_names:
         fits = [ok and path not in head for ok, (path, _) in zip(fits, ours, strict=True)]
-    notes = [f"init_from {workdir}: {sum(fits)} of {len(fits)} arrays are taken over"] + [
+    taken = trees.counted([leaf for _, leaf in ours], fits)
+    notes = [f"init_from {workdir}: {taken} are taken over"] + [
         f"init_from: {path} {list(leaf.shape)} starts anew"
         for (path, leaf), ok in zip(ours, fits, strict=True) if not ok
     ]  # fmt: skip

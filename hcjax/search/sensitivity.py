@@ -99,7 +99,7 @@ def sensitivity(
       batch_size: images at a time, >= 1.
 
     Returns:
-      Sensitivity; print it, or give it to `pick`. `reports.plots.layer_curves` draws it.
+      Sensitivity; print it, or give it to `pick`. `hcjax.report.plots.layer_curves` draws it.
 
     Raises:
       ConfigError: if an argument is out of range, or the model is quantized already.

@@ -52,7 +52,9 @@ class Devices(NamedTuple):
 ONE_DEVICE = Devices(sum=lambda tree: tree, mean=lambda tree: tree, key=lambda key: key)
 
 
-def init_state(params: Any, state: Any, tx: optax.GradientTransformation, *, ema: bool = False):
+def init_state(
+    params: Any, state: Any, tx: optax.GradientTransformation, *, ema: bool = False
+) -> TrainState:
     """Creates the `TrainState` before the first step from copies, so that it can be donated.
 
     Args:
@@ -84,7 +86,7 @@ def make_loss_fn(
     *,
     penalty: Callable[[Any], jax.Array] | None = None,
     class_weights: jax.Array | None = None,
-):
+) -> Callable:
     """Returns the differentiated function of a training step, summed over the batch.
 
     loss_fn = sum_i w_i * loss(logits_i, target_i) + (sum_i w_i) * penalty(params)
@@ -143,7 +145,7 @@ def make_train_step(
     prepare: Callable | None = None,
     ema_decay: float | None = None,
     devices: Devices = ONE_DEVICE,
-):
+) -> Callable:
     """Returns `train_step(state, batch, key) -> (state, sums)`, one step of gradient descent.
 
     grads = sum over devices of d loss_fn / d params  /  sum over devices of sums["count"]

@@ -52,7 +52,8 @@ def with_teacher(prepare: Callable, teacher: Callable) -> Callable:
     if not callable(teacher):
         raise ConfigError(
             f"teacher= is called on images, and a {type(teacher).__name__} cannot be: of a Model, "
-            "e.g. from `hcjax.load_any`, give `lambda images: model.apply(model.params, images)`"
+            "e.g. of `model, _ = hcjax.load_any(path)`, give `lambda images: "
+            "model.apply(model.params, images)`"
         )
 
     def prepared(batch: dict, key: jax.Array | None) -> dict:

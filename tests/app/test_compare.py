@@ -136,7 +136,7 @@ def test_a_damaged_file_and_a_single_model_are_one_message(capsys, tmp_path, fol
 
 
 def test_help_names_every_flag(capsys):
-    assert compare.main(["compare", "--help"]) == 0
+    assert compare.main(["hcjax/compare.py", "--help"]) == 0
     text = capsys.readouterr().out
     for word in ("--config", "--json", "--plot", "timed", "help", "python -m hcjax.compare"):
         assert word in text

@@ -1,6 +1,7 @@
 """A config parsed, and made into what fit takes: fine-tuning, freezing, class weights."""
 
 import json
+import re
 from functools import partial
 
 import jax
@@ -83,7 +84,15 @@ def test_frozen_layers_keep_the_bits_of_the_run_they_come_from(tmp_path, capsys)
     data = npz(tmp_path / "data.npz", classes=("dog", "emu", "fox"))
     changes = [f"--config.init_from={trained()}", "--config.optim.freeze=conv1/.*"]
     assert launch(*flags(data), *changes, f"--workdir={tmp_path / 'run'}") == 0
-    assert "dense1/kernel [36, 3] starts anew" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "dense1/kernel [36, 3] starts anew" in said
+    total = trees.num_parameters(hcjax.load(trained()).params)
+    conv = trees.num_parameters(hcjax.load(trained()).params["conv1"])
+    assert f"2 of 4 arrays, {conv} of {total} parameters are taken over" in said
+    assert f"freeze conv1/.*: 2 of 4 arrays, {conv} of {total} parameters stay as they are" in said
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert (report["frozen_arrays"], report["frozen_parameters"]) == (2, conv)
+    assert re.search(rf"frozen parameters +{conv}\n", said)
     ours, theirs = hcjax.load(tmp_path / "run").params, hcjax.load(trained()).params
     for path in ("kernel", "bias"):
         assert same(ours["conv1"][path], theirs["conv1"][path])

@@ -1,4 +1,4 @@
-"""`--eval` and `--predict`: a trained workdir on its own data, on other data, on image files."""
+"""`--eval`: a trained workdir on its own data and on other data."""
 
 import json
 from pathlib import Path
@@ -127,46 +127,8 @@ def test_eval_of_a_folder_without_a_run_is_refused(capsys, tmp_path):
     assert "no finished checkpoint" in refused(capsys, f"--eval={tmp_path}")
 
 
-@pytest.mark.parametrize("mode", ["eval", "predict"])
-def test_packed_networks_are_another_commands(capsys, tmp_path, mode):
+def test_eval_of_packed_networks_names_the_command_that_scores_them(capsys, tmp_path):
     path = tmp_path / "0-float.hcz"
     path.touch()
     for workdir in (tmp_path, path):
-        message = refused(capsys, f"--{mode}={workdir}", *(["a.png"] if mode == "predict" else []))
-        assert f"python -m hcjax.verify {workdir}" in message
-
-
-def pictures(folder, side=8, mode="L"):
-    """Returns image files and their classes."""
-    x, y = images(6, side=side, seed=3)
-    files = [folder / f"{i}.{'png' if i % 2 else 'jpg'}" for i in range(len(x))]
-    for file, image in zip(files, x, strict=True):
-        Image.fromarray(image[..., 0]).convert(mode).save(file)
-    return files, [CLASSES[label] for label in y]
-
-
-@pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_predict_prints_file_class_and_probability(capsys, tmp_path, mode):
-    files, classes = pictures(tmp_path, mode=mode)
-    capsys.readouterr()
-    assert launch(f"--predict={trained()}", *files, "--config.platform=cpu") == 0
-    rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
-    assert [row[0] for row in rows] == [str(file) for file in files]
-    assert [row[1] for row in rows] == classes
-    assert all(1 / 3 < float(row[2]) <= 1 for row in rows)
-
-
-def test_predict_takes_images_of_another_size(capsys, tmp_path):
-    files, _ = pictures(tmp_path, side=20)
-    assert launch(f"--predict={trained()}", *files) == 0
-
-
-def test_predict_names_the_file_that_is_no_image(capsys, tmp_path):
-    files, _ = pictures(tmp_path)
-    files[3].write_text("no image")
-    assert str(files[3]) in refused(capsys, f"--predict={trained()}", *files)
-    assert "nothing.png" in refused(capsys, f"--predict={trained()}", "nothing.png")
-    assert str(tmp_path) in refused(capsys, f"--predict={trained()}", tmp_path)
-    assert "config.seed has no use" in refused(
-        capsys, f"--predict={trained()}", files[0], "--config.seed=1"
-    )
+        assert f"`hcjax verify {workdir}`" in refused(capsys, f"--eval={workdir}")

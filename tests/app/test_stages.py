@@ -1,6 +1,7 @@
 """What a config can ask of a stage, each on a tiny trained network: what it leaves behind."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ def run(tmp_path):
 
     def run(**changes):
         changes = [f"--config.{key.replace('__', '.')}={value}" for key, value in changes.items()]
-        base = [*flags(npz(tmp_path / "data.npz")), f"--config.teacher={trained()}", "--quiet"]
+        base = [*flags(npz(tmp_path / "data.npz")), f"--config.teacher={trained()}"]
         return launch(*base, f"--workdir={run.workdir}", *changes)
 
     run.workdir = tmp_path / "run"
@@ -37,16 +38,19 @@ def last(run):
 
 
 @pytest.mark.parametrize("epochs", [0, 1])
-def test_each_layer_is_pruned_as_its_pattern_says(run, epochs):
+def test_each_layer_is_pruned_as_its_pattern_says(run, epochs, capsys):
     layers = "conv.*=0.25,.*=0.75"
     assert run(stages="('prune',)", prune__layers=layers, prune__epochs=epochs) == 0
     for path, kernel in kernels(last(run)).items():
         gone = int((0.25 if path.startswith("conv") else 0.75) * kernel.size + 0.5)
         assert (kernel == 0).sum() == gone, path
+    said = capsys.readouterr().out
+    assert "prune.layers conv.*=0.25: 1 of 4 arrays, " in said
+    assert "prune.layers .*=0.75: 1 of 4 arrays, " in said
 
 
 @pytest.mark.parametrize("method", [None, "taylor"])
-def test_two_of_four_stay_of_what_is_selected(run, method):
+def test_two_of_four_stay_of_what_is_selected(run, method, capsys):
     options = {"prune__epochs": 1, "prune__method": method} if method else {}
     options |= {"prune__n_of_m": "2,4", "prune__select": "dense.*kernel"}
     assert run(stages="('prune',)", **options) == 0
@@ -54,6 +58,7 @@ def test_two_of_four_stay_of_what_is_selected(run, method):
     groups = found["dense1/kernel"].reshape(-1, 4, found["dense1/kernel"].shape[-1])
     assert ((groups != 0).sum(1) == 2).all()
     assert found["conv1/kernel"].all()
+    assert "prune.select dense.*kernel: 1 of 4 arrays, " in capsys.readouterr().out
 
 
 def test_whole_filters_go_as_blocks(run):
@@ -132,3 +137,10 @@ def test_what_no_stage_can_do_is_said_before_anything_is_made(run, changes, mess
     assert run(**changes) == 2
     assert message in capsys.readouterr().err
     assert not networks(run.workdir)
+
+
+def test_what_bits_and_floats_match_is_said(run, capsys):
+    options = {"quantize__images": 16, "quantize__bits": "('conv.*=4','.*=8')"}
+    assert run(stages="('quantize',)", quantize__floats="dense1", **options) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"quantize: bits of conv1/kernel 4.*; in float: .*dot_general", said)

@@ -239,7 +239,7 @@ def test_a_mistake_on_the_command_line_is_one_message(capsys, files, arguments, 
 
 
 def test_help_names_every_flag(capsys):
-    assert verify.main(["verify", "--help"]) == 0
+    assert verify.main(["hcjax/verify.py", "--help"]) == 0
     text = capsys.readouterr().out
     for word in ("--config", "--json", "timed", "help", "python -m hcjax.verify"):
         assert word in text

@@ -1,5 +1,7 @@
 """`--config=FILE --config.KEY=VALUE`: what is set, and what each mistake says."""
 
+import sys
+
 import pytest
 
 from configs import default
@@ -77,7 +79,14 @@ DELTA = "from configs import default\ndef get_config():\n    config = default.ge
     ("text", "expected"),
     [
         (DELTA + "    config.optim.learning_rat = 1\n    return config",
-         r"line 4 \(config\.optim\.learning_rat = 1\): .*'learning_rat'.* 'learning_rate'\?"),
+         r"line 4 \(config\.optim\.learning_rat = 1\): .*mean config\.optim\.learning_rate\?"),
+        (DELTA + "    config.optim.lr = 1\n    return config",
+         r"unknown key 'lr'; did you mean config\.optim\.learning_rate\? All keys are in "),
+        (DELTA + "    p = config.prune\n    config.prune.lr = 1\n    return config",
+         r"unknown key 'lr'; did you mean config\.prune\.learning_rate\?"),
+        (DELTA + "    return config.optim.lr", r"'lr'; did you mean config\.optim\.learning"),
+        (DELTA + "    config.optim.update(wd=1)\n    return config",
+         r"'wd'; did you mean config\.optim\.weight_decay\?"),
         (DELTA + "    config.optim.zzz = 1\n    return config", r"line 4 .*'zzz'"),
         (DELTA + "    config.train.epochs = 'x'\n    return config", "line 4 .*TypeError"),
         (DELTA + "    return config.nothing", "line 4"),
@@ -104,3 +113,57 @@ def test_a_file_that_is_not_there_or_no_python_file_is_named(tmp_path):
         configfile.load(str(tmp_path / "config.json"))
     with pytest.raises(ConfigError, match="no config file"):
         configfile.load(str(tmp_path))
+
+
+def wrote(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return str(path)
+
+
+RATE = "\n    config.optim.learning_rate = {}\n    return config"
+
+
+def test_a_config_that_comes_with_hcjax_is_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in ("configs/lenet.py", "./configs/lenet.py", "configs/../configs/lenet.py"):
+        assert configfile.load(path).model.name == "lenet5"
+    with pytest.raises(ConfigError, match=r"did you mean configs/lenet\.py\? .*resnet20"):
+        configfile.load("configs/lenett.py")
+    with pytest.raises(ConfigError, match=r"no config file elsewhere/lenet\.py"):
+        configfile.load("elsewhere/lenet.py")  # only `configs` means those of hcjax
+
+
+def test_the_file_of_the_current_folder_goes_before_the_one_that_comes_with_hcjax(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    wrote(tmp_path / "configs" / "lenet.py", DELTA + RATE.format(0.25))
+    assert configfile.load("configs/lenet.py").optim.learning_rate == 0.25
+    # its neighbour that is not there is hcjax's
+    assert configfile.load("configs/lenet_int8.py").model.name == "lenet5"
+
+
+def test_a_config_imports_those_beside_it_and_those_of_hcjax(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    wrote(tmp_path / "configs" / "base.py", DELTA + RATE.format(0.5))
+    delta = "from configs import base as default\n" + DELTA.partition("\n")[2]
+    mine = wrote(tmp_path / "configs" / "mine.py", delta + "    return config")
+    assert configfile.load(mine).optim.learning_rate == 0.5
+    assert configfile.load("configs/mine.py").optim.learning_rate == 0.5
+    loose = wrote(tmp_path / "loose.py", delta + "    return config")  # `configs` here, not there
+    assert configfile.load(loose).optim.learning_rate == 0.5
+
+
+def test_a_stranger_called_configs_does_not_come_between(tmp_path, monkeypatch):
+    """Another project's configs/default.py, or a package of that name, is no part of ours."""
+    monkeypatch.chdir(tmp_path)
+    wrote(tmp_path / "configs" / "default.py", "raise RuntimeError('another project')")
+    wrote(tmp_path / "site" / "configs" / "__init__.py", "raise RuntimeError('a package')")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    assert configfile.load("configs/lenet.py").model.name == "lenet5"
+    before = sys.modules["configs"]
+    mine = wrote(tmp_path / "x" / "mine.py", DELTA + "    return config")
+    (tmp_path / "configs" / "default.py").unlink()
+    assert configfile.load(mine).model.name == "mnist_cnn"
+    assert sys.modules["configs"] is before  # whatever was imported stays so

@@ -13,7 +13,7 @@ from PIL import Image
 
 from hcjax import data
 from hcjax.data.sources import tfds as source
-from hcjax.errors import ConfigError, DataError
+from hcjax.errors import ConfigError, DataError, DependencyError
 
 tfds = pytest.importorskip("tensorflow_datasets")
 
@@ -213,7 +213,7 @@ def test_a_failed_download_names_the_ways_out(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(importlib.util.find_spec("gcsfs") is not None, reason="would use the network")
 def test_a_bucket_without_gcsfs_says_what_to_install():
-    with pytest.raises(DataError, match=r"in gs://no-such-bucket: .*install gcsfs"):
+    with pytest.raises(DependencyError, match=r"gs://no-such-bucket, .*gcsfs.*'hcjax\[gcs\]'"):
         source.load("cifar10", "gs://no-such-bucket")
 
 

@@ -283,7 +283,7 @@ def test_bad_calls_say_what_is_wrong():
         hcjax.fake_quantize(model, ranges, granularity="layer")
     with pytest.raises(ValueError, match="bits must be 2 to 8, got 9"):
         hcjax.fake_quantize(model, ranges, bits=9)
-    with pytest.raises(hcjax.errors.ConfigError, match="input_bits: 'conv7' matches none of"):
+    with pytest.raises(hcjax.errors.ConfigError, match="input_bits: 'conv7' matches no layer"):
         hcjax.fake_quantize(model, ranges, input_bits={"conv7": 4})
     wide = hcjax.trace(
         lambda p, x: x @ p["w"] @ jnp.ones((1, 1)),

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hcjax.errors import ConfigError, PlatformError
+from hcjax.errors import ConfigError, DependencyError
 from hcjax.train.plan import planner
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -106,7 +106,7 @@ def test_the_compiler_s_noise_is_not_seen(compiled):
 def test_without_libtpu_the_error_says_how_to_install_it(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     label = np.zeros(8, np.int32)
-    with pytest.raises(PlatformError, match="pip install libtpu"):
+    with pytest.raises(DependencyError, match=r"pip install 'hcjax\[tpu\]'"):
         planner.plan(None, None, None, {"label": label}, topology="v5e:2x4", say=print)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import optax
 
@@ -50,6 +52,8 @@ def stage(
     checked(which["structure"])
 
     def make(work, start, before):
+        for line in matched(before.params, select, which["scope"]):
+            work.say(line)
         steps = work.steps(epochs)
         if not steps:
             masks = prune.masks(before.params, **which)
@@ -60,6 +64,39 @@ def stage(
         return work.tune(before, "pruned", around=pruning, **given)
 
     return [("pruned", make)]
+
+
+def matched(
+    params: Any, select: Sequence[str] | None, layers: str | Mapping[str, float]
+) -> list[str]:
+    """Writes, a line each, what the patterns of the section select and how sparse that becomes.
+
+    Args:
+      params: of the network that is pruned.
+      select: patterns of paths, or None.
+      layers: pattern -> sparsity, the first match counts; a name says nothing here.
+
+    Raises:
+      ConfigError: if a pattern matches nothing.
+
+    Example:
+      >>> import numpy as np
+      >>> params = {"a": np.zeros((4, 4)), "b": np.zeros((2, 2))}
+      >>> print(*matched(params, None, {"a": 0.5, ".*": 0.9}), sep="\\n")
+      prune.layers a=0.5: 1 of 2 arrays, 16 of 20 parameters
+      prune.layers .*=0.9: 1 of 2 arrays, 4 of 20 parameters
+    """
+    lines = []
+    chosen = trees.select(params, select) if select else trees.mask(params, trees.kernels)
+    if select:
+        lines.append(f"prune.select {', '.join(select)}: {trees.counted(params, chosen)}")
+    left = dict(trees.paths(chosen))
+    for pattern, sparsity in layers.items() if isinstance(layers, Mapping) else ():
+        mine = {path for path, use in left.items() if use and re.fullmatch(pattern, path)}
+        which = trees.mask(params, lambda path, _, mine=mine: path in mine)
+        lines.append(f"prune.layers {pattern}={sparsity:g}: {trees.counted(params, which)}")
+        left |= dict.fromkeys(mine, False)
+    return lines
 
 
 def methods() -> dict[str, Callable[..., optax.GradientTransformation]]:

@@ -10,6 +10,7 @@ from hcjax import quantize
 from hcjax.app.stages.work import Outputs, Work, by_layer, check_idle, normalised
 from hcjax.errors import ConfigError, unknown_name
 from hcjax.graph.model import Model
+from hcjax.graph.qtensor import QTensor
 from hcjax.quantize.fake import fake_quantize
 from hcjax.quantize.int8 import int8
 from hcjax.quantize.ranges import METHODS, calibrate
@@ -69,6 +70,8 @@ def stage(
             picks = size is not None or drop is not None
             chosen = _picked(start, work, size, drop) if picks else given
             models.append(fake_quantize(start, ranges, spec._replace(bits=chosen)))
+            if floats or isinstance(given, dict):
+                work.say(_matched(models[0]))
         return models[0]
 
     def tuned(work, start, before):
@@ -80,6 +83,17 @@ def stage(
 
     at_once = [("quantized", lambda work, start, before: int8(fake(work, start)))]
     return at_once + ([("quantized-trained", tuned)] if epochs else [])
+
+
+def _matched(fake: Model) -> str:
+    """Writes what the patterns of `bits` and `floats` have come to: each kernel's form."""
+    kernels = {
+        path: value for path, value in int8(fake).params.items() if isinstance(value, QTensor)
+    }
+    bits = ", ".join(f"{path} {value.bits}" for path, value in kernels.items())
+    return (
+        f"quantize: bits of {bits or 'no kernel'}; in float: {', '.join(fake.floats) or 'nothing'}"
+    )
 
 
 def _picked(model: Model, work: Work, size: float | None, drop: float | None) -> dict[str, int]:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hcjax.core import optional
 from hcjax.data.dataset import LazyImages, Parts, Split
 from hcjax.data.images import read_image, size_pair
 from hcjax.errors import ConfigError, DataError
@@ -43,7 +44,7 @@ def load(
 
     Args:
       name: e.g. "cifar10", "svhn_cropped", "emnist/balanced", "imagenet2012".
-      path: the `data_dir` that holds it, a folder or `gs://...` (needs the package gcsfs); None:
+      path: the `data_dir` that holds it, a folder or `gs://...` (needs the extra `gcs`); None:
         TFDS's own, ~/tensorflow_datasets.
       image_size: pixels, H = W or (H, W), that every image is fitted to (see `read_image`); needed
         where images differ in size.
@@ -55,13 +56,15 @@ def load(
       Parts with `LazyImages`. A test part without labels (ImageNet's) is left out.
 
     Raises:
+      DependencyError: if TensorFlow Datasets, or gcsfs for gs://, is not installed.
       DataError: if the set is unknown, not there and not to be had, not an image classification
         set, or has images of several sizes and no `image_size` is given.
     """
     if not name:
         raise ConfigError("source tfds needs a name, e.g. data.name=cifar10")
-    import tensorflow_datasets as tfds
-
+    tfds = optional.module("tensorflow_datasets", extra="tfds", what="source tfds")
+    if (path or "").startswith("gs://"):
+        optional.require("gcsfs", extra="gcs", what=f"source tfds, to read {path},")
     builder = _builder(tfds, name, path)
     image_key, label_key = _keys(tfds, builder, name)
     stored = builder.info.features[image_key].shape
@@ -111,7 +114,7 @@ def _builder(tfds, name: str, path: str | None):
     )
     try:
         builder = tfds.builder(name, data_dir=path)
-    except Exception as error:  # unknown name or config, no gcsfs, no such bucket
+    except Exception as error:  # unknown name or config, no such bucket
         reason = str(error).split("\n")[0][:300].rstrip(".")
         raise DataError(f"no TFDS set '{name}' in {place}: {reason}. {ways_out}") from error
     if builder.info.splits:

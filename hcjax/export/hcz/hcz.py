@@ -95,7 +95,11 @@ def unpack(data: bytes) -> Model:
     at most 50,000 operands in all and 64 axes of each result.
 
     Args:
-      data: from `pack`, or the content of a `.hcz` file; for its path use `load_any`.
+      data: from `pack`, or the content of a `.hcz` file; for its path use `load_any`, which
+        gives (Model, about).
+
+    Returns:
+      Model, with `about` as its field.
 
     Raises:
       ArtifactError: a ValueError, if the bytes are not a `.hcz` file or are damaged; the message
@@ -104,7 +108,7 @@ def unpack(data: bytes) -> Model:
     if not isinstance(data, bytes | bytearray | memoryview):
         raise ArtifactError(
             f"expected the content of a .hcz file as bytes, got {data!r:.60}: give "
-            "Path(...).read_bytes(), or call hcjax.load_any(path)"
+            "Path(...).read_bytes(), or call hcjax.load_any(path), which gives (model, about)"
         )
     if data[: len(MAGIC)] != MAGIC:
         raise ArtifactError(f"not a .hcz file: it begins with {bytes(data[:4])!r}, not {MAGIC!r}")
