@@ -16,6 +16,7 @@ import optax
 
 from hcjax import metrics, optim
 from hcjax.errors import ConfigError
+from hcjax.prune.masked import hold
 
 
 class TrainState(NamedTuple):
@@ -76,8 +77,8 @@ def init_state(params: Any, state: Any, tx: optax.GradientTransformation, *, ema
         return jax.tree.map(lambda x: jnp.array(x, copy=True), tree)
 
     average = optim.widened((copy(params), copy(state))) if ema else None
-    params, opt_state = copy(params), optim.in_float32(tx).init(params)
-    return TrainState(jnp.zeros((), jnp.int32), params, copy(state), opt_state, average)
+    opt_state = copy(optim.in_float32(tx).init(params))  # some keep the parameters themselves
+    return TrainState(jnp.zeros((), jnp.int32), copy(params), copy(state), opt_state, average)
 
 
 def make_loss_fn(
@@ -156,7 +157,8 @@ def make_train_step(
     Args:
       loss_fn: `(params, state, batch, key) -> (loss, (state, sums))`; the loss is a sum over the
         batch and sums["count"] its divisor, see `make_loss_fn`.
-      tx: optax optimiser, see `init_state`. Its update also receives `value=` the mean loss.
+      tx: optax optimiser, see `init_state`. Its update also receives `value=` the mean loss, if it
+        takes one. What is pruned in it stays zero whatever wraps it, see `prune.hold`.
       prepare: `(batch, key) -> batch`, e.g. augmentation and normalisation; its key is the same
         on every device, so that per-example keys do not depend on the number of devices.
       ema_decay: in [0, 1); None keeps no average. Else `init_state(ema=True)`.
@@ -167,7 +169,7 @@ def make_train_step(
       returned sums are loss_fn's plus loss and grad_norm (times count), all divided by count for
       their means.
     """
-    tx = optim.in_float32(tx)
+    tx = hold(optim.in_float32(tx))
 
     def train_step(state: TrainState, batch: dict, key: jax.Array):
         prepare_key, loss_key = keys(key, state.step)
@@ -181,8 +183,8 @@ def make_train_step(
         net_state = devices.mean(net_state)
         count = sums["count"]
         grads = jax.tree.map(lambda g: g / count.astype(g.dtype), grads)
-        updates, opt_state = tx.update(
-            grads, state.opt_state, state.params, value=sums["loss"] / count
+        updates, opt_state = _updated(
+            tx, grads, state.opt_state, state.params, sums["loss"] / count
         )
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
@@ -192,6 +194,16 @@ def make_train_step(
         return TrainState(state.step + 1, params, net_state, opt_state, ema), sums
 
     return train_step
+
+
+def _updated(tx, grads, state, params, value) -> tuple[Any, Any]:
+    """Returns `tx.update(...)`, with `value=` if it takes that: `optax.contrib.sam` does not."""
+    try:
+        return tx.update(grads, state, params, value=value)
+    except TypeError as error:
+        if "unexpected keyword argument 'value'" not in str(error):
+            raise
+        return tx.update(grads, state, params)
 
 
 def keys(key: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:
