@@ -49,7 +49,7 @@ WRAPPERS = {
         rate=0.5
     ),
 }
-QUICK = {("sam", "gradual"), ("schedule_free", "masked"), ("partition", "masked")}
+QUICK = {("schedule_free", "masked"), ("partition", "masked")}
 
 
 def masks_in(opt_state):
@@ -86,6 +86,7 @@ def test_what_masks_call_zero_is_zero_whatever_wraps_the_pruning(wrapper, kind):
     assert pruned > 6
 
 
+@pytest.mark.slow
 def test_a_loop_of_ones_own_is_held_by_hold():
     tx = WRAPPERS["schedule_free"](PRUNED["gradual"](optax.sgd(0.1)))
 
@@ -174,7 +175,10 @@ def drawn(tree, seed=0):
     return jax.tree.map(draw, tree)
 
 
-@pytest.mark.parametrize("name", NAMES.split())
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=() if n in {"adam", "sgd", *REFUSED} else SLOW) for n in NAMES.split()],
+)
 def test_channels_are_taken_out_of_every_optimisers_state_or_it_is_named(name):
     tx = optimiser(name)
     state, small = drawn(tx.init(PARAMS)), hcjax.cut(PARAMS, CUTS)

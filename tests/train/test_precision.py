@@ -91,6 +91,7 @@ def test_narrow_parameters_are_pruned_cut_averaged_and_may_be_changed_between_st
     assert not any(x.any() for x in jax.tree.leaves(optax.apply_updates(zeros, updates)))
 
 
+@pytest.mark.slow
 def test_fit_returns_and_load_gives_back_the_average_in_the_dtype_of_the_parameters(tmp_path):
     data = hcjax.data.load("npz", path=str(tiny.npz(tmp_path / "a.npz")), validation=16)
     params = {"kernel": jnp.ones((64, 3), jnp.bfloat16)}
