@@ -95,8 +95,6 @@ EMPTY = {
 }  # fmt: skip
 CASES = {**SEVERAL, **{f"empty {name}": middle for name, middle in EMPTY.items()}}
 IN_NO_FILE = ("reduce ", "qr ", "eigh ", "svd ", "lu ")
-# these failed in a way of their own each; the others are like them
-QUICK = {"reduce second", "empty roll"}
 
 
 def apply_of(name):
@@ -104,9 +102,8 @@ def apply_of(name):
     return lambda p, x: middle(jax.nn.relu(x @ p["a"])) @ p["b"]
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in CASES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
 def test_every_reading_takes_it(name):
     apply = apply_of(name)
     expected = np.asarray(jax.jit(apply)(PARAMS, IMAGES))
@@ -140,6 +137,17 @@ def test_every_reading_takes_it(name):
     int8 = hcjax.int8(fake)
     np.testing.assert_array_equal(logits(int8), logits(fake))
     packed(int8)
+
+
+def test_a_second_result_and_an_empty_array_are_calibrated_and_quantized():
+    def apply(p, x):
+        h = jnp.roll(jax.nn.relu(x @ p["a"]), 0, axis=1)
+        return (h + real(highest(h)[1])[:, None]) @ p["b"]
+
+    model = hcjax.trace(apply, PARAMS, IMAGES[:1])
+    assert all(len(op.outputs) == 1 for op in model.graph.ops)
+    fake = hcjax.fake_quantize(model, hcjax.calibrate(model, IMAGES, method="minmax"))
+    assert any("reduce" in line for line in fake.floats)
 
 
 @pytest.mark.slow

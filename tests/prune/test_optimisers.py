@@ -102,7 +102,7 @@ def test_wrappers_that_change_the_tree_are_named():
     pair = optax.LookaheadParams.init_synced(PARAMS)
     tx = prune.hold(optax.lookahead(PRUNED["gradual"](optax.sgd(0.1)), 2, 0.5))
     with pytest.raises(ConfigError, match=r"GradualState are of another tree .* optax.lookahead"):
-        tx.update(PARAMS, tx.init(pair), pair)
+        jax.eval_shape(tx.update, PARAMS, jax.eval_shape(tx.init, pair), pair)
 
 
 @pytest.mark.parametrize(
