@@ -68,7 +68,8 @@ SEVERAL = {
     "qr second": lambda h: h + jnp.linalg.qr(matrices(h))[1].sum(1),
     "eigh first": lambda h: h + jnp.linalg.eigh(matrices(h))[0],
     "svd second": lambda h: h + jnp.linalg.svd(matrices(h))[1],
-    "lu second": lambda h: h + jax.scipy.linalg.lu(matrices(h))[1].sum(1),
+    "lu both": lambda h: h + lax.linalg.lu(matrices(h))[0].sum(1) + real(
+        lax.linalg.lu(matrices(h))[1]),
 }  # fmt: skip
 EMPTY = {
     "roll": lambda h: jnp.roll(h, 0, axis=1),
