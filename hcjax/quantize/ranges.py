@@ -145,6 +145,7 @@ def _map_activations(
 
     def collect(number, value):
         if number in numbers:
+            value = value if value.size else jnp.zeros(1)  # of no elements: as of a 0
             results[number] = function(number, value.astype(jnp.float32))
 
     collect(model.graph.images, images)
