@@ -1,6 +1,6 @@
 """Image files, read by Pillow and fitted to a given shape.
 
-In: a path or the bytes of a PNG or JPEG. Out: uint8[H, W, C].
+In: a path or the bytes of a file. Out: uint8[H, W, C].
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def read_shape(path: Path) -> tuple[int, int, int]:
             height, width = image.size if turned else image.size[::-1]
             grey = image.mode in ("1", "L", "LA") or image.mode.startswith("I;16")
             return height, width, 1 if grey else 3
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{path}: expected a readable image, found: {error}") from error

@@ -84,13 +84,16 @@ def max_pool(x: jax.Array, size: int, stride: int, padding: Padding = "VALID") -
 
 
 def avg_pool(x: jax.Array, size: int, stride: int, padding: Padding = "VALID") -> jax.Array:
-    """Returns the mean over the pixels of each size × size window that lie in the image."""
-    total = _reduce_window(x, 0.0, lax.add, size, stride, padding)
+    """Returns the mean over the pixels of each size × size window that lie in the image.
+
+    It is summed in float32.
+    """
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    total = _reduce_window(wide, 0.0, lax.add, size, stride, padding)
     if padding == "VALID":
-        return total / (size * size)
-    return total / _reduce_window(
-        jnp.ones_like(x[:1, :, :, :1]), 0.0, lax.add, size, stride, padding
-    )
+        return (total / (size * size)).astype(x.dtype)
+    ones = jnp.ones_like(wide[:1, :, :, :1])
+    return (total / _reduce_window(ones, 0.0, lax.add, size, stride, padding)).astype(x.dtype)
 
 
 def global_average(x: jax.Array) -> jax.Array:

@@ -20,9 +20,19 @@ from hcjax.core import registry
 from hcjax.errors import ConfigError
 from hcjax.optim.optimizers import OPTIMIZERS, Rate
 from hcjax.optim.plateau import Plateau, reduce_on_plateau
+from hcjax.optim.precision import in_float32, widened
 from hcjax.optim.schedules import Schedule, check, constant, cosine, one_cycle, step
 
-__all__ = ["OPTIMIZERS", "SCHEDULES", "create", "ema_decay", "learning_rate_at", "schedule"]
+__all__ = [
+    "OPTIMIZERS",
+    "SCHEDULES",
+    "create",
+    "ema_decay",
+    "in_float32",
+    "learning_rate_at",
+    "schedule",
+    "widened",
+]
 
 SCHEDULES = {
     "constant": constant,
@@ -86,6 +96,7 @@ def create(
 
     Returns:
       An optax transformation; give `value=loss` to its update (only reduce_on_plateau reads it).
+      It trains bfloat16 and float16 parameters in float32, see `in_float32`.
 
     Raises:
       ConfigError: if the name or an option is unknown or a value is out of range; from `init`,
@@ -119,7 +130,7 @@ def create(
     if freeze:
         parts = {"trained": tx, "frozen": optax.set_to_zero()}
         tx = optax.partition(parts, lambda params: _labels(params, freeze))
-    return optax.with_extra_args_support(tx)
+    return in_float32(tx)
 
 
 def learning_rate_at(learning_rate: Rate, opt_state: Any, step: Any) -> jax.Array:

@@ -9,7 +9,7 @@ weights: that makes a packed file smaller, and nothing faster.
 
 from hcjax.prune.allocation import erk, lamp
 from hcjax.prune.lottery import lottery
-from hcjax.prune.masked import masked
+from hcjax.prune.masked import hold, masked
 from hcjax.prune.masks import apply, masks, nonzero
 from hcjax.prune.patterns import Block, NofM
 from hcjax.prune.rigl import rigl
@@ -28,6 +28,7 @@ __all__ = [
     "erk",
     "fisher",
     "gradual",
+    "hold",
     "in_training",
     "lamp",
     "lottery",

@@ -81,10 +81,11 @@ def n_of_m(path: str, scores: jax.Array, structure: NofM) -> jax.Array:
 
 
 def unit_scores(path: str, scores: jax.Array, block: Block) -> jax.Array:
-    """Computes the mean score of each block."""
+    """Computes the mean score of each block, in float32: in bfloat16 many would be equal."""
     size = _block(path, scores.shape, block)
     split = [n for d, b in zip(scores.shape, size, strict=True) for n in (d // b, b)]
-    return scores.reshape(split).mean(tuple(range(1, 2 * len(size), 2)))
+    dtype = jnp.promote_types(scores.dtype, jnp.float32)
+    return scores.reshape(split).mean(tuple(range(1, 2 * len(size), 2)), dtype)
 
 
 def spread(mask: jax.Array, shape: Sequence[int], block: Block) -> jax.Array:

@@ -15,6 +15,7 @@ from hcjax.core import registry
 from hcjax.errors import ConfigError
 from hcjax.prune.masked import held
 from hcjax.prune.masks import Block, masks, selected, smallest, spread, unit_scores
+from hcjax.prune.schedules import booleans, check_plain
 from hcjax.prune.scores import magnitude, random
 
 # where connections grow: (gradients, key) -> scores; the highest scores grow
@@ -51,7 +52,7 @@ def rigl(
     end: int = 25_000,
     scope: str | Mapping[str, float] = "erk",
     structure: Block | None = None,
-    select: trees.Select | str | Sequence[str] = trees.kernels,
+    select: trees.Select | str | Sequence[str] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Wraps an optimiser to train a sparse network whose connections move now and then.
 
@@ -73,7 +74,7 @@ def rigl(
       every: steps between moves, >= 1.
       end: step after which no connection moves, >= 1; three quarters of the training is usual. The
         default is the paper's.
-      scope, select: as of `masks`.
+      scope, select: as of `masks`; no select is its default.
       structure: None: single weights. `Block(size)`: whole blocks move, by their mean magnitudes.
 
     Returns:
@@ -106,6 +107,7 @@ def rigl(
       (8, False)
     """
     growth = registry.choose("growth", GROWTH, grow)
+    check_plain(alpha=alpha, every=every, end=end)
     for name, value, legal in (
         ("alpha", alpha, 0 < alpha <= 1),
         ("every", every, isinstance(every, Integral) and every >= 1),
@@ -120,6 +122,7 @@ def rigl(
         raise ConfigError(f"rigl moves single weights or a Block, structure is {structure}")
     tx = optax.with_extra_args_support(tx)
     block = structure or Block(())
+    select = trees.kernels if select is None else select
 
     def init(params):
         scores = random(params, key=key)
@@ -157,6 +160,7 @@ def rigl(
     def update(grads, state, params=None, **extra):
         if params is None:
             raise ValueError(optax.NO_PARAMS_MSG)
+        state = state._replace(masks=booleans(state.masks))
         sparse = jax.tree.map(lambda m, g: jnp.where(m, g, 0), state.masks, grads)
         updates, inner = tx.update(sparse, state.inner, params, **extra)
         trained = held(state.masks, updates, params)

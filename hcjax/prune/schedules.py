@@ -65,14 +65,14 @@ def gradual(
     initial: float = 0.0,
     scope: str | Mapping[str, float] = "global",
     structure: Structure | None = None,
-    select: trees.Select | str | Sequence[str] = trees.kernels,
+    select: trees.Select | str | Sequence[str] | None = None,
 ) -> optax.GradientTransformation:
     """Prunes by magnitude during training, with a sparsity that rises from step to step.
 
-    Put it last in `optax.chain`, where the updates are final. At the steps begin, begin + every, …
-    and `end` it computes new masks from |w + update|, of the sparsity that `cubic` gives; at `end`
-    the count is exactly that of `masks`. Until then a pruned weight may come back. Where a mask is
-    False, the weight after the update is exactly zero.
+    Put it last in `optax.chain`, where the updates are final, or see `hold`. At the steps begin,
+    begin + every, … and `end` it computes new masks from |w + update|, of the sparsity that `cubic`
+    gives; at `end` the count is exactly that of `masks`. Until then a pruned weight may come back.
+    Where a mask is False, the weight after the update is exactly zero.
 
     Args:
       sparsity: at the end, in [0, 1); None where `scope` or `structure` determines it.
@@ -81,7 +81,7 @@ def gradual(
       every: steps between new masks, >= 1.
       initial: sparsity at `begin`, in [0, 1). With "erk" or a mapping as `scope` it is a fraction
         of each layer's final sparsity: all layers progress alike.
-      scope, structure, select: as of `masks`.
+      scope, structure, select: as of `masks`; no select is its default.
 
     Returns:
       optax.GradientTransformation; its state holds the masks. `update` needs the parameters.
@@ -123,7 +123,7 @@ def gradually(
     initial: float,
     scope: str | Mapping[str, float],
     structure: Structure | None,
-    select: trees.Select | str | Sequence[str],
+    select: trees.Select | str | Sequence[str] | None,
 ) -> tuple[Callable, Callable]:
     """Makes the two functions of a pruning schedule: first masks, and new ones; see `gradual`.
 
@@ -134,6 +134,7 @@ def gradually(
     Raises:
       ConfigError: if an argument is not legal.
     """
+    check_plain(begin=begin, end=end, every=every, initial=initial)
     for name, value in (("begin", begin), ("end", end), ("every", every)):
         if not isinstance(value, Integral):
             raise ConfigError(f"{name} must be a whole number of steps, got {value!r}")
@@ -143,6 +144,8 @@ def gradually(
         raise ConfigError(f"every must be >= 1 step, got {every}")
     if not 0 <= initial < 1:
         raise ConfigError(f"initial must be in [0, 1), got {initial}")
+    # not as the default: optax.inject_hyperparams takes a function for a schedule of numbers
+    select = trees.kernels if select is None else select
     by_group = isinstance(checked(structure), NofM)
 
     def compute(params, scores, step):
@@ -170,9 +173,26 @@ def gradually(
         due = (step >= begin) & (step <= end) & (((step - begin) % every == 0) | (step == end))
         # as operands they are traced in eager code too; in a closure they would be checked now
         now = (params, scores, step)
+        old = booleans(old)
         return jax.lax.cond(due, lambda old, now: arrays(*now), lambda old, now: old, old, now)
 
     return start, renew
+
+
+def booleans(masks: Any) -> Any:
+    """Returns masks as bools again, after a wrapper that mixed the numbers of two states."""
+    return jax.tree.map(lambda mask: jnp.asarray(mask, bool), masks)
+
+
+def check_plain(**values: Any) -> None:
+    """Raises ConfigError if an argument that decides the program is an array."""
+    for name, value in values.items():
+        if isinstance(value, jax.Array):
+            raise ConfigError(
+                f"{name} must be a plain number, got {value!r:.80}: optax.inject_hyperparams makes "
+                "arrays of numbers; name it in static_args=, with the other numbers of the "
+                "pruning, or inject those of the optimiser alone, before it in optax.chain"
+            )
 
 
 def _left(step: int | jax.Array, begin: int, end: int) -> jax.Array:

@@ -14,7 +14,7 @@ from hcjax.core import registry
 from hcjax.errors import ConfigError
 from hcjax.prune.masked import held
 from hcjax.prune.patterns import Structure
-from hcjax.prune.schedules import gradually
+from hcjax.prune.schedules import check_plain, gradually
 from hcjax.prune.scores import SCORES, Criterion
 
 
@@ -42,13 +42,13 @@ def scored(
     end: int,
     score: str | Criterion | None = None,
     see: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] | None = None,
-    rate: Callable[[jax.Array, jax.Array], jax.Array] = lambda score, weight: score,
+    rate: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
     decay: float | None = None,
     every: int = 100,
     initial: float = 0.0,
     scope: str | Mapping[str, float] = "global",
     structure: Structure | None = None,
-    select: trees.Select | str | Sequence[str] = trees.kernels,
+    select: trees.Select | str | Sequence[str] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Wraps an optimiser so that it prunes the weights of the lowest scores, more and more.
 
@@ -61,7 +61,7 @@ def scored(
       score: the name of a `Criterion` in `SCORES`, or one.
       see, rate: instead of `score`, the two functions of a leaf that it stands for: `(statistic,
         gradient, weight) -> statistic` at every step, which begins with 0; and `(statistic,
-        weight) -> score`.
+        weight) -> score`, by default the statistic.
       decay: of the moving average of gradients, in [0, 1); None: as `score` has it.
       sparsity, begin, end, every, initial, scope, structure, select: as of `gradual`.
 
@@ -81,8 +81,10 @@ def scored(
     """
     if (score is None) == (see is None):
         raise ConfigError("give one of score, the name of a score, and see, a function")
+    check_plain(decay=decay)
     if score is not None:
         see, rate = _functions(score, decay)
+    rate = rate or (lambda statistic, weight: statistic)
     tx = optax.with_extra_args_support(tx)
     start, renew = gradually(sparsity, begin=begin, end=end, every=every, initial=initial,
                               scope=scope, structure=structure, select=select)  # fmt: skip
@@ -118,7 +120,7 @@ def taylor(
       >>> optax.apply_updates(params, updates)["w"].tolist()
       [[0.0, 1.0]]
     """
-    return scored(tx, sparsity, score="taylor", **schedule)
+    return scored(tx, sparsity, score="taylor", **_spread(schedule))
 
 
 def fisher(
@@ -137,7 +139,7 @@ def fisher(
       >>> optax.apply_updates(params, updates)["w"].tolist()
       [[0.0, 1.0]]
     """
-    return scored(tx, sparsity, score="fisher", **schedule)
+    return scored(tx, sparsity, score="fisher", **_spread(schedule))
 
 
 def movement(
@@ -164,7 +166,7 @@ def movement(
       >>> optax.apply_updates(params, updates)["w"].tolist(), state.scores["w"].tolist()
       ([[1.5, 0.0, 1.0, 0.0]], [[1.0, -3.0, 0.5, -2.0]])
     """
-    return scored(tx, sparsity, score="movement", **schedule)
+    return scored(tx, sparsity, score="movement", **_spread(schedule))
 
 
 def in_training() -> dict[str, Criterion]:
@@ -175,6 +177,16 @@ def in_training() -> dict[str, Criterion]:
       (True, False)
     """
     return {name: entry for name, entry in SCORES.items() if isinstance(entry, Criterion)}
+
+
+def _spread(schedule: dict[str, Any]) -> dict[str, Any]:
+    """Returns keywords; raises ConfigError where optax.inject_hyperparams has made one of all."""
+    if "schedule" in schedule:
+        raise ConfigError(
+            "optax.inject_hyperparams cannot take keywords that are handed on: inject "
+            "prune.scored with score=, or the optimiser inside"
+        )
+    return schedule
 
 
 def _functions(score: str | Criterion, decay: float | None) -> tuple[Callable, Callable]:

@@ -75,6 +75,7 @@ def load(
       CheckpointError: if the folder holds no run, or no sound checkpoint.
     """
     from hcjax.train.checkpoint import Checkpoints, nested, restructure
+    from hcjax.train.step import rounded
 
     workdir = Path(workdir).expanduser()
     config = read_json(workdir / CONFIG) if (workdir / CONFIG).exists() else {}
@@ -87,6 +88,10 @@ def load(
         raise CheckpointError(f"{workdir} holds no finished checkpoint yet")
     step, arrays, record = checkpoint
     params, state = (nested(arrays, prefix) for prefix in record["trained"])
+    if record["trained"][0].startswith("train/ema"):
+        params, state = rounded(
+            (params, state), (nested(arrays, "train/params"), nested(arrays, "train/state"))
+        )
     if like is not None:
         params, state = (
             restructure(dict(trees.paths(tree)), template)

@@ -16,6 +16,7 @@ import optax
 
 from hcjax import metrics, optim
 from hcjax.errors import ConfigError
+from hcjax.prune.masked import hold
 
 
 class TrainState(NamedTuple):
@@ -23,7 +24,7 @@ class TrainState(NamedTuple):
 
     step: int32[], number of completed steps. params: the trained pytree. state: the network's
     running statistics ({} for most). opt_state: the optimiser's. ema: moving average of
-    (params, state), or None where none is kept.
+    (params, state), in float32 or wider, or None where none is kept.
     """
 
     step: jax.Array
@@ -34,8 +35,9 @@ class TrainState(NamedTuple):
 
     @property
     def averaged(self) -> tuple[Any, Any]:
-        """(params, state) to evaluate with: the moving averages where they are kept."""
-        return (self.params, self.state) if self.ema is None else self.ema
+        """(params, state) to evaluate with: the moving averages, rounded, where they are kept."""
+        newest = (self.params, self.state)
+        return newest if self.ema is None else rounded(self.ema, newest)
 
 
 class Devices(NamedTuple):
@@ -60,7 +62,8 @@ def init_state(
     Args:
       params: pytree of floating point arrays.
       state: pytree of running statistics, {} for none.
-      tx: the optimiser.
+      tx: the optimiser; it trains bfloat16 and float16 parameters in float32, see
+        `optim.in_float32`.
       ema: whether to keep a moving average of (params, state).
 
     Returns:
@@ -75,9 +78,9 @@ def init_state(
     def copy(tree):
         return jax.tree.map(lambda x: jnp.array(x, copy=True), tree)
 
-    average = (copy(params), copy(state)) if ema else None
-    params = copy(params)
-    return TrainState(jnp.zeros((), jnp.int32), params, copy(state), tx.init(params), average)
+    average = optim.widened((copy(params), copy(state))) if ema else None
+    opt_state = copy(optim.in_float32(tx).init(params))  # some keep the parameters themselves
+    return TrainState(jnp.zeros((), jnp.int32), copy(params), copy(state), opt_state, average)
 
 
 def make_loss_fn(
@@ -156,7 +159,8 @@ def make_train_step(
     Args:
       loss_fn: `(params, state, batch, key) -> (loss, (state, sums))`; the loss is a sum over the
         batch and sums["count"] its divisor, see `make_loss_fn`.
-      tx: optax optimiser. Its update also receives `value=` the mean loss.
+      tx: optax optimiser, see `init_state`. Its update also receives `value=` the mean loss, if it
+        takes one. What is pruned in it stays zero whatever wraps it, see `prune.hold`.
       prepare: `(batch, key) -> batch`, e.g. augmentation and normalisation; its key is the same
         on every device, so that per-example keys do not depend on the number of devices.
       ema_decay: in [0, 1); None keeps no average. Else `init_state(ema=True)`.
@@ -167,7 +171,7 @@ def make_train_step(
       returned sums are loss_fn's plus loss and grad_norm (times count), all divided by count for
       their means.
     """
-    tx = optax.with_extra_args_support(tx)
+    tx = hold(optim.in_float32(tx))
 
     def train_step(state: TrainState, batch: dict, key: jax.Array):
         prepare_key, loss_key = keys(key, state.step)
@@ -177,12 +181,12 @@ def make_train_step(
         (loss, (net_state, sums)), grads = gradient(
             state.params, state.state, batch, devices.key(loss_key)
         )
-        grads, sums = devices.sum((grads, {**sums, "loss": loss}))
+        grads, sums = devices.sum((optim.widened(grads), {**sums, "loss": loss}))
         net_state = devices.mean(net_state)
         count = sums["count"]
         grads = jax.tree.map(lambda g: g / count.astype(g.dtype), grads)
-        updates, opt_state = tx.update(
-            grads, state.opt_state, state.params, value=sums["loss"] / count
+        updates, opt_state = _updated(
+            tx, grads, state.opt_state, state.params, sums["loss"] / count
         )
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
@@ -192,6 +196,16 @@ def make_train_step(
         return TrainState(state.step + 1, params, net_state, opt_state, ema), sums
 
     return train_step
+
+
+def _updated(tx, grads, state, params, value) -> tuple[Any, Any]:
+    """Returns `tx.update(...)`, with `value=` if it takes that: `optax.contrib.sam` does not."""
+    try:
+        return tx.update(grads, state, params, value=value)
+    except TypeError as error:
+        if "unexpected keyword argument 'value'" not in str(error):
+            raise
+        return tx.update(grads, state, params)
 
 
 def keys(key: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -211,7 +225,8 @@ def moving_average(average: Any, tree: Any, step: jax.Array, decay: float):
     plain average would still hold 0.37 of their old values after 1 / (1 - d) steps.
 
     Args:
-      average: pytree of arrays. tree: the same structure, the newest values.
+      average: pytree of arrays. tree: the same structure, the newest values. The average of a
+        bfloat16 is a float32, where a thousandth of it is not lost.
       step: int32[], steps completed before this one.
       decay: in [0, 1). The second term of d shortens the memory at the start, as in TensorFlow's
         ExponentialMovingAverage(num_updates).
@@ -229,4 +244,15 @@ def moving_average(average: Any, tree: Any, step: jax.Array, decay: float):
         floating = jnp.issubdtype(jnp.asarray(x).dtype, jnp.inexact)
         return jnp.where(x == 0, x, a + (1 - d) * (x - a)).astype(x.dtype) if floating else x
 
-    return jax.tree.map(mix, average, tree)
+    return jax.tree.map(mix, *optim.widened((average, tree)))
+
+
+def rounded(average: Any, tree: Any) -> Any:
+    """Returns an average, of arrays or shapes, in the dtypes of what it is an average of."""
+
+    def cast(a, x):
+        if a.dtype == x.dtype:
+            return a
+        return a.astype(x.dtype) if hasattr(a, "astype") else jax.ShapeDtypeStruct(a.shape, x.dtype)
+
+    return jax.tree.map(cast, average, tree)

@@ -1,3 +1,5 @@
+import unicodedata
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -124,6 +126,110 @@ def test_other_files_are_refused(pets):
         folder.load(pets)
     (pets / "readme").touch()
     with pytest.raises(DataError, match=r"notes.txt: expected an image|readme: expected only"):
+        folder.load(pets)
+
+
+def test_what_operating_systems_leave_behind_is_skipped(pets, images):
+    expected = folder.load(pets)
+    for name in ("Thumbs.db", "desktop.ini", ".DS_Store", "cat/Thumbs.db", "dog/._15.png"):
+        (pets / name).write_bytes(b"litter")
+    write(pets / "__MACOSX" / "cat" / "00.png", images[0])
+    found = folder.load(pets)
+    assert found.class_names == expected.class_names
+    assert found.train.labels.tolist() == expected.train.labels.tolist()
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("Training", "Testing", "VAL"), ("TRAIN", "Test", "Validation"), ("train", "test", "valid")],
+)
+def test_parts_have_any_of_their_names_in_upper_or_lower_case(tmp_path, images, names):
+    for part, count in zip(names, (6, 4, 2), strict=True):
+        for i in range(count):
+            write(tmp_path / part / ("cat", "test")[i % 2] / f"{i}.png", images[i])
+    parts = folder.load(tmp_path)
+    assert parts.class_names == ("cat", "test")  # inside a part it is a class
+    assert [len(split.labels) for split in parts[1:]] == [6, 2, 4]
+
+
+@pytest.mark.parametrize(
+    "names, message",
+    [
+        (("cat", "dog", "test"), "found test beside cat, dog; a class may have"),
+        (("bus", "car", "train"), "found train beside bus, car"),
+        (("train", "test"), "found train, test beside no folder of a class"),
+        (("val/a", "test/a"), "expected a folder train with one sub-folder per class"),
+        (("train/a", "train/b", "Train/a"), "one folder of the train part, found Train and train"),
+        (("train/a", "train/b", "val/a", "valid/a"), "of the validation part, found val"),
+    ],
+)  # fmt: skip
+def test_what_may_be_a_part_or_a_class_is_named(tmp_path, images, names, message):
+    for name in names:
+        write(tmp_path / name / "0.png", images[0])
+    with pytest.raises(DataError, match=message):
+        folder.load(tmp_path)
+
+
+def test_names_that_macos_takes_apart_are_one_class(tmp_path, images):
+    composed, apart = (unicodedata.normalize(form, "caf\u00e9") for form in ("NFC", "NFD"))
+    for name in (f"train/{apart}", "train/b", f"test/{composed}"):
+        write(tmp_path / name / "0.png", images[0])
+    parts = folder.load(tmp_path)
+    assert parts.class_names == ("b", composed) and parts.test.labels.tolist() == [1]
+    write(tmp_path / "train" / composed / "1.png", images[1])
+    with pytest.raises(DataError, match="twice, composed and decomposed"):
+        folder.load(tmp_path)
+
+
+@pytest.mark.parametrize("size", [None, (6, 5)])
+def test_one_image_of_colour_makes_all_of_them_colour(pets, images, size):
+    for i in range(20):
+        write(pets / ("cat" if i < 10 else "dog") / f"{i:02}.png", images[i, ..., 0])
+    assert folder.load(pets, image_size=size).train.images.shape[3] == 1
+    write(pets / "dog" / "19.png", images[19])
+    found = folder.load(pets, image_size=size).train.images
+    assert found.shape[3] == 3
+    np.testing.assert_array_equal(found[np.array([19])][0], images[19])
+    assert folder.load(pets, image_size=size, channels=1).train.images.shape[3] == 1
+
+
+def test_files_of_all_kinds_are_read_by_their_content(tmp_path):
+    colour = np.zeros((8, 8, 3), np.uint8)
+    colour[:4] = 200, 100, 50
+    image, first = Image.fromarray(colour), tmp_path / "a" / "0.png"
+    first.parent.mkdir()
+    image.save(first)
+    saved = {
+        "1.jpg": ("png", image, {}),
+        "2.JPEG": ("jpeg", image, {"progressive": True, "quality": 100, "subsampling": 0}),
+        "3.jpg": ("jpeg", image.convert("CMYK"), {"quality": 100}),
+        "4.webp": ("webp", image, {"lossless": True}),
+        "5.gif": ("gif", image, {}),
+        "6.tif": ("tiff", image, {}),
+        "7.bmp": ("bmp", image, {}),
+        "8.png": ("png", image.quantize(4), {}),
+    }
+    (tmp_path / "b").mkdir()
+    for name, (form, picture, options) in saved.items():
+        picture.save(tmp_path / "b" / name, form, **options)
+    found = folder.load(tmp_path).train.images[np.arange(9)].astype(int)
+    assert np.abs(found - colour).max() <= 4
+    Image.fromarray(colour[..., 0] > 0).save(tmp_path / "b" / "9.png")  # one bit
+    assert set(folder.load(tmp_path).train.images[np.array([9])].ravel()) == {0, 255}
+
+
+@pytest.mark.parametrize(
+    "name", ["labels.csv", "x.npy", "all.zip", "empty.png", "loop", "gone.png"]
+)
+def test_what_is_no_image_is_named(pets, name):
+    file = pets / "dog" / name
+    if name == "loop":
+        file.symlink_to(pets, target_is_directory=True)
+    elif name == "gone.png":
+        file.symlink_to(pets / "nowhere.png")
+    else:
+        file.touch()
+    with pytest.raises(DataError, match=f"dog/{name}: expected a"):
         folder.load(pets)
 
 

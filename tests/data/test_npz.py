@@ -47,11 +47,24 @@ def test_floats_are_rounded_to_the_nearest_byte(save):
     assert found.reshape(-1).tolist() == [0, 76, 179, 255]
 
 
+def test_floats_a_rounding_error_outside_are_read(save):
+    x = np.array([-1e-6, 0.5, 1 + 1e-6, 1 + 0.5 / 255], np.float64).reshape(4, 1, 1)
+    found = npz.load(save(images=x, labels=np.array([0, 1, 0, 1]))).train.images
+    assert found.reshape(-1).tolist() == [0, 128, 255, 255]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda x, y: (np.where(np.arange(20) == 7, np.nan, x.T / 255).T, y), "NaN or .*image 7"),
         (lambda x, y: (x.astype(float), y), r"float64 values in 0\.\.1, found 0\.\.255"),
+        (lambda x, y: (x / 255 * 1.004, y), r"in 0\.\.1, found 0\.\.1\.004"),
+        (lambda x, y: (x / 127.5 - 1, y), r"found -1\.\.1; if black is -1"),
+        (lambda x, y: (x.astype(np.float32), y), r"found 0\.\.255; divide by 255"),
+        (lambda x, y: (np.full((20, 3, 6, 5), 9, np.uint8), y), r"look like \[N, C, H, W\]"),
+        (lambda x, y: (x, np.eye(20)[y]), r"shape \(N,\), .argmax\(1\) of one-hot rows"),
+        (lambda x, y: (x, y.astype(str)), r"numpy.unique\("),
+        (lambda x, y: (x, y * 10**6), "without gaps, found 2000000 among 20"),
         (lambda x, y: (x.astype(np.int32) - 1, y), r"int32 values in 0\.\.255, found -1\.\."),
         (lambda x, y: (x.astype(str), y), "expected uint8 or numbers"),
         (lambda x, y: (x[0, 0], y), r"expected the shape \(N, H, W\)"),

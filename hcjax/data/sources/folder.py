@@ -5,6 +5,7 @@ In: a path. Out: `Parts` with lazy images, which `load` reads into memory if the
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -13,45 +14,57 @@ from hcjax.data.dataset import LazyImages, Parts, Split
 from hcjax.data.images import read_image, read_shape, size_pair
 from hcjax.errors import DataError
 
-SUFFIXES = (".png", ".jpg", ".jpeg")
-_FOLDERS = {"train": ("train",), "validation": ("validation", "val", "valid"), "test": ("test",)}
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+_PARTS = {  # in lower case
+    "train": ("train", "training"),
+    "validation": ("validation", "val", "valid"),
+    "test": ("test", "testing"),
+}
+# what operating systems leave behind, in lower case, beside hidden files
+_LITTER = {
+    "__macosx",
+    "thumbs.db",
+    "ehthumbs.db",
+    "desktop.ini",
+    "icon\r",
+    "$recycle.bin",
+    "@eadir",
+}
 
 
 def load(path: str | Path, *, image_size=None, channels: int | None = None) -> Parts:
-    """Reads the splits in a folder of PNG and JPEG files.
+    """Reads the splits in a folder of image files: PNG, JPEG, WebP, BMP, GIF, TIFF.
 
     Either `path/<class>/<file>` or, with ready parts, `path/train/<class>/<file>` and the same
-    under `val` (or `valid`, `validation`) and `test`, where there are any. Classes are the
-    sub-folders of train in alphabetical order; hidden files are skipped.
+    under `val` (or `valid`, `validation`) and `test`, where there are any; also `Training`,
+    `Testing`, in upper or lower case. Classes are the sub-folders of train in alphabetical order.
+    Hidden files and what operating systems leave behind (`Thumbs.db`, `__MACOSX`) are skipped.
 
     Args:
       path: the folder.
       image_size: pixels, H = W or (H, W), that every image is fitted to (see `read_image`); None:
         all images have one size already.
-      channels: 1 or 3; None: as in the first image.
+      channels: 1 or 3; None: 3 if any image has colour.
 
     Returns:
       Parts with `LazyImages`.
 
     Raises:
-      DataError: if the folder, a class or every class is empty, a file is no PNG or JPEG, a later
-        part has a class that train has not, or, without `image_size`, sizes differ.
+      DataError: if the folder, a class or every class is empty, a file is no image, a later part
+        has a class that train has not, it is not clear whether a folder is a part or a class, or,
+        without `image_size`, sizes differ.
     """
     root = Path(path)
     if not root.is_dir():
         raise DataError(f"{root}: expected a folder of images, found no such folder")
-    folders = {
-        part: next((root / name for name in names if (root / name).is_dir()), None)
-        for part, names in _FOLDERS.items()
-    }
-    if folders["train"] is None:
-        folders = {"train": root, "validation": None, "test": None}
-    class_names = tuple(p.name for p in _visible(folders["train"]) if p.is_dir())
-    if len(class_names) < 2:
+    folders = _parts(root)
+    count = sum(entry.is_dir() for entry in _visible(folders["train"]))
+    if count < 2:
         raise DataError(
-            f"{folders['train']}: expected one sub-folder per class, at least 2, found "
-            f"{len(class_names)}; also legal: train, val and test folders with classes inside"
+            f"{folders['train']}: expected one sub-folder per class, at least 2, found {count}; "
+            "also legal: train, val and test folders with classes inside"
         )
+    class_names = tuple(_classes(folders["train"]))
     listed = {part: _files(f, class_names) for part, f in folders.items() if f is not None}
     image_shape = _image_shape(listed, size_pair(image_size), channels)
 
@@ -64,30 +77,80 @@ def load(path: str | Path, *, image_size=None, channels: int | None = None) -> P
     return Parts(class_names, **{part: split(*files) for part, files in listed.items()})
 
 
+def _parts(root: Path) -> dict[str, Path | None]:
+    """Finds the folder of each split; without any, the root is that of train."""
+    folders: dict[str, Path | None] = dict.fromkeys(_PARTS)
+    beside = []
+    for entry in _visible(root):
+        if not entry.is_dir():
+            continue
+        part = next((p for p, names in _PARTS.items() if entry.name.lower() in names), None)
+        if part is None:
+            beside.append(entry)
+        elif folders[part] is not None:
+            raise DataError(
+                f"{root}: expected one folder of the {part} part, found {folders[part].name} and "
+                f"{entry.name}"
+            )
+        else:
+            folders[part] = entry
+    found = [folder for folder in folders.values() if folder is not None]
+    if not found:
+        return {**folders, "train": root}
+    train = folders["train"]
+    if train is None or not any(p.is_dir() for p in _visible(train)):
+        classes = ", ".join(p.name for p in beside[:3]) or "no folder of a class"
+        raise DataError(
+            f"{root}: expected a folder train with one sub-folder per class, found "
+            f"{', '.join(p.name for p in found)} beside {classes}; a class may have the name "
+            f"{found[0].name} inside train/: put all classes there"
+        )
+    return folders
+
+
+def _classes(folder: Path) -> dict[str, Path]:
+    """Lists the classes of a split, name -> folder, in order.
+
+    Names are composed (NFC): macOS writes an accent as a character of its own.
+    """
+    classes: dict[str, Path] = {}
+    for entry in _visible(folder):
+        if not entry.is_dir():
+            raise DataError(f"{entry}: expected only class folders here, found a file")
+        name = unicodedata.normalize("NFC", entry.name)
+        if name in classes:
+            raise DataError(
+                f"{entry}: expected a name of its own for each class, found '{name}' twice, "
+                "composed and decomposed"
+            )
+        classes[name] = entry
+    return dict(sorted(classes.items()))
+
+
 def _visible(folder: Path) -> list[Path]:
-    """Lists the entries of a folder in order, without hidden files."""
-    return sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+    """Lists the entries of a folder in order, without hidden files and litter."""
+    return sorted(p for p in folder.iterdir() if p.name[0] != "." and p.name.lower() not in _LITTER)
 
 
 def _files(folder: Path, class_names: tuple[str, ...]) -> tuple[list[Path], list[int]]:
     """Lists the image files of one split and their labels."""
     files, labels = [], []
-    for entry in _visible(folder):
-        if not entry.is_dir():
-            raise DataError(f"{entry}: expected only class folders here, found a file")
-        if entry.name not in class_names:
+    for name, entry in _classes(folder).items():
+        if name not in class_names:
             raise DataError(
                 f"{entry}: expected a class of the training part ({', '.join(class_names)}), "
-                f"found '{entry.name}'"
+                f"found '{name}'"
             )
         images = _visible(entry)
         for file in images:
-            if file.is_dir() or file.suffix.lower() not in SUFFIXES:
+            if file.is_dir():
+                raise DataError(f"{file}: expected an image ({', '.join(SUFFIXES)}), not a folder")
+            if file.suffix.lower() not in SUFFIXES:
                 raise DataError(f"{file}: expected an image ({', '.join(SUFFIXES)})")
         if not images:
-            raise DataError(f"{entry}: expected images of class '{entry.name}', found none")
+            raise DataError(f"{entry}: expected images of class '{name}', found none")
         files += images
-        labels += [class_names.index(entry.name)] * len(images)
+        labels += [class_names.index(name)] * len(images)
     return files, labels
 
 
@@ -95,13 +158,15 @@ def _image_shape(listed: dict, size: tuple[int, int] | None, channels: int | Non
     """Returns (H, W, C) of all images; without a stated size, checks every header."""
     files = [file for part in listed.values() for file in part[0]]
     first = read_shape(files[0])
-    if size is None:
-        for file in files[1:]:
-            shape = read_shape(file)
-            if shape[:2] != first[:2]:
-                raise DataError(
-                    f"{file}: {shape[0]} x {shape[1]} pixels, expected {first[0]} x {first[1]} as "
-                    f"in {files[0]}; state an image_size to fit them all to"
-                )
-        size = first[:2]
-    return (*size, channels or first[2])
+    most = channels or first[2]
+    for file in files[1:]:
+        if size is not None and (channels or most == 3):
+            break  # one image of colour makes all of them colour
+        shape = read_shape(file)
+        most = channels or max(most, shape[2])
+        if size is None and shape[:2] != first[:2]:
+            raise DataError(
+                f"{file}: {shape[0]} x {shape[1]} pixels, expected {first[0]} x {first[1]} as "
+                f"in {files[0]}; state an image_size to fit them all to"
+            )
+    return (*(size or first[:2]), most)

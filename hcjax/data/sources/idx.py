@@ -131,6 +131,16 @@ def check_parts(
     train = splits["train"]
     if len(train.labels) == 0:
         raise DataError(f"{where}: expected training examples, found none")
+    if train.images.ndim == 4 and train.images.shape[3] > 4 and train.images.shape[1] in (1, 3, 4):
+        raise DataError(
+            f"{where}: images {list(train.images.shape)} look like [N, C, H, W]; expected "
+            "[N, H, W, C], images.transpose(0, 2, 3, 1)"
+        )
+    if class_names is None and train.labels.max() >= len(train.labels):
+        raise DataError(
+            f"{where}: expected labels numbered from 0 without gaps, found {train.labels.max()} "
+            f"among {len(train.labels)} training labels"
+        )
     if class_names is None:
         class_names = tuple(str(k) for k in range(int(train.labels.max()) + 1))
     repeated = [name for name, count in Counter(class_names).items() if count > 1]

@@ -29,7 +29,8 @@ def load(path: str | Path) -> Parts:
 
     Args:
       path: the file. Images [N, H, W] or [N, H, W, C], uint8; or integers in 0..255; or floats in
-        0..1, which are rounded to 255ths. Labels: integers [N] or [N, 1].
+        0..1, which are rounded to 255ths, as is what lies less than half a 255th outside. Labels:
+        integers [N] or [N, 1].
 
     Returns:
       The parts; images uint8[N, H, W, C].
@@ -94,13 +95,20 @@ def _images(images: np.ndarray, where: str) -> np.ndarray:
                 f"{where}: expected finite numbers, found NaN or infinity in image {bad[0]} "
                 f"({len(bad)} such images)"
             )
-    highest = 1.0 if images.dtype.kind == "f" else 255
-    if images.size and not 0 <= images.min() <= images.max() <= highest:
+    floats = images.dtype.kind == "f"
+    low, high = (images.min(), images.max()) if images.size else (0, 0)
+    outside = 0.5 / 255 if floats else 0  # as a rounding error leaves it
+    if not -outside <= low <= high <= (1 if floats else 255) + outside:
+        cure = ""
+        if floats and low >= 0 and high <= 255.5:
+            cure = "; divide by 255, or save uint8"
+        elif floats and low > -1.01 and high < 1.01:
+            cure = "; if black is -1, save (x + 1) / 2"
         raise DataError(
-            f"{where}: expected {images.dtype} values in 0..{highest:g}, found "
-            f"{images.min():g}..{images.max():g}"
+            f"{where}: expected {images.dtype} values in 0..{1 if floats else 255}, found "
+            f"{low:.9g}..{high:.9g}{cure}"
         )
-    return np.round(images * (255 / highest)).astype(np.uint8)
+    return np.clip(np.round(images * (255 if floats else 1)), 0, 255).astype(np.uint8)
 
 
 def _labels(labels: np.ndarray, where: str) -> np.ndarray:
@@ -108,8 +116,13 @@ def _labels(labels: np.ndarray, where: str) -> np.ndarray:
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        cure = {"f": ", .astype(int) if they are whole", "U": ", numpy.unique(..., "
+                "return_inverse=True)[1], with class_names"}.get(labels.dtype.kind, "")  # fmt: skip
+        if labels.ndim == 2 and labels.dtype.kind in "iufb":
+            cure = ", .argmax(1) of one-hot rows"
         raise DataError(
-            f"{where}: expected integers of the shape (N,), found {labels.dtype}{labels.shape}"
+            f"{where}: expected integers of the shape (N,){cure}, found "
+            f"{labels.dtype}{labels.shape}"
         )
     if labels.size and not -(2**31) <= labels.min() <= labels.max() < 2**31:
         raise DataError(f"{where}: expected labels from 0, found {labels.min()}..{labels.max()}")

@@ -17,6 +17,10 @@ def reshape_nodes(
     Of the axes that are merged, the one with the most free nodes stays free. An axis that is split
     keeps one free axis; a cut of it is the same at every index of the other new axes.
     """
+    if 0 in sizes:  # what has no elements has no channels
+        for nodes in axes:
+            c.keep(nodes, f"{where} takes it away")
+        return tuple(np.zeros(n, np.int64) for n in sizes)
     result: list[np.ndarray] = []
     for before, after in _blocks([len(nodes) for nodes in axes], list(sizes)):
         flat = _merge(c, [axes[a] for a in before], where)

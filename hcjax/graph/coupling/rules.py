@@ -83,8 +83,8 @@ def _carry(c: Classes, op: Op) -> None:
 
 def _couple_elementwise(c: Classes, op: Op, *operands: Axes) -> Axes:
     axes = []
-    for candidates in zip(*filter(None, operands), strict=True):  # scalars have no axes
-        longest = max(candidates, key=len)
+    for n, *candidates in zip(op.sizes(1), *filter(None, operands), strict=True):
+        longest = next(nodes for nodes in candidates if len(nodes) == n)  # 1 is shorter than 0
         for nodes in candidates:
             if len(nodes) == len(longest):
                 c.same(longest, nodes)

@@ -56,6 +56,8 @@ def find_places(op: Op, operands: Sequence[Value], shapes: Sequence[Shape]) -> l
         return [_place_constant(op, shape) for shape in shapes]
     if op.kind == "optimization_barrier":
         return [v.place for v in operands]
+    if all(Size(0, 0) in shape for shape in shapes):
+        return [_place_empty(shape) for shape in shapes]
     place = _find_rule(op)(op, operands)
     for shape in shapes:
         if [a for a, size in enumerate(shape) if size.q] != [place.axis] or shape[place.axis].r:
@@ -82,6 +84,13 @@ def _place_constant(op: Op, shape: Shape) -> Place | None:
     return Place(axes[0], 1 if shape[axes[0]].q == 1 else 0)
 
 
+def _place_empty(shape: Shape) -> Place | None:
+    """Returns the place of a value without elements, which no image can change."""
+    axes = [a for a, size in enumerate(shape) if size.q]
+    _require(len(axes) < 2)
+    return Place(axes[0], shape[axes[0]].q) if axes else None
+
+
 def _merge(places: Iterable[Place | None]) -> Place:
     """Returns the place that several values share."""
     places = set(places) - {None}
@@ -102,9 +111,10 @@ def _keep(op: Op, operands: Sequence[Value]) -> Place:
     trivial = all(n == _TRIVIAL[name] for name, n in window)
     _require(place.axis not in _get_axes(op.params) and trivial)
     first = next(v.shape for v in operands if v.place is not None)
-    _require(len(first) == len(op.shape) and first[place.axis] == op.shape[place.axis])
     trailing = len(op.params["fft_lengths"]) if op.kind == "fft" else _TRAILING.get(op.kind, 0)
     _require(place.axis < len(first) - trailing)
+    _require(len(first) == len(op.shape) or (trailing and place.axis < len(op.shape)))
+    _require(first[place.axis] == op.shape[place.axis])
     return place
 
 
@@ -239,7 +249,11 @@ def _write(op: Op, operands: Sequence[Value]) -> Place:
 # params of a window, on the axis of the images, that covers one image
 _TRIVIAL = {"window_dimensions": 1, "window_strides": 1, "padding": (0, 0), "base_dilation": 1}
 # kinds that mix this many last axes, without a parameter for it
-_TRAILING = {"svd": 2, "qr": 2, "geqrf": 2, "householder_product": 2, "lu": 2}
+_TRAILING = {
+    **dict.fromkeys(("svd", "qr", "geqrf", "geqp3", "householder_product", "lu", "cholesky"), 2),
+    **dict.fromkeys(("eig", "eigh", "schur", "hessenberg", "tridiagonal"), 2),
+    **dict.fromkeys(("lu_pivots_to_permutation", "tridiagonal_solve"), 1),
+}
 Rule = Callable[[Op, Sequence[Value]], Place]
 # kinds with a rule of their own
 RULES: dict[str, Rule] = {

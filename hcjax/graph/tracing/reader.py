@@ -20,6 +20,8 @@ _INLINE = ("jit", "pjit", "closed_call", "remat2", "checkpoint")
 _CUSTOM = ("custom_jvp_call", "custom_vjp_call")
 # functions that are one op and have their own derivative rule; their jit has this name
 _FUNCTIONS = {"relu": jax.nn.relu, "relu6": jax.nn.relu6}
+# kinds whose several results every reading follows
+_SEVERAL = ("optimization_barrier", "split")
 # params of equations that do not change a result
 _NEUTRAL = ("sharding", "out_sharding", "weak_type", "indices_are_sorted", "unique_indices")
 
@@ -31,6 +33,13 @@ def batch_size_error(line: str, reason: object) -> TypeError:
         f"({str(reason).splitlines()[0]}); write it for any batch: x.reshape(x.shape[0], -1) is "
         "fine, int(x.shape[0]), len(x), x / x.shape[0] and `if x.shape[0] > 1` are not"
     )
+
+
+def _has_batch(jaxpr: Any) -> bool:
+    """Returns whether a nested jaxpr computes at the traced batch size, and so at no other."""
+    inner = walker.as_closed(jaxpr).jaxpr
+    values = [*inner.invars, *(v for eqn in inner.eqns for v in eqn.outvars)]
+    return any(not isinstance(n, int | np.integer) for v in values for n in v.aval.shape)
 
 
 class Reader:
@@ -94,6 +103,16 @@ class Reader:
             return self.read(bodies[0], inputs, source)
         if name in walker.LOOPS or name == "cond":
             raise TypeError(f"{source or 'an unknown line'}: a graph holds no {name}; unroll it")
+        if name == "call_hi_primitive":  # it can be computed at the traced batch size only
+            raise TypeError(
+                f"{source or 'an unknown line'}: a graph holds no "
+                f"{str(eqn.params.get('_prim')).partition('[')[0]}; write it with other ops"
+            )
+        if any(map(_has_batch, bodies)) and function is None:  # as in custom_linear_solve
+            raise TypeError(
+                f"{source or 'an unknown line'}: a graph holds no {name} of a batch; write it with "
+                "other ops"
+            )
         outputs = [self.number() for _ in eqn.outvars]
         aval = eqn.outvars[0].aval
         params = {} if function else self._resolve_sizes(eqn.params)
@@ -110,8 +129,21 @@ class Reader:
             slices := self._rewrite_as_slice(op, tuple(map(self.size, eqn.invars[0].aval.shape)))
         ):
             return slices
+        if len(outputs) > 1 and name not in _SEVERAL:
+            return self._repeated(op)
         self.ops.append(self._standardise(op))
         return outputs
+
+    def _repeated(self, op: Op) -> list[int]:
+        """Adds an op with several results once for each; the compiler computes them together."""
+
+        def only(i):
+            return lambda batch, *x: [op.run(batch, *x)[i]]
+
+        for i, number in enumerate(op.outputs):
+            own = {"shape": self.shapes[number], "dtype": self.dtypes[number], "run": only(i)}
+            self.ops.append(self._standardise(op._replace(outputs=(number,), **own)))
+        return list(op.outputs)
 
     def _standardise(self, op: Op) -> Op:
         """Returns the op that runs by its kind; the op itself if only its equation can run it."""

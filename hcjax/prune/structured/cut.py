@@ -31,11 +31,14 @@ def cut(tree: Any, cuts: Sequence[Cut], *, root: str = "") -> Any:
         Linen network's params. Cuts elsewhere are ignored.
 
     Returns:
-      Pytree of the same structure; leaves without a matching cut are the same objects.
+      Pytree of the same structure; leaves without a matching cut are the same objects. A state that
+      holds counts only, e.g. of SGD without momentum, stays as it is.
 
     Raises:
-      ConfigError: if there are cuts but no leaf matches any, or a matching leaf has another size;
-        the message names them.
+      ConfigError: if there are cuts but no array matches any; or arrays that belong to a parameter
+        are not like it: another size, an axis more (`optax.lbfgs`) or less (`optax.adafactor`), one
+        for each axis (`optax.sm3`). The message names them; such an optimiser begins anew, with
+        `tx.init(small.params)`.
 
     Example:
       >>> import numpy as np
@@ -51,13 +54,21 @@ def cut(tree: Any, cuts: Sequence[Cut], *, root: str = "") -> Any:
     named, matched, leaves = trees.paths(tree), False, []
     places = {path for path, _ in trees.paths(tree, _is_empty)}
     copies = _copies(places, wanted)
-    for path, leaf in named:
+    holders = _holders(tree)
+    _check_alike(named, holders, wanted)
+    ranks: dict[str, tuple[int, str]] = {}  # of the arrays that follow each path
+    for (path, leaf), holder in zip(named, holders, strict=True):
         matching = _matching(path, wanted, copies, places)
         matched = matched or bool(matching)
-        for each in matching:
-            leaf = _cut(path, leaf, each)
+        rank = len(getattr(leaf, "shape", ()))
+        if matching and rank and not _is_unused(leaf, holder):
+            first = ranks.setdefault(matching[0].path, (rank, path))
+            if rank != first[0]:
+                raise _unlike(path, holder, f"has rank {rank}, {first[1]} {first[0]}")
+            for each in matching:
+                leaf = _cut(path, leaf, each, holder)
         leaves.append(leaf)
-    if cuts and not matched:
+    if cuts and not matched and any(_is_alike(leaf) for _, leaf in named):
         paths = ", ".join(sorted({each.path for each in cuts})[:5])
         raise ConfigError(
             f"no leaf follows a cut: the cuts are of {paths}, …, the leaves are "
@@ -104,13 +115,68 @@ def _matching(
     return []
 
 
-def _cut(path: str, leaf: Any, each: Cut) -> Any:
-    shape = tuple(getattr(leaf, "shape", ()))
-    if not shape:
-        return leaf  # a scalar holds for all indices
+def _holders(tree: Any) -> list[str]:
+    """Lists, for each leaf, the type of the innermost named tuple that holds it, or ""."""
+    names = []
+    for keys, _ in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        node, name = tree, ""
+        for key in keys:
+            if hasattr(node, "_fields"):
+                name = type(node).__name__
+            if isinstance(key, jax.tree_util.GetAttrKey):
+                node = getattr(node, key.name)
+            elif isinstance(key, jax.tree_util.SequenceKey):
+                node = node[key.idx]
+            elif isinstance(key, jax.tree_util.DictKey):
+                node = node[key.key]
+            else:
+                break
+        names.append(name)
+    return names
+
+
+def _is_alike(leaf: Any) -> bool:
+    """Returns whether a leaf may mirror a parameter: no count, no key of random numbers."""
+    dtype = getattr(leaf, "dtype", None)
+    return bool(getattr(leaf, "shape", ())) and dtype is not None and dtype.kind != "u"
+
+
+def _is_unused(leaf: Any, holder: str) -> bool:
+    """Returns whether an array only fills a place: `optax.adafactor` has zeros of shape (1,)."""
+    return holder == "FactoredState" and tuple(leaf.shape) == (1,)
+
+
+def _check_alike(
+    named: Sequence[tuple[str, Any]], holders: Sequence[str], wanted: dict[str, list[Cut]]
+) -> None:
+    """Raises ConfigError for arrays that are held below the paths of all cuts, or factored."""
+    inner = {head for path, _ in named for head in _heads(path)[:-1]}
+    prefixes = {head.removesuffix(end) for head in inner for end in _ends(head) if end in wanted}
+    deep = {p for p in prefixes if all(p + path in inner for path in wanted)}
+    for (path, leaf), holder in zip(named, holders, strict=True):
+        if not getattr(leaf, "shape", ()):
+            continue
+        if any(path.startswith(f"{p}{each}/") for p in deep for each in wanted):
+            raise _unlike(path, holder, "is one of several arrays for one parameter")
+        factored = holder == "FactoredState" and {"v_row", "v_col"}.intersection(path.split("/"))
+        if factored and not _is_unused(leaf, holder):
+            raise _unlike(path, holder, "is a mean over an axis of the parameter")
+
+
+def _unlike(path: str, holder: str, why: str) -> ConfigError:
+    """Builds the error for an array of an optimiser's state that is not like its parameter."""
+    return ConfigError(
+        f"{path}{f' of {holder}' if holder else ''} {why}: what was removed cannot be taken out of "
+        "it; begin this optimiser anew, tx.init(small.params), or cut another tree"
+    )
+
+
+def _cut(path: str, leaf: Any, each: Cut, holder: str) -> Any:
+    shape = tuple(leaf.shape)
     if len(shape) <= each.axis or shape[each.axis] != each.size:
         raise ConfigError(
-            f"{path} has shape {shape}, but {each.path} had {each.size} indices on axis "
-            f"{each.axis} before it was cut; leave it out, or cut it from what it was before"
+            f"{path}{f' of {holder}' if holder else ''} has shape {shape}, but {each.path} had "
+            f"{each.size} indices on axis {each.axis} before it was cut; leave it out, cut it from "
+            "what it was before, or begin an optimiser anew, tx.init(small.params)"
         )
     return taken(leaf, each.axis, each.kept)
