@@ -60,6 +60,7 @@ class Session:
         self._batch_size, self._restore_best = batch_size, restore_best
         self._checkpoints = self._writer = None
         self._unread: list[dict] = []  # sums of the newest steps, on the device
+        self._ready = 0  # how many of them are computed, as far as was asked
         self._line: list[dict[str, float]] = []  # those of the steps since the last line, read
         self._due = False  # whether a line is written once the next step runs
         self._since: dict[str, float] = {}  # sums over the steps since the last record
@@ -135,7 +136,7 @@ class Session:
             jax.block_until_ready(sums)
             self._rated = (time.perf_counter(), self.step)
             self.seconds_to_first_step = self._rated[0] - self._launched
-        self.progress.update(self.step)
+        self.progress.update(self.step, finished=self._finished())
 
     def log(self, *, now: bool) -> None:
         """Ends a line of the metrics here; it is written at once, or one step later."""
@@ -226,10 +227,16 @@ class Session:
         if self._checkpoints is not None:
             self._checkpoints.wait()
 
+    def _finished(self) -> int:
+        """Returns the steps that the device is done with, without waiting: it runs behind."""
+        while self._ready < len(self._unread) and _is_ready(self._unread[self._ready]):
+            self._ready += 1
+        return self.step - len(self._unread) + self._ready
+
     def _read(self) -> None:
         """Waits for the sums of all steps, checks them and adds them up."""
         first = self.step - len(self._unread) + 1
-        host, self._unread = [_numbers(sums) for sums in self._unread], []
+        host, self._unread, self._ready = [_numbers(sums) for sums in self._unread], [], 0
         for i, sums in enumerate(host):
             if not all(np.isfinite(v) for v in sums.values()):
                 raise finite.diverged(f"steps {first + i} to {self.step}", sums)
@@ -261,6 +268,11 @@ class Session:
 
 def _numbers(sums: dict) -> dict[str, float]:
     return {k: float(v) for k, v in parallel.to_host(sums).items()}
+
+
+def _is_ready(sums: dict) -> bool:
+    """Returns whether a step's sums are computed."""
+    return all(x.is_ready() for x in jax.tree.leaves(sums) if isinstance(x, jax.Array))
 
 
 def _check_identity(ours: dict, theirs: dict, workdir: Path) -> None:
