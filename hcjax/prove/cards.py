@@ -174,7 +174,8 @@ def table(cards: Sequence[Scorecard | Mapping], *, what: str = "stage") -> str:
     """Tabulates cards, the baseline first; empty columns are left out.
 
     Args:
-      cards: from `scorecard`, or from `as_json` with an optional "validation_accuracy".
+      cards: from `scorecard`, or from `as_json` with an optional "validation_accuracy", and
+        "dead" where a network is as good as guessing.
       what: head of the first column, e.g. "file".
 
     Example:
@@ -190,7 +191,7 @@ def table(cards: Sequence[Scorecard | Mapping], *, what: str = "stage") -> str:
     rows = as_json(cards)
     latency = "CPU latency" if all(" cpu " in row["device"] for row in rows) else "latency"
     columns = {
-        what: lambda r: r["name"],
+        what: lambda r: f"{r['name']} (dead)" if r.get("dead") else r["name"],
         "accuracy": lambda r: r["accuracy"],
         "validation": lambda r: _format(r.get("validation_accuracy"), "{:.2f} %", 100),
         "difference": _difference,
