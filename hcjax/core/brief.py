@@ -44,7 +44,9 @@ def value(x: Any) -> str:
         return _within(ends[0], items, len(x), ends[1])
     if callable(x) and hasattr(x, "__name__"):
         return x.__name__
-    text = " ".join(repr(x).split())
+    # the repr that every NamedTuple gets, e.g. an optimiser's state, prints whole arrays
+    generated = getattr(type(x).__repr__, "__module__", "") == "collections"
+    text = record(x) if generated and hasattr(x, "_fields") else " ".join(repr(x).split())
     return text if len(text) <= LENGTH else f"{text[: LENGTH - 3]}..."
 
 

@@ -40,6 +40,8 @@ class Parts(NamedTuple):
     validation: Split | None = None
     test: Split | None = None
 
+    __repr__ = brief.record
+
 
 @dataclass(frozen=True, repr=False)
 class Dataset:

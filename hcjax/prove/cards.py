@@ -15,7 +15,7 @@ import numpy as np
 
 from hcjax import metrics
 from hcjax.accelerate import compiler
-from hcjax.core import files, text
+from hcjax.core import brief, files, text
 from hcjax.data import Dataset, make_prepare
 from hcjax.devices import environment, platform
 from hcjax.errors import DataError
@@ -59,6 +59,8 @@ class Scorecard(NamedTuple):
     device: str
     predictions: np.ndarray
     labels: np.ndarray
+
+    __repr__ = brief.record
 
     @property
     def right(self) -> np.ndarray:

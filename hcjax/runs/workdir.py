@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from hcjax import models, trees
+from hcjax.core import brief
 from hcjax.data import normalise
 from hcjax.data.arrays import pixels
 from hcjax.errors import CheckpointError, ConfigError, DataError, HcjaxError
@@ -41,6 +42,8 @@ class Trained:
     std: np.ndarray
     step: int
     config: dict
+
+    __repr__ = brief.record
 
     def __call__(self, images) -> jax.Array:
         """Returns float32[N, K] logits of images [N, H, W, C], uint8 or floats in 0..1.

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hcjax.core import brief
 from hcjax.errors import ConfigError, unknown_name
 
 
@@ -30,6 +31,8 @@ class Objective(NamedTuple):
     class_weights: Any = None
     teacher: Callable | None = None
     teacher_logits: str | Path | None = None
+
+    __repr__ = brief.record
 
 
 class Every(NamedTuple):
