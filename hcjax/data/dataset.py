@@ -149,9 +149,10 @@ class LazyImages:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: np.ndarray) -> np.ndarray:
-        images = np.empty((len(index), *self.shape[1:]), np.uint8)
-        for i, row in enumerate(self.rows[index].tolist()):
+    def __getitem__(self, index: np.ndarray | slice) -> np.ndarray:
+        rows = self.rows[index]
+        images = np.empty((len(rows), *self.shape[1:]), np.uint8)
+        for i, row in enumerate(rows.tolist()):
             images[i] = self.read(row)
         return images
 

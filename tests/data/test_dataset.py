@@ -110,3 +110,9 @@ def test_class_weights_that_cannot_be_are_named(weights, message):
             apply, params, dataset(), steps=1, batch_size=8, key=jax.random.key(0),
             class_weights=weights, **options,
         )  # fmt: skip
+
+
+def test_streamed_images_are_cut_like_an_array():
+    lazy = hcjax.data.LazyImages(lambda row: X[row], np.arange(40), X.shape[1:])
+    np.testing.assert_array_equal(lazy[:5], X[:5])
+    np.testing.assert_array_equal(lazy[np.array([3, 1])], X[[3, 1]])
