@@ -163,6 +163,7 @@ def fit(
     apply, state = evaluation.four_arguments(apply, state)
     eval_every = every.eval or math.ceil(len(data.train.labels) / batch_size)
     checkpoint_every = every.checkpoint or eval_every
+    log_every = min(every.log, eval_every)  # lines of equal windows, and one for each validation
     train_step, eval_step = make_steps(
         apply,
         objective,
@@ -236,7 +237,7 @@ def fit(
             session.stopped = "steps" if done == steps else ""
             recording = done % eval_every == 0 or done == steps
             saving = done % checkpoint_every == 0 or done == steps
-            if done % every.log == 0 or done == steps:
+            if done % log_every == 0 or done == steps:
                 session.log(now=recording or saving)
             if recording:
                 session.record()

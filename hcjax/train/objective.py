@@ -38,7 +38,8 @@ class Objective(NamedTuple):
 class Every(NamedTuple):
     """Steps between two validations, two checkpoints and two lines of the metrics.
 
-    eval: None for one epoch. checkpoint: None for `eval`; needs a workdir. log: >= 1.
+    eval: None for one epoch. checkpoint: None for `eval`; needs a workdir. log: >= 1; validations
+    that are more frequent come in its place. A line is the mean over the steps since the last one.
     """
 
     eval: int | None = None
