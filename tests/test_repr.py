@@ -78,6 +78,18 @@ def test_no_record_of_a_measurement_prints_its_arrays():
     )
 
 
+def test_a_fit_says_how_it_ended():
+    line = {"step": 3, "train_loss": 0.5, "train_accuracy": 0.75, "nll": 0.4, "accuracy": 0.9}
+    done = Fit({"w": np.zeros(9)}, {}, 3, "steps", [line], 3, None, 61.0, 2.0, 3.0)
+    assert repr(done).splitlines() == [
+        "Fit: 3 steps, 9 parameters; stopped by steps, best at step 3, 61 s of training",
+        "  train loss 0.5",
+        "  train accuracy 75.00 %",
+        "  validation nll 0.4",
+        "  validation accuracy 90.00 %",
+    ]
+
+
 def test_a_model_says_what_goes_in_and_out_and_how_much_it_is():
     model = hcjax.trace(apply, draw(), jnp.zeros((1, 8, 8, 1)))
     assert repr(model).splitlines() == [

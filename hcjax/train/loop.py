@@ -17,7 +17,7 @@ import jax
 import optax
 
 from hcjax import trees
-from hcjax.core import brief, formats
+from hcjax.core import formats
 from hcjax.data import batches, order
 from hcjax.data.augment import needs_partners
 from hcjax.data.dataset import Dataset
@@ -30,8 +30,6 @@ from hcjax.train.assembly import make_steps
 from hcjax.train.objective import Every, Objective, grouped
 from hcjax.train.session import Session
 from hcjax.train.step import TrainState, init_state
-
-_SHOWN = ("stopped", "best_step", "train_seconds", "images_per_second")  # of a Fit
 
 
 class Fit(NamedTuple):
@@ -61,11 +59,14 @@ class Fit(NamedTuple):
     images_per_second: float
 
     def __repr__(self) -> str:
-        fields = {k: brief.value(v) for k, v in self._asdict().items() if k in _SHOWN}
         head = f"Fit: {self.step:,} steps, {trees.num_parameters(self.params):,} parameters"
+        facts = [f"stopped by {self.stopped}", f"best at step {self.best_step:,}"]
+        facts += [f"{formats.duration(self.train_seconds)} of training"]
+        facts = [facts[0], *facts[1 + (not self.best_step) :]]
         last = self.history[-1] if self.history else {}
-        lines = [f"  {formats.label(k)} {formats.value(k, v)}" for k, v in last.items()]
-        return "\n".join([f"{head}; {', '.join(f'{k} {v}' for k, v in fields.items())}", *lines])
+        words = {k: formats.label(k if k.startswith("train_") else f"validation_{k}") for k in last}
+        lines = [f"  {words[k]} {formats.value(k, v)}" for k, v in last.items() if k != "step"]
+        return "\n".join([f"{head}; {', '.join(facts)}", *lines])
 
 
 def fit(
