@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hcjax.core import brief
+
 BITS = range(2, 9)
 _MIN_SCALE = float(np.finfo(np.float32).tiny)  # scale: a CPU would flush a smaller one to 0
 
@@ -39,6 +41,8 @@ class QTensor:
     zero: jax.Array | None
     bits: int
     axis: int | None
+
+    __repr__ = brief.record
 
     @property
     def shape(self) -> tuple[int, ...]:

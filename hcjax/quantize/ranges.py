@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hcjax.core import brief
 from hcjax.graph.constants import evaluate_constants
 from hcjax.graph.model import Graph, Model, run
 from hcjax.graph.ops import fixed_point
@@ -31,6 +32,8 @@ class Ranges(NamedTuple):
     high: dict[int, float]
     counts: dict[int, np.ndarray]
     choose: Callable[[np.ndarray, int], float]
+
+    __repr__ = brief.record
 
     def step(self, number: int, bits: int) -> tuple[float, int, int]:
         """Returns (scale, qmin, qmax) of an activation.
