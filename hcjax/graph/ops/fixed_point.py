@@ -83,6 +83,8 @@ def multipliers(
     bounds: Sequence[int],
     offset: jax.Array | None,
     output_scale: jax.Array,
+    *,
+    compiled: bool = False,
 ) -> Fixed:
     """Returns the integer constants that convert accumulators to integers of another scale.
 
@@ -94,6 +96,8 @@ def multipliers(
       bounds: of each term, |acc| <= bound < 2^30.
       offset: float32[...], a real number to add; None for none.
       output_scale: float32[], > 0, scale of the result.
+      compiled: whether to compile this as one program, for arrays outside of any: XLA would compile
+        each of its dozen ops for every shape.
 
     Returns:
       Fixed.
@@ -103,10 +107,24 @@ def multipliers(
       >>> requantize([jnp.int32(10)], [1000], fixed, 0, 127).item()  # 10 * 0.5 / 2 = 2.5
       3
     """
+    for bound in bounds:
+        pre_shift(bound)  # raises
+    widths = tuple(bound.bit_length() for bound in bounds)
+    compute = _compiled_multipliers if compiled else _multipliers
+    return compute(tuple(scales), widths, offset, output_scale)
+
+
+def _multipliers(
+    scales: tuple[jax.Array, ...],
+    widths: tuple[Any, ...],
+    offset: jax.Array | None,
+    output_scale: jax.Array,
+) -> Fixed:
+    """Returns what `multipliers` does, of bounds of so many bits."""
     output_scale, offset, *scales = apart(output_scale, offset, *scales)
     ratios = [over(scale, output_scale) for scale in scales]
     offset_ratio = 0.0 if offset is None else over(offset, output_scale)
-    exponents = [jnp.frexp(r)[1] + b.bit_length() for r, b in zip(ratios, bounds, strict=True)]
+    exponents = [jnp.frexp(r)[1] + width for r, width in zip(ratios, widths, strict=True)]
     exponents.append(jnp.frexp(offset_ratio)[1])
     exponent = exponents[0]
     for other in exponents[1:]:
@@ -116,10 +134,14 @@ def multipliers(
     room = _ROOM - exponent - (len(exponents) - 1).bit_length()
     shift = jnp.clip(room, 1, _FINEST)
     integers = tuple(
-        _int32(jnp.ldexp(r, shift + 32 - pre_shift(b))) for r, b in zip(ratios, bounds, strict=True)
+        _int32(jnp.ldexp(r, shift + 32 - (_WIDEST - width)))
+        for r, width in zip(ratios, widths, strict=True)
     )
     half = jnp.left_shift(1, shift - 1)
     return Fixed(integers, _int32(jnp.ldexp(offset_ratio, shift)) + half, shift, room - 1)
+
+
+_compiled_multipliers = jax.jit(_multipliers)
 
 
 def requantize(
