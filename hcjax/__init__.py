@@ -25,7 +25,7 @@ that an entropy coder needs. `quantize.profile` times each layer in float and in
 Distil. `distill` holds the losses between a student and its teacher.
 
 Prove. `cards` scores accuracy, size and speed. `changes` lists prediction flips between two models.
-`error_analysis` measures the quantization error of each layer.
+`error_analysis` measures the quantization error of each layer. `pictures` draws what was found.
 
 Ship. `pack` writes a Model to one file and `unpack` reads it. `load_any` gives (Model, about) of a
 workdir or a packed file: the network, and a dict of what is known of its images and classes.
@@ -64,6 +64,7 @@ from hcjax.quantize.ptq.bias_correction import correct_bias, mean_errors
 from hcjax.quantize.ptq.equalize import equalize
 from hcjax.quantize.ranges import calibrate
 from hcjax.quantize.spec import QuantSpec
+from hcjax.report import pictures
 from hcjax.runs.saved import load_any
 from hcjax.runs.workdir import load
 from hcjax.search.pick import pick
@@ -117,6 +118,7 @@ __all__ = [
     "optim",
     "pack",
     "pick",
+    "pictures",
     "prune",
     "quantize",
     "ranks",

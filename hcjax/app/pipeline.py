@@ -23,7 +23,7 @@ from hcjax import data, models, prune
 from hcjax.app import teachers, training
 from hcjax.app.claims import claim
 from hcjax.app.setup import Setup, frozen_of, optimizer_of, set_up, start_platform, steps_of
-from hcjax.app.stages import STAGES, Work, check_order
+from hcjax.app.stages import STAGES, Work, advice, check_order
 from hcjax.config.recipe import Recipe
 from hcjax.core import files
 from hcjax.devices import environment, hosts, platform
@@ -33,7 +33,7 @@ from hcjax.graph.fold import fold
 from hcjax.graph.model import Model, is_quantized, unused_name
 from hcjax.graph.tracing.trace import trace
 from hcjax.models import inference
-from hcjax.prove import cards
+from hcjax.prove import alive, cards
 from hcjax.report import pareto
 from hcjax.runs.saved import about_of, load_any
 from hcjax.runs.workdir import REPORT, network_of
@@ -44,12 +44,15 @@ class Networks(NamedTuple):
     """What `compress` returns.
 
     files, models: name -> path, or Model, of every network, in order, the one that the stages begin
-    with first. dataset: normalised as that network has learned it.
+    with first. dataset: normalised as that network has learned it. validated: name -> accuracy on
+    the validation part; empty where there is none. dead: name -> why a network counts as dead.
     """
 
     files: dict[str, Path]
     models: dict[str, Model]
     dataset: data.Dataset
+    validated: dict[str, float]
+    dead: dict[str, str]
 
 
 class Preempted(Exception):
@@ -85,7 +88,12 @@ def run_stages(
         baseline = scored[0] if scored else None
         scored.append(cards.scorecard(model, networks.dataset, baseline=baseline, **facts))
         rows += [{"file": path.name, **row} for row in cards.as_json(scored[-1:])]
-        rows[-1]["validation_accuracy"] = _validated(model, networks.dataset, **facts)
+        rows[-1]["validation_accuracy"] = networks.validated.get(name)
+        if not networks.validated:  # the first chance to notice
+            accuracies = {card.name: card.accuracy for card in scored}
+            _notice(networks, accuracies, networks.dataset.test.labels, recipe, say)
+        if name in networks.dead:
+            rows[-1]["dead"] = True
     last, seconds = scored[-1], time.perf_counter() - started
     result = {
         "config": recipe.config,
@@ -102,9 +110,12 @@ def run_stages(
         "git_commit": environment.git_commit(),
         "device": last.device,
     }
+    if networks.dead:
+        result["dead"] = networks.dead
     if jax.process_index() == 0:
         points = [(card.name, card.file_bytes, card.error) for card in scored]
-        pareto.pareto(workdir / "pareto.png", points)
+        dead = [i for i, card in enumerate(scored) if card.name in networks.dead]
+        pareto.pareto(workdir / "pareto.png", points, dead=dead)
         files.write_json(workdir / REPORT, result)
     say(cards.table(rows))
     say(f"{seconds:,.0f} s; the networks, their report and pareto.png are in {workdir}")
@@ -117,6 +128,30 @@ def _validated(model: Model, dataset: data.Dataset, **facts: Any) -> float | Non
         return None
     validation = dataclasses.replace(dataset, test=dataset.validation)
     return cards.scorecard(model, validation, timed=False, **facts).accuracy
+
+
+def _notice(
+    networks: Networks,
+    accuracies: dict[str, float],
+    labels: np.ndarray,
+    recipe: Recipe,
+    say: Callable,
+) -> None:
+    """Marks the newest network if it is dead, and says what to change.
+
+    Args:
+      networks: whose `dead` gets the newest network.
+      accuracies: name -> accuracy on the same examples, the newest last.
+      labels: of these examples.
+      recipe: with stages.
+      say: prints a line.
+    """
+    name, accuracy = list(accuracies.items())[-1]
+    before = [x for other, x in accuracies.items() if other not in networks.dead][-2:-1]
+    why = alive.dead(accuracy, before[0], labels, networks.dataset.num_classes) if before else ""
+    if why:
+        networks.dead[name] = why
+        say(f"WARNING: {name} is dead: {why}. {advice(name, recipe.stages)}")
 
 
 def compress(
@@ -156,7 +191,7 @@ def compress(
     teach = teachers.objectives(recipe, setup, teachers.together(start, others))
     steps = partial(steps, "epochs")  # of each stage, checked by now
     work = _work(recipe, setup, steps, teach, student, workdir, quiet, say)
-    networks = Networks({}, {}, setup.dataset)
+    networks = Networks({}, {}, setup.dataset, {}, {})
 
     def saved(name, make):
         path = workdir / f"{len(networks.files)}-{name}.hcz"
@@ -170,6 +205,13 @@ def compress(
             networks.files[name], networks.models[name] = path, load_any(path)[0]
         except ArtifactError as error:
             raise ArtifactError(f"{error}; remove it to make it again") from error
+        accuracy = _validated(
+            networks.models[name], setup.dataset, name=name, file_bytes=path.stat().st_size
+        )
+        if accuracy is not None:
+            networks.validated[name] = accuracy
+            labels = setup.dataset.validation.labels
+            _notice(networks, networks.validated, labels, recipe, say)
         return networks.models[name]
 
     try:

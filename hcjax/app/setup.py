@@ -210,7 +210,7 @@ def augmentations_of(
 
 def batch_shapes(size: int, dataset: data.Dataset, *, augment: Any = None) -> dict:
     """Returns the shapes of a global training batch, or without `augment` of an evaluation's."""
-    image = jax.ShapeDtypeStruct((size, *dataset.image_shape), np.uint8)
+    image = jax.ShapeDtypeStruct((size, *dataset.image_shape), dataset.train.images.dtype)
     number = jax.ShapeDtypeStruct((size,), np.int32)
     batch = {"image": image, "label": number}
     if augment is None:

@@ -41,7 +41,7 @@ def summarize(
     score = scored.summary
     early = config["train"]["patience"] is not None  # then the best validation's parameters
     validated = fitted.best_step if early else fitted.step
-    validation = [line for line in fitted.history if line["step"] == validated]
+    validation = [x for x in fitted.history if x["step"] == validated and "accuracy" in x]
     return {
         "config": config,
         "seed": config["seed"],
@@ -53,7 +53,7 @@ def summarize(
         "per_class": score["per_class"],
         "confusion": scored.sums["confusion"].tolist(),
         "class_names": list(class_names),
-        "validation": {k: v for k, v in validation[-1].items() if k != "step"}
+        "validation": {k: validation[-1][k] for k in ("nll", "accuracy", "ece")}
         if validation
         else None,
         "validation_accuracy": validation[-1]["accuracy"] if validation else None,

@@ -1,9 +1,10 @@
 """Data: from a source's files to batches, and from batches to the network's input.
 
-In reading order: `load` reads a `Dataset` from a source. `train_batches` and `eval_batches` iterate
-over it in an order that is a pure function of (seed, step). `make_prepare` turns a batch of bytes
-into augmented, normalised floats inside the jitted step; `normalise` does so on the host, without
-augmentation. `report` inspects a dataset.
+In reading order: `load` reads a `Dataset` from a source; `Dataset(train=(images, labels))` and
+`from_arrays` make one of arrays. `train_batches` and `eval_batches` iterate over it in an order
+that is a pure function of (seed, step). `make_prepare` turns a batch of pixels into augmented,
+normalised floats inside the jitted step; `normalise` does so on the host, without augmentation.
+`report` inspects a dataset.
 """
 
 from hcjax.data.augment import AUGMENTATIONS, needs_partners
@@ -12,6 +13,7 @@ from hcjax.data.dataset import Dataset, LazyImages, Parts, Split
 from hcjax.data.images import read_image
 from hcjax.data.inspection import report, text
 from hcjax.data.loading import SOURCES, load
+from hcjax.data.pairs import from_arrays
 from hcjax.data.prepare import make_prepare, normalise
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "Parts",
     "Split",
     "eval_batches",
+    "from_arrays",
     "indices",
     "load",
     "make_prepare",

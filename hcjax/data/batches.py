@@ -79,9 +79,9 @@ def train_batches(
         second, 1 GiB are prefetched.
 
     Returns:
-      An iterator of {"image": uint8[n, H, W, C], "label": int32[n], "position": int32[n]};
-      `position` is the index in the global batch, 0 .. batch_size-1. With `partners` also
-      "partner_image" and "partner_label".
+      An iterator of {"image": [n, H, W, C], uint8 or float32 as in the split, "label": int32[n],
+      "position": int32[n]}; `position` is the index in the global batch, 0 .. batch_size-1. With
+      `partners` also "partner_image" and "partner_label".
 
     Raises:
       ConfigError: if the batch cannot be divided among the hosts, or a number is out of range.
@@ -129,8 +129,9 @@ def eval_batches(
       threads: as in `train_batches`.
 
     Returns:
-      An iterator of {"image": uint8[n, H, W, C], "label": int32[n], "mask": bool[n],
-      "index": int64[n]}, n = batch_size / S; `index` is the position in `split`, -1 for padding.
+      An iterator of {"image": [n, H, W, C], uint8 or float32 as in the split, "label": int32[n],
+      "mask": bool[n], "index": int64[n]}, n = batch_size / S; `index` is the position in `split`,
+      -1 for padding.
 
     Raises:
       ConfigError: if the batch cannot be divided among the hosts.
@@ -150,7 +151,7 @@ def eval_batches(
         index = step * batch_size + shard[0] * n + np.arange(n)
         mask = index < size
         real = index[mask]
-        image = np.zeros((n, *split.images.shape[1:]), np.uint8)
+        image = np.zeros((n, *split.images.shape[1:]), split.images.dtype)
         label = np.zeros(n, np.int32)
         if len(real):
             image[: len(real)], label[: len(real)] = read(real), split.labels[real]
@@ -202,7 +203,7 @@ def _run(
     pool = ThreadPoolExecutor(threads, "read-images")
 
     def read(index: np.ndarray) -> np.ndarray:
-        images = np.empty((len(index), *split.images.shape[1:]), np.uint8)
+        images = np.empty((len(index), *split.images.shape[1:]), split.images.dtype)
 
         def fill(places: np.ndarray) -> None:
             images[places] = split.images[index[places]]

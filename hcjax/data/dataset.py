@@ -8,19 +8,28 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hcjax.core import brief
+from hcjax.data import arrays
+from hcjax.data.statistics import statistics
 from hcjax.errors import DataError
+
+PARTS = ("train", "validation", "test")
 
 
 class Split(NamedTuple):
     """Images with their labels.
 
-    images: uint8[N, H, W, C] array, or an object with `shape`, `dtype`, `__len__` and
-      `__getitem__(int64[n]) -> uint8[n, H, W, C]` that reads on demand (`LazyImages`).
+    images: uint8[N, H, W, C] array, or float32 in 0..1, which is used as it is; or an object with
+      `shape`, `dtype`, `__len__` and `__getitem__(int64[n]) -> uint8[n, H, W, C]` that reads on
+      demand (`LazyImages`).
     labels: int32[N], each in [0, K).
     """
 
     images: Any
     labels: np.ndarray
+
+    def __repr__(self) -> str:
+        return f"Split({brief.value(self.images)}, {brief.value(self.labels)})"
 
 
 class Parts(NamedTuple):
@@ -31,31 +40,84 @@ class Parts(NamedTuple):
     validation: Split | None = None
     test: Split | None = None
 
+    __repr__ = brief.record
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Dataset:
-    """Images of K classes in three splits; DataError if images or labels are not as a Split's.
+    """Images of K classes in three splits; by hand, `Dataset(train=(images, labels))` is enough.
 
     name: for people and reports.
-    class_names: K names; label k is `class_names[k]`.
-    train, validation, test: disjoint splits; `validation` may be empty.
-    mean, std: float32[C] of the training set, in units where a pixel is 0..1.
+    class_names: K names; label k is `class_names[k]`. By default "0", "1", ... up to the highest
+      label of any split.
+    train, validation, test: disjoint splits, or pairs (images, labels) as `arrays.images` and
+      `arrays.labels` take them; all but train may be empty, and are by default.
+    mean, std: float32[C] in units where a pixel is 0..1, by default those of the training images.
+      Networks get (image - mean) / std.
     statistics_examples: number of training images behind `mean` and `std`: all, unless the set is
       streamed.
+
+    Raises:
+      DataError: if images or labels cannot be used, with what is wrong with them.
+
+    Example:
+      >>> x, y = np.array([[[0.0]], [[1.0]]]), [0, 1]
+      >>> data = Dataset(train=(x, y))
+      >>> data.image_shape, data.class_names, data.mean.tolist(), len(data.test.labels)
+      ((1, 1, 1), ('0', '1'), [0.5], 0)
     """
 
-    name: str
-    class_names: tuple[str, ...]
-    train: Split
-    validation: Split
-    test: Split
-    mean: np.ndarray
-    std: np.ndarray
-    statistics_examples: int
+    name: str = "arrays"
+    class_names: tuple[str, ...] | None = None
+    train: Split | None = None
+    validation: Split | None = None
+    test: Split | None = None
+    mean: np.ndarray | None = None
+    std: np.ndarray | None = None
+    statistics_examples: int | None = None
 
     def __post_init__(self):
-        for part in ("train", "validation", "test"):
-            _check(f"{self.name}, {part}", getattr(self, part), len(self.class_names))
+        if self.train is None:
+            raise DataError(f"{self.name}: a training part is needed: train=(images, labels)")
+        given = {part: getattr(self, part) for part in PARTS}
+        splits = {k: split_of(x, f"{self.name}, {k}") for k, x in given.items() if x is not None}
+        train = splits["train"]
+        splits = {part: splits.get(part) or take(train, np.arange(0)) for part in PARTS}
+        for part, split in splits.items():
+            if tuple(split.images.shape[1:]) != tuple(train.images.shape[1:]):
+                raise DataError(
+                    f"{self.name}, {part}: images are {list(split.images.shape[1:])}, those of "
+                    f"train {list(train.images.shape[1:])}"
+                )
+        names = self.class_names
+        if names is None:
+            highest = max((s.labels.max() for s in splits.values() if len(s.labels)), default=-1)
+            names = tuple(str(k) for k in range(int(highest) + 1))
+        for part, split in splits.items():
+            _check_labels(f"{self.name}, {part}", split.labels, len(names))
+        mean, std, count = self.mean, self.std, self.statistics_examples
+        if mean is None or std is None:
+            ours = statistics(train.images)
+            mean, std = (ours[0] if mean is None else mean), (ours[1] if std is None else std)
+            count = ours[2] if count is None else count
+        channels = train.images.shape[3]
+        facts = {
+            "class_names": names if isinstance(names, tuple) else tuple(map(str, names)),
+            "mean": _per_channel(f"{self.name}, mean", mean, channels),
+            "std": _per_channel(f"{self.name}, std", std, channels),
+            "statistics_examples": len(train.labels) if count is None else count,
+        }
+        for key, value in (splits | facts).items():
+            object.__setattr__(self, key, value)  # the class is frozen
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{part} {len(getattr(self, part).labels):,}" for part in PARTS)
+        shape = " x ".join(map(str, self.image_shape))
+        numbers = [" ".join(f"{x:.4g}" for x in np.ravel(v)) for v in (self.mean, self.std)]
+        return (
+            f"Dataset {self.name}: {self.num_classes} classes, {shape} {self.train.images.dtype}; "
+            f"{sizes}; mean {numbers[0]}, std {numbers[1]}"
+        )
 
     @property
     def num_classes(self) -> int:
@@ -87,46 +149,16 @@ class LazyImages:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: np.ndarray) -> np.ndarray:
-        images = np.empty((len(index), *self.shape[1:]), np.uint8)
-        for i, row in enumerate(self.rows[index].tolist()):
+    def __getitem__(self, index: np.ndarray | slice) -> np.ndarray:
+        rows = self.rows[index]
+        images = np.empty((len(rows), *self.shape[1:]), np.uint8)
+        for i, row in enumerate(rows.tolist()):
             images[i] = self.read(row)
         return images
 
     def take(self, index: np.ndarray) -> LazyImages:
         """Selects the images at `index` without reading them."""
         return LazyImages(self.read, self.rows[index], self.shape[1:])
-
-
-def _check(where: str, split: Split, classes: int) -> None:
-    """Raises DataError unless a split holds uint8 images and a legal label of each.
-
-    Args:
-      where: the split, for the message. split: any. classes: K.
-    """
-    images, labels = split
-    if len(images.shape) != 4 or images.dtype != np.uint8:
-        raise DataError(
-            f"{where}: expected images uint8[N, H, W, C], a pixel 0 to 255, found "
-            f"{images.dtype}{list(images.shape)}"
-        )
-    if images.shape[3] > 4 and images.shape[1] in (1, 3, 4):
-        raise DataError(
-            f"{where}: images {list(images.shape)} look like [N, C, H, W]; give [N, H, W, C], "
-            "images.transpose(0, 2, 3, 1)"
-        )
-    labels = np.asarray(labels)
-    if labels.ndim != 1 or labels.dtype.kind not in "iu":
-        raise DataError(
-            f"{where}: expected labels int[N], found {labels.dtype}{list(labels.shape)}"
-        )
-    if len(labels) != len(images):
-        raise DataError(f"{where}: {len(images):,} images have {len(labels):,} labels")
-    if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
-        raise DataError(
-            f"{where}: labels must be in [0, {classes}), the number of class_names, found "
-            f"{labels.min()} to {labels.max()}"
-        )
 
 
 def take(split: Split, index: np.ndarray) -> Split:
@@ -148,30 +180,53 @@ def take(split: Split, index: np.ndarray) -> Split:
     return Split(split.images.take(index) if lazy else split.images[index], split.labels[index])
 
 
-def readable(images, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
-    """Reads images, and collects the errors of those that cannot be read.
+def split_of(pair: Any, where: str) -> Split:
+    """Converts a pair (images, labels) to a split.
 
     Args:
-      images: of a split.
-      rows: int64[n] positions in `images`.
+      pair: a Split, a tuple or a list of two, see `arrays.images` and `arrays.labels`.
+      where: for messages.
 
-    Returns:
-      (readable rows int64[m], their images uint8[m, H, W, C], other row -> message of its
-      DataError).
+    Raises:
+      DataError: if it is no pair, cannot be used, or has not one label for each image.
 
     Example:
-      >>> readable(np.zeros((3, 1, 1, 1), np.uint8), np.array([2, 0]))[0].tolist()
-      [2, 0]
+      >>> split_of((np.zeros((2, 4, 4)), [0, 1]), "mine").images.shape
+      (2, 4, 4, 1)
     """
-    try:
-        return rows, images[rows], {}
-    except DataError:
-        pass  # at least one is damaged: read them one by one
-    arrays, errors = {}, {}
-    for row in rows.tolist():
-        try:
-            arrays[row] = images[np.array([row])]
-        except DataError as error:
-            errors[row] = str(error)
-    none = np.empty((0, *images.shape[1:]), np.uint8)
-    return np.array(list(arrays), np.int64), np.concatenate([none, *arrays.values()]), errors
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise DataError(f"{where}: expected a pair (images, labels), found {brief.value(pair)}")
+    images = arrays.images(pair[0], where)
+    labels = arrays.labels(pair[1], where)
+    if len(labels) != len(images):
+        raise DataError(f"{where}: {len(images):,} images have {len(labels):,} labels")
+    return Split(images, labels)
+
+
+def _check_labels(where: str, labels: np.ndarray, classes: int) -> None:
+    """Raises DataError unless every label is in [0, classes)."""
+    if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
+        raise DataError(
+            f"{where}: labels must be in [0, {classes}), the number of class_names, found "
+            f"{labels.min()} to {labels.max()}"
+        )
+
+
+def _per_channel(where: str, given: Any, channels: int) -> np.ndarray:
+    """Returns one number for each channel; raises DataError for others, or an illegal one."""
+    value = given if isinstance(given, np.ndarray) else np.asarray(given, np.float32)
+    if value.size == 1 and value.shape != (channels,):
+        value = np.full(channels, value.reshape(()))
+    legal = value.shape == (channels,) and np.isfinite(value).all()
+    if not legal or (where.endswith("std") and not (value > 0).all()):
+        rule = "> 0" if where.endswith("std") else "finite"
+        raise DataError(
+            f"{where}: expected {channels} numbers {rule}, one a channel, found "
+            f"{brief.value(given)}"
+        )
+    if where.endswith("mean") and np.abs(value).max() > 1:
+        raise DataError(
+            f"{where}: expected it where a pixel is 0..1, found {value.tolist()}; of pixels in "
+            "0..255 give mean / 255 and std / 255"
+        )
+    return value

@@ -10,7 +10,8 @@ import hashlib
 
 import numpy as np
 
-from hcjax.data.dataset import Dataset, Split, readable
+from hcjax.data.dataset import Dataset, Split
+from hcjax.data.statistics import readable
 
 FAR = 1.5  # times as far from the own class's mean as from another's
 _CHUNK = 1024

@@ -12,7 +12,8 @@ import numpy as np
 from hcjax.data.dataset import Dataset, Split
 from hcjax.data.images import check_channels, fitted, size_pair
 from hcjax.data.sources import folder, idx, mnist, npz, tfds
-from hcjax.data.split import cut, statistics
+from hcjax.data.split import cut
+from hcjax.data.statistics import statistics
 from hcjax.errors import ConfigError, unknown_name
 
 # name -> function (name, path, form) -> Parts; `form` holds image_size, channels and the limit
@@ -91,7 +92,7 @@ def load(
     class_names = parts.class_names
     del parts  # or a source's arrays would be held beside the copies that were cut from them
     train, validation, test = _in_memory([_fitted(s, shape) for s in splits], memory_limit_bytes)
-    return Dataset(name or source, class_names, train, validation, test, *statistics(train))
+    return Dataset(name or source, class_names, train, validation, test, *statistics(train.images))
 
 
 def _needed(path: str | None, source: str) -> str:

@@ -1,9 +1,10 @@
-"""From bytes to the network's input: floats, augmented, normalised; and the training target.
+"""From pixels to the network's input: floats, augmented, normalised; and the training target.
 
 `make_prepare` is pure and traced inside the jitted step, so that bytes and not floats travel to
 the device. `normalise` is the same formula on the host, by NumPy. Both give
-image = (bytes / 255 - mean) / std, but not the same bits: XLA multiplies by the reciprocal of a
-constant where NumPy divides. A place keeps the path that its results were made by.
+image = (pixel - mean) / std, pixel = byte / 255, or a float in 0..1 as it is, but not the same
+bits: XLA multiplies by the reciprocal of a constant where NumPy divides. A place keeps the path
+that its results were made by.
 """
 
 from __future__ import annotations
@@ -15,27 +16,34 @@ import jax.numpy as jnp
 import numpy as np
 
 from hcjax.core import registry
+from hcjax.data import arrays
 from hcjax.data.augment import AUGMENTATIONS, MIXES, needs_partners
-from hcjax.errors import ConfigError
+from hcjax.errors import ConfigError, DataError
 
 
 def normalise(images: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
-    """Normalises images on the host: (images / 255 - mean) / std.
+    """Normalises images on the host: (pixels - mean) / std, pixels in 0..1.
 
     Args:
-      images: uint8[N, H, W, C].
+      images: uint8[N, H, W, C], of which a pixel is value / 255; or floats in 0..1, which are used
+        as they are, and other types as `arrays.pixels` takes them.
       mean: float32[C], in units where a pixel is 0..1, e.g. `dataset.mean`.
       std: float32[C], likewise, > 0.
 
     Returns:
       float32[N, H, W, C], as a network or a Model takes its images.
 
+    Raises:
+      DataError: if pixels are out of range or not finite, e.g. of images normalised before.
+
     Example:
       >>> images = np.full((1, 1, 1, 1), 255, np.uint8)
       >>> normalise(images, np.float32([0.5]), np.float32([0.5])).tolist()
       [[[[1.0]]]]
     """
-    return (np.asarray(images, np.float32) / 255 - mean) / std
+    images = arrays.pixels(images)
+    scaled = images.astype(np.float32) / 255 if images.dtype == np.uint8 else images
+    return (scaled - mean) / std
 
 
 def make_prepare(
@@ -47,7 +55,8 @@ def make_prepare(
 ) -> Callable[[dict, jax.Array | None], dict]:
     """Returns `prepare(batch, key) -> batch`, which augments and normalises a batch.
 
-    image = (augment(bytes / 255) - mean) / std. Augmentations run in the order given. Example p
+    image = (augment(pixels) - mean) / std, pixels = bytes / 255, or floats in 0..1 as they are.
+    Augmentations run in the order given. Example p
     of the global batch uses the key fold_in(fold_in(key, p), i) in augmentation i, so an image
     depends on its position alone, never on the number of devices or hosts.
 
@@ -65,7 +74,8 @@ def make_prepare(
 
     Raises:
       ConfigError: if an augmentation or one of its arguments is unknown. The function it returns
-        raises it if an augmentation needs partners and the batch has none.
+        raises it if an augmentation needs partners and the batch has none, and DataError if images
+        are neither uint8 nor floats (whose range cannot be checked here: it must be 0..1).
 
     Example:
       >>> prepare = make_prepare(mean=np.array([0.5]), std=np.array([0.5]), num_classes=2)
@@ -126,5 +136,13 @@ def make_prepare(
 
 
 def _scaled(image: jax.Array) -> jax.Array:
-    """Scales bytes to float32 in 0..1, traced: the first half of `normalise`."""
-    return jnp.asarray(image).astype(jnp.float32) / 255
+    """Scales pixels to float32 in 0..1, traced: the first half of `normalise`."""
+    image = jnp.asarray(image)
+    if jnp.issubdtype(image.dtype, jnp.floating) or image.dtype == bool:
+        return image.astype(jnp.float32)
+    if image.dtype != np.uint8:
+        raise DataError(
+            f"images of a batch must be uint8 or floats in 0..1, found {image.dtype}: give "
+            "images.astype('uint8') if 255 is white, or divide by what white is"
+        )
+    return image.astype(jnp.float32) / 255

@@ -1,8 +1,7 @@
-"""Splitting of a dataset, and the statistics of its training set.
+"""Splitting of a dataset.
 
-In: the ready-made splits of a source (`Parts`). Out: train, validation and test, and the mean and
-standard deviation of train. Pure NumPy; no file is opened, but lazy images are read for the
-statistics.
+In: the ready-made splits of a source (`Parts`). Out: train, validation and test. Pure NumPy; no
+file is opened, and lazy images stay unread.
 """
 
 from __future__ import annotations
@@ -10,10 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from hcjax.data import order
-from hcjax.data.dataset import Parts, Split, readable, take
+from hcjax.data.dataset import Parts, Split, take
 from hcjax.errors import ConfigError, DataError
-
-STATISTICS_SAMPLE = 4096  # images read for mean and std when a set is streamed
 
 
 def choose(labels: np.ndarray, count: int, *, seed: int) -> np.ndarray:
@@ -141,52 +138,3 @@ def cut(
         return split if len(rows) == len(split.labels) else take(split, rows)
 
     return select(train, rows), select(*validated), select(*tested)
-
-
-def statistics(split: Split) -> tuple[np.ndarray, np.ndarray, int]:
-    """Computes mean and standard deviation of each channel, in units where a pixel is 0..1.
-
-    The sums are exact, over the histogram of pixel values. Of streamed images only a fixed sample
-    of 4,096 (`STATISTICS_SAMPLE`) is read. Unreadable images are skipped here; the data report
-    lists them, and training stops at the first.
-
-    Args:
-      split: the training set, at least one example.
-
-    Returns:
-      mean float32[C], std float32[C] (1 where a channel is constant, so that division is safe), and
-      the number of images used.
-
-    Raises:
-      DataError: if none of the images can be read.
-
-    Example:
-      >>> images = np.array([0, 255], np.uint8).reshape(2, 1, 1, 1)
-      >>> mean, std, examples = statistics(Split(images, np.zeros(2, np.int32)))
-      >>> mean.tolist(), std.tolist(), examples
-      ([0.5], [0.5], 2)
-    """
-    size, channels = len(split.labels), split.images.shape[-1]
-    sample = np.arange(size)
-    if not isinstance(split.images, np.ndarray):
-        sample = order.permutation(seed=0, stream=order.SAMPLE_STREAM, size=size)
-        sample = np.sort(sample[:STATISTICS_SAMPLE])
-    histogram = np.zeros((channels, 256), np.int64)
-    count, errors = 0, {}
-    for start in range(0, len(sample), 512):  # in chunks: bincount makes int64 copies
-        if isinstance(split.images, np.ndarray):
-            images = split.images[start : start + 512]
-        else:
-            _, images, unreadable = readable(split.images, sample[start : start + 512])
-            errors |= unreadable
-        count += len(images)
-        for channel in range(channels):
-            histogram[channel] += np.bincount(images[..., channel].reshape(-1), minlength=256)
-    if not count:
-        raise DataError(f"no training image can be read; the first: {next(iter(errors.values()))}")
-    share = histogram / histogram.sum(1, keepdims=True)
-    values = np.arange(256) / 255
-    mean = share @ values
-    std = np.sqrt((share * (values - mean[:, None]) ** 2).sum(1))
-    std = np.where(std > 0, std, 1.0)
-    return mean.astype(np.float32), std.astype(np.float32), count

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
 from typing import Any
 
 import jax
@@ -12,14 +11,11 @@ import numpy as np
 from hcjax.graph.model import Model, Op, layer_of
 
 
-def evaluate_constants(
-    model: Model, *, symbolic: Container[str] = ()
-) -> tuple[list[Op], dict[int, Any], dict[int, Any]]:
+def evaluate_constants(model: Model) -> tuple[list[Op], dict[int, Any], dict[int, Any]]:
     """Evaluates every constant; returns the ops that need a batch, and the constants' arrays.
 
     Args:
       model: whose constants.
-      symbolic: kinds of ops that are left as they are, whatever they read.
 
     Returns:
       (ops, constants, batch-shaped constants), the last two as number -> array. A batch-shaped
@@ -31,7 +27,7 @@ def evaluate_constants(
     inputs |= {number: leaves[path] for path, number in model.graph.params.items()}
     constants, batch_shaped, ops, constant_ops = set(inputs), set(), [], []
     for op in model.graph.ops:
-        if op.kind in symbolic or not constants.issuperset(op.inputs):
+        if not constants.issuperset(op.inputs):
             ops.append(op)
             continue
         constant_ops.append(op)

@@ -51,7 +51,7 @@ class Cost(NamedTuple):
         """Bytes of all parameters."""
         return sum(row.weight_bytes for row in self.rows)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         header = ("layer", "op", "output", "MACs", "parameters", "weight bytes", "activation bytes")
         lines = [header]
         lines += [(*row[:2], str(row.shape), *row[3:7]) for row in self.rows]

@@ -7,6 +7,7 @@ means q · batch + r.
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -14,9 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hcjax.core import walker
+from hcjax.core import brief, walker
 from hcjax.graph.qtensor import QTensor
 
+_KINDS = 6  # of op, that a Model names when it is printed
 LAYERS = ("conv_general_dilated", "dot_general")  # kinds of op with a kernel
 
 
@@ -46,6 +48,8 @@ class Op(NamedTuple):
     params: dict
     macs: int = 0
 
+    __repr__ = brief.record
+
     @property
     def output(self) -> int:
         """The number of its first result."""
@@ -71,6 +75,8 @@ class Cut(NamedTuple):
     kept: tuple[int, ...]
     size: int
 
+    __repr__ = brief.record
+
 
 class Graph(NamedTuple):
     """Ops in order, and the meaning of their numbers.
@@ -86,6 +92,8 @@ class Graph(NamedTuple):
     params: dict[str, int]
     constants: dict[int, Any]
     frozen: tuple[tuple[str, int], ...] = ()
+
+    __repr__ = brief.record
 
 
 class Model(NamedTuple):
@@ -130,6 +138,29 @@ class Model(NamedTuple):
         if treedef != expected:
             raise ValueError(f"params must have the structure {expected}, got {treedef}")
         return dict(zip(self.paths, arrays, strict=True))
+
+    def __repr__(self) -> str:
+        last = next((op for op in self.graph.ops if self.graph.logits in op.outputs), None)
+        logits = "?" if last is None else _sizes(last.dtype, last.sizes(1)[1:])
+        leaves = jax.tree.leaves(self.params, is_leaf=_is_leaf)
+        kinds = collections.Counter(op.kind for op in self.graph.ops).most_common()
+        several = [f"{count} {kind}" for kind, count in kinds[:_KINDS]]
+        more = [f"{len(kinds) - _KINDS} other kinds"] if len(kinds) > _KINDS else []
+        count, size = (sum(getattr(x, k) for x in leaves) for k in ("size", "nbytes"))
+        layers = sum(op.kind in LAYERS for op in self.graph.ops)
+        rows = {
+            "images": _sizes(self.image_dtype, self.image_shape),
+            "logits": logits,
+            "parameters": f"{count:,} in {len(leaves)} arrays, {size:,} bytes",
+            "MACs": f"{sum(op.macs for op in self.graph.ops):,} an image, in {layers} layers",
+            "ops": f"{len(self.graph.ops)}: {', '.join(several + more)}",
+            "constants": f"{len(self.graph.constants)} arrays" if self.graph.constants else "",
+            "in float": f"{len(self.floats)} ops, see .floats" if self.floats else "",
+            "not used": brief.value(self.dropped) if self.dropped else "",
+            "cuts": f"{len(self.cut)}" if self.cut else "",
+            "about": ", ".join(map(str, self.about)) if self.about else "",
+        }
+        return "\n".join(["Model", *(f"  {k:<12}{v}" for k, v in rows.items() if v)])
 
     def replace(self, **changes: Any) -> Model:
         """Returns the model with other values of some fields, e.g. `params`."""
@@ -189,6 +220,11 @@ def at_batch(value: Any, batch: int) -> Any:
 
 def _is_leaf(x: Any) -> bool:
     return isinstance(x, QTensor)
+
+
+def _sizes(dtype: Any, shape: Sequence[int]) -> str:
+    """Formats the type and shape of a batch, e.g. float32[N, 10]."""
+    return f"{np.dtype(dtype)}[{', '.join(['N', *map(str, shape)])}]"
 
 
 def _array(x: Any) -> Any:

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hcjax.core import brief
+
 BITS = range(2, 9)
 _MIN_SCALE = float(np.finfo(np.float32).tiny)  # scale: a CPU would flush a smaller one to 0
 
@@ -39,6 +41,8 @@ class QTensor:
     zero: jax.Array | None
     bits: int
     axis: int | None
+
+    __repr__ = brief.record
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -187,18 +191,20 @@ def check(q: QTensor) -> None:
     """
     qmin, qmax = limits(q.bits, symmetric=q.zero is None)
     expected = () if q.axis is None else (q.values.shape[q.axis],)
+    values, scale = np.asarray(q.values), np.asarray(q.scale)  # XLA would compile each shape
     problems = {
-        f"values are {q.values.dtype}, not int8": q.values.dtype != np.int8,
-        f"scale is {q.scale.dtype}{q.scale.shape}, not float32{expected}": (
-            q.scale.dtype != np.float32 or q.scale.shape != expected
+        f"values are {values.dtype}, not int8": values.dtype != np.int8,
+        f"scale is {scale.dtype}{scale.shape}, not float32{expected}": (
+            scale.dtype != np.float32 or scale.shape != expected
         ),
-        "a scale is not finite and > 0": not bool((np.isfinite(q.scale) & (q.scale > 0)).all()),
-        f"a value is outside [{qmin}, {qmax}]": q.values.size
-        and not qmin <= int(np.min(q.values)) <= int(np.max(q.values)) <= qmax,
+        "a scale is not finite and > 0": not bool((np.isfinite(scale) & (scale > 0)).all()),
+        f"a value is outside [{qmin}, {qmax}]": values.size
+        and not qmin <= int(values.min()) <= int(values.max()) <= qmax,
     }
     if q.zero is not None:
-        valid = q.zero.shape == expected and q.zero.dtype == np.int32
-        valid = valid and bool(((q.zero >= qmin) & (q.zero <= qmax)).all())
+        zero = np.asarray(q.zero)
+        valid = zero.shape == expected and zero.dtype == np.int32
+        valid = valid and bool(((zero >= qmin) & (zero <= qmax)).all())
         problems[f"zero is not int32{expected} in [{qmin}, {qmax}]"] = not valid
     if messages := [text for text, failed in problems.items() if failed]:
         raise ValueError("; ".join(messages))

@@ -15,7 +15,7 @@ import numpy as np
 
 from hcjax import metrics
 from hcjax.accelerate import compiler
-from hcjax.core import files, text
+from hcjax.core import brief, files, text
 from hcjax.data import Dataset, make_prepare
 from hcjax.devices import environment, platform
 from hcjax.errors import DataError
@@ -59,6 +59,8 @@ class Scorecard(NamedTuple):
     device: str
     predictions: np.ndarray
     labels: np.ndarray
+
+    __repr__ = brief.record
 
     @property
     def right(self) -> np.ndarray:
@@ -174,7 +176,8 @@ def table(cards: Sequence[Scorecard | Mapping], *, what: str = "stage") -> str:
     """Tabulates cards, the baseline first; empty columns are left out.
 
     Args:
-      cards: from `scorecard`, or from `as_json` with an optional "validation_accuracy".
+      cards: from `scorecard`, or from `as_json` with an optional "validation_accuracy", and
+        "dead" where a network is as good as guessing.
       what: head of the first column, e.g. "file".
 
     Example:
@@ -190,7 +193,7 @@ def table(cards: Sequence[Scorecard | Mapping], *, what: str = "stage") -> str:
     rows = as_json(cards)
     latency = "CPU latency" if all(" cpu " in row["device"] for row in rows) else "latency"
     columns = {
-        what: lambda r: r["name"],
+        what: lambda r: f"{r['name']} (dead)" if r.get("dead") else r["name"],
         "accuracy": lambda r: r["accuracy"],
         "validation": lambda r: _format(r.get("validation_accuracy"), "{:.2f} %", 100),
         "difference": _difference,

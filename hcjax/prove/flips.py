@@ -56,7 +56,7 @@ class Changes(NamedTuple):
             "class_names": list(self.class_names),
         }
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         counts = self.per_class()
         total = ", ".join(f"{sum(n):,} {kind}" for kind, n in counts.items())
         head = f"{self.after} answers {len(self.index):,} of {self.examples.sum():,} test examples"

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from hcjax import trees
+from hcjax.core import brief
 from hcjax.errors import ConfigError
 from hcjax.prune.masks import apply, check_alike, masks, selected
 from hcjax.prune.patterns import Block
@@ -28,6 +29,8 @@ class Lottery(NamedTuple):
     params: Any
     masks: Any
     history: list[dict]
+
+    __repr__ = brief.record
 
 
 def lottery(

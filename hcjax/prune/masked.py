@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from hcjax.core import brief
 from hcjax.errors import ConfigError
 
 
@@ -15,6 +16,8 @@ class MaskedState(NamedTuple):
     """The state of `masked`: bool arrays like the parameters."""
 
     masks: Any
+
+    __repr__ = brief.record
 
 
 def masked(masks: Any) -> optax.GradientTransformation:

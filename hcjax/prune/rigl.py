@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from hcjax import trees
-from hcjax.core import registry
+from hcjax.core import brief, registry
 from hcjax.errors import ConfigError
 from hcjax.prune.masked import held
 from hcjax.prune.masks import Block, masks, selected, smallest, spread, unit_scores
@@ -39,6 +39,8 @@ class RiglState(NamedTuple):
     masks: Any
     key: jax.Array
     inner: Any
+
+    __repr__ = brief.record
 
 
 def rigl(

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from hcjax import trees
+from hcjax.core import brief
 from hcjax.errors import ConfigError
 from hcjax.prune import allocation
 from hcjax.prune.masked import held
@@ -29,6 +30,8 @@ class GradualState(NamedTuple):
 
     count: jax.Array
     masks: Any
+
+    __repr__ = brief.record
 
 
 def cubic(

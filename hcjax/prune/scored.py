@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from hcjax import trees
-from hcjax.core import registry
+from hcjax.core import brief, registry
 from hcjax.errors import ConfigError
 from hcjax.prune.masked import held
 from hcjax.prune.patterns import Structure
@@ -32,6 +32,8 @@ class ScoredState(NamedTuple):
     masks: Any
     scores: Any
     inner: Any
+
+    __repr__ = brief.record
 
 
 def scored(

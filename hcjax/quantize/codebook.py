@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hcjax import trees
+from hcjax.core import brief
 from hcjax.errors import ConfigError, unknown_name
 from hcjax.graph.model import Model, Op, Size, is_quantized
 from hcjax.graph.ops.integer import spread
@@ -44,6 +45,8 @@ class Shared:
     codebook: jax.Array
     indices: jax.Array
     below: int
+
+    __repr__ = brief.record
 
     @property
     def bits(self) -> int:

@@ -50,7 +50,7 @@ class ErrorAnalysis(NamedTuple):
     drop: float
     examples: int
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         lines = [("layer", "bits", "SQNR (dB)", "accuracy drop")]
         lines += [
             (r.name, str(r.bits), f"{r.sqnr:.1f}", f"{100 * r.drop:.2f} %") for r in self.rows

@@ -77,7 +77,7 @@ def int8(
     if ranges is None and given:
         raise ConfigError(f"{given[0]}: the model is quantized already; give it to fake_quantize")
     for path, leaf in model.leaves(model.params).items():
-        if not jnp.isfinite(leaf).all():
+        if not np.isfinite(leaf).all():
             raise ValueError(f"{path} is not finite")
     program = Program(model)
     for op in program.batch_ops:
@@ -151,7 +151,7 @@ class Program:
         if number not in self._kernels:
             quantize = self.producers[number]
             path = self._paths.get(quantize.inputs[0], "kernel")
-            values = jnp.asarray(self.values[number]).astype(jnp.int8)
+            values = jnp.asarray(np.asarray(self.values[number]).astype(np.int8))
             scale = jnp.asarray(self.values[quantize.inputs[1]], jnp.float32)
             q = QTensor(values, scale, None, quantize.params["bits"], quantize.params["axis"])
             channels = quantize.params["channels"]
@@ -229,8 +229,8 @@ def _convert_requantize(p: Program, op: Op) -> Converted:
     scale = jnp.asarray(p.values[op.inputs[-1]])
     scales = [jnp.asarray(p.values[i]) for i in op.inputs[2 * count : 3 * count]]
     offset = jnp.asarray(p.values[op.inputs[-2]]) if params["offset"] else None
-    fixed = fixed_point.multipliers(scales, bounds, offset, scale, params["zero"])
-    if bool((fixed.room < 0).any()):
+    fixed = fixed_point.multipliers(scales, bounds, offset, scale, params["zero"], compiled=True)
+    if (np.asarray(fixed.room) < 0).any():
         raise ValueError(
             f"{label}: its scale {float(scale):.3g} is so small that sums of up to {max(bounds):,} "
             "could exceed int32; calibrate with images that give it larger values"

@@ -58,7 +58,7 @@ class Profile(NamedTuple):
         """The layers that are slower in int8, as a pattern for `floats` of `int8`."""
         return "|".join(re.escape(row.name) for row in self.rows if row.ratio < 1)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         lines = [("layer", "MACs", "float (us)", "int8 (us)", "times as fast", "better in")]
         for row in self.rows:
             seconds = (f"{1e6 * s:,.0f}" for s in (row.float_seconds, row.int8_seconds))

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hcjax.core import brief
 from hcjax.graph.constants import evaluate_constants, trained_numbers
 from hcjax.graph.model import Graph, Model, run
 from hcjax.graph.ops import fixed_point
@@ -43,6 +44,8 @@ class Ranges(NamedTuple):
     centred: dict[int, np.ndarray]
     masked: frozenset[int]
     choose: Callable[[np.ndarray, int], float]
+
+    __repr__ = brief.record
 
     def step(self, number: int, bits: int) -> tuple[float, int, int]:
         """Returns (scale, qmin, qmax) of an activation, without a zero point.

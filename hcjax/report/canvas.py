@@ -1,11 +1,13 @@
-"""Figures for all pictures: size, colours, safe text, and atomic writing as PNG.
+"""Figures for all pictures: size, colours, safe text, as a PNG, and its atomic writing.
 
 Matplotlib is imported by the function that draws, and only its `Figure` class is used. So pyplot,
-a display and the settings of a calling notebook stay untouched.
+a display and the settings of a calling notebook stay untouched; the notebook shows a figure that is
+a cell's value as the PNG that `save` would write.
 """
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 from collections.abc import Sequence
@@ -26,15 +28,13 @@ def figure(width: float, height: float, title: str):
       title: of the figure; a dollar sign is printed as it is.
 
     Returns:
-      A `matplotlib.figure.Figure`.
+      A `matplotlib.figure.Figure`, which a notebook shows.
 
     Example:
       >>> figure(4, 3, "price in $").axes
       []
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained", facecolor="white")
+    figure = _picture()(figsize=(width, height), dpi=_DPI, layout="constrained", facecolor="white")
     figure.suptitle(escape(title), fontsize=12, color=INK)
     return figure
 
@@ -57,9 +57,47 @@ def save(figure, path: str | os.PathLike) -> Path:
       >>> save(figure(1, 1, ""), tempfile.mkdtemp() + "/blank.png").read_bytes()[1:4]
       b'PNG'
     """
+    return files.write_bytes(path, png(figure))
+
+
+def png(figure) -> bytes:
+    """Renders a figure as the bytes of a PNG, the same at every call.
+
+    Args:
+      figure: a `matplotlib.figure.Figure`.
+
+    Example:
+      >>> blank = figure(1, 1, "")
+      >>> png(blank) == png(blank)
+      True
+    """
+    laid_out(figure)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", bbox_inches="tight", pad_inches=0.12)
-    return files.write_bytes(path, buffer.getvalue())
+    return buffer.getvalue()
+
+
+def laid_out(figure):
+    """Fixes where the parts of a figure stand, and returns its renderer, which measures text."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    if figure.get_layout_engine() is not None:
+        FigureCanvasAgg(figure)
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # or every rendering would move the parts a little
+    return figure.canvas.get_renderer()
+
+
+@functools.cache
+def _picture() -> type:
+    """Returns the class of figures that notebooks show; matplotlib is imported here."""
+    from matplotlib.figure import Figure
+
+    class Picture(Figure):
+        def _repr_png_(self) -> bytes:
+            return png(self)
+
+    return Picture
 
 
 def label(class_names: Sequence[str], k: int) -> str:

@@ -1,6 +1,7 @@
 """Curves: loss and accuracy over the steps of a run; accuracy over compression levels of a layer.
 
-In come the records of `metrics.jsonl`, or plain numbers; out goes a PNG, written atomically.
+In come the records of `metrics.jsonl`, the history of `fit`, or plain numbers; out goes a figure
+(`draw_...`), or a PNG of it, written atomically.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from hcjax.core import formats
+from hcjax.core import formats, text
 from hcjax.report import canvas
 
+NAMED_LAYERS = 24  # of many layers, those whose curve has a name
 _TRAIN, _VALIDATION = "#4c78a8", "#e45756"
 _ACCURACY_TICKS = (0, 50, 80, 90, 95, 98, 99, 99.5, 99.8, 99.9, 99.95, 99.98, 99.99)
 _LOW_ACCURACY_TICKS = (10, 20, 30, 40, 60, 70, 85)
@@ -25,16 +27,9 @@ def learning_curves(
 ) -> Path:
     """Draws loss and accuracy over the steps of a run to a PNG and returns its path.
 
-    The accuracy axis is logarithmic in the error, so that 99.0 % and 99.5 % are as far apart as
-    90 % and 95 %; the loss axis is logarithmic where the loss falls more than fivefold. Many
-    training points are drawn faintly under their running mean.
-
     Args:
       path: the PNG to write.
-      records: dicts with `step`, `split` ("train" or "validation") and `loss` (nats per
-        example) and `accuracy` (a fraction) where recorded, as `read_metrics` returns them.
-        Other keys, other splits and non-finite numbers are skipped.
-      title: of the picture, e.g. the name of the config.
+      records, title: of `draw_learning_curves`.
 
     Returns:
       The path as a `Path`.
@@ -48,35 +43,70 @@ def learning_curves(
       >>> learning_curves(tempfile.mkdtemp() + "/curves.png", records).name
       'curves.png'
     """
+    return canvas.save(draw_learning_curves(records, title=title), path)
+
+
+def draw_learning_curves(records: Sequence[Mapping[str, object]], *, title: str = ""):
+    """Draws loss and accuracy over the steps of a run.
+
+    The accuracy axis is logarithmic in the error, so that 99.0 % and 99.5 % are as far apart as
+    90 % and 95 %; the loss axis is logarithmic where the loss falls more than fivefold. Training
+    points that average fewer steps than most are joined to their neighbours, so that none is noisy
+    for that reason alone; many are drawn faintly under their running mean. Where the loss is not
+    the cross-entropy, the cross-entropy, which validation measures, is drawn beside it.
+
+    Args:
+      records: the `history` of `fit`; or dicts with `step`, `split` ("train" or "validation") and
+        `loss` or `nll` (nats per example) and `accuracy` (a fraction) where recorded, as
+        `read_metrics` returns them. Other keys, other splits and non-finite numbers are skipped.
+      title: of the picture, e.g. the name of the config.
+
+    Returns:
+      A `matplotlib.figure.Figure`.
+
+    Example:
+      >>> history = [{"step": 100, "train_loss": 0.5, "nll": 0.4, "accuracy": 0.9}]
+      >>> [ax.get_ylabel() for ax in draw_learning_curves(history).axes]
+      ['loss (nats per example)', 'accuracy (%)']
+    """
     from matplotlib.ticker import MaxNLocator
 
+    records = _by_split(records)
     figure = canvas.figure(10.5, 4.2, title or "learning curves")
     axes = figure.subplots(1, 2)
     for ax, name, unit in zip(axes, ("loss", "accuracy"), ("nats per example", "%"), strict=True):
-        train, validation = (_series(records, split, name) for split in ("train", "validation"))
+        train, validation = _training(records, name), _series(records, "validation", name)
+        minimised = _minimised(records, train) if name == "loss" else (train[0][:0],) * 2
         smooth = _running_mean(*train)
-        values = np.concatenate([train[1], smooth[1], validation[1]])
+        values = np.concatenate([train[1], smooth[1], validation[1], minimised[1]])
         ax.set(xlabel="step", ylabel=f"{name} ({unit})")
         if not values.size:
             ax.set(xticks=[], yticks=[])
             ax.text(0.5, 0.5, f"no {name} was recorded", ha="center", transform=ax.transAxes)
             continue
         y = _accuracy_axis(ax, values) if name == "accuracy" else _loss_axis(ax, values)
+        what = "train, cross-entropy" if minimised[0].size else "train"
         if smooth[0].size:
             ax.plot(train[0], y(train[1]), color=_TRAIN, lw=0.6, alpha=0.35)
             width = train[0].size - smooth[0].size + 1
-            label = f"train (mean of {width} points)"
-            ax.plot(smooth[0], y(smooth[1]), color=_TRAIN, lw=1.6, label=label)
+            ax.plot(smooth[0], y(smooth[1]), color=_TRAIN, lw=1.6,
+                    label=f"{what} (mean of {width} points)")  # fmt: skip
         elif train[0].size:
-            ax.plot(train[0], y(train[1]), ".-", color=_TRAIN, lw=1.2, label="train")
+            ax.plot(train[0], y(train[1]), ".-", color=_TRAIN, lw=1.2, label=what)
+        if minimised[0].size:
+            ax.plot(minimised[0], y(minimised[1]), ":", color=_TRAIN, lw=1.2, label="train, loss")
         if validation[0].size:
             label = f"validation, {_best(name, *validation)}"
             ax.plot(validation[0], y(validation[1]), "o-", color=_VALIDATION, ms=3.5, label=label)
-        ax.xaxis.set_major_locator(MaxNLocator(7, integer=True))
+        steps = np.unique(np.concatenate([train[0], validation[0]]))
+        if steps.size > 1:
+            ax.xaxis.set_major_locator(MaxNLocator(7, integer=True))
+        else:  # an axis of one step would show it again and again
+            ax.set_xticks(steps)
         ax.xaxis.set_major_formatter(lambda v, _: f"{v:,.0f}")
         ax.grid(True, color=canvas.FAINT, lw=0.5, alpha=0.7)
         ax.legend(frameon=False, fontsize=9)
-    return canvas.save(figure, path)
+    return figure
 
 
 def layer_curves(
@@ -90,16 +120,9 @@ def layer_curves(
 ) -> Path:
     """Draws accuracy over compression levels, one layer at a time, to a PNG; returns its path.
 
-    Levels are equally far apart; the accuracy axis is that of `learning_curves`.
-
     Args:
       path: the PNG to write.
-      levels: sparsities or bits, in order, e.g. `levels` of `hcjax.sensitivity`'s result.
-      accuracy: layer name -> accuracy (a fraction) at each level, e.g.
-        `{row.path: row.accuracy for row in result.rows}`.
-      baseline: accuracy of the unchanged network, drawn as a line.
-      against: the quantity of the levels; its last word sets their format, see `formats.value`.
-      title: above the picture.
+      levels, accuracy, baseline, against, title: of `draw_layer_curves`.
 
     Returns:
       The path as a `Path`.
@@ -113,30 +136,136 @@ def layer_curves(
       ...              baseline=0.99, against="bits").name
       'layers.png'
     """
-    figure = canvas.figure(8.0, 4.6, title or f"accuracy against {against}, one layer at a time")
+    figure = draw_layer_curves(levels, accuracy, baseline=baseline, against=against, title=title)
+    return canvas.save(figure, path)
+
+
+def draw_layer_curves(
+    levels: Sequence[float],
+    accuracy: Mapping[str, Sequence[float]],
+    *,
+    baseline: float,
+    against: str = "sparsity",
+    title: str = "",
+):
+    """Draws accuracy over compression levels, one layer at a time.
+
+    Levels are equally far apart; the accuracy axis is that of `draw_learning_curves`. Of more than
+    24 layers those that lose most have colours and names, the others are grey.
+
+    Args:
+      levels: sparsities or bits, in order, e.g. `levels` of `hcjax.sensitivity`'s result.
+      accuracy: layer name -> accuracy (a fraction) at each level, e.g.
+        `{row.path: row.accuracy for row in result.rows}`.
+      baseline: accuracy of the unchanged network, drawn as a line.
+      against: the quantity of the levels; its last word sets their format, see `formats.value`.
+      title: above the picture.
+
+    Returns:
+      A `matplotlib.figure.Figure`.
+
+    Example:
+      >>> figure = draw_layer_curves((8, 4), {"conv1": (0.99, 0.98)}, baseline=0.99, against="bits")
+      >>> len(figure.axes[0].lines)
+      2
+    """
+    beside = len(accuracy) > 8  # the names, which would hide the lines
+    figure = canvas.figure(
+        10.5 if beside else 8.0, 4.6, title or f"accuracy against {against}, one layer at a time"
+    )
     ax = figure.subplots()
     places = np.arange(len(levels))
     y = _accuracy_axis(ax, np.array([baseline, *(a for each in accuracy.values() for a in each)]))
     ax.axhline(float(y(baseline)), color=canvas.INK, lw=0.8, ls="--", label="as it is")
-    for i, (name, each) in enumerate(accuracy.items()):
+    worst = sorted(accuracy, key=lambda name: float(np.mean(accuracy[name])))[:NAMED_LAYERS]
+    shown = [name for name in accuracy if name in set(worst)]
+    for name, each in accuracy.items():
+        if name not in worst:
+            ax.plot(places, y(np.asarray(each)), "-", color=canvas.FAINT, lw=0.8, zorder=1)
+    for i, name in enumerate(shown):
         style = ("o-", "s--", "^:")[i // 10 % 3]  # ten colours, then another line
-        ax.plot(places, y(np.asarray(each)), style, ms=3.5, lw=1.2, label=canvas.escape(name))
+        label = canvas.escape(text.cut(name, 40))
+        ax.plot(places, y(np.asarray(accuracy[name])), style, ms=3.5, lw=1.2, label=label,
+                color=f"C{i % 10}")  # fmt: skip
     ax.set_xticks(places, [formats.value(against, level) for level in levels])
     ax.set(xlabel=formats.label(against), ylabel="accuracy (%)")
     ax.grid(True, color=canvas.FAINT, lw=0.5, alpha=0.7)
-    ax.legend(frameon=False, fontsize=8, ncols=1 + len(accuracy) // 12)
-    return canvas.save(figure, path)
+    place = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0)} if beside else {}
+    others = len(accuracy) - len(shown)
+    ax.legend(frameon=False, fontsize=8 if len(shown) <= 20 else 7, **place,
+              title=f"{others:,} other layers are grey" if others else None)  # fmt: skip
+    return figure
+
+
+def _by_split(records: Sequence[Mapping[str, object]]) -> list[Mapping[str, object]]:
+    """Returns lines of a history, which hold both splits, as a record for each."""
+    found: list[Mapping[str, object]] = []
+    for record in records:
+        if "split" in record:
+            found.append(record)
+            continue
+        ours = {k.removeprefix("train_"): v for k, v in record.items() if k.startswith("train_")}
+        others = {k: v for k, v in record.items() if not k.startswith("train_")}
+        found.append({"step": record["step"], "split": "train", **ours})
+        found.append(others | {"split": "validation"})
+    return found
+
+
+def _training(records: Sequence[Mapping[str, object]], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns steps and values of training, each the mean of about equally many steps.
+
+    The loss is the cross-entropy where it is recorded, as that of validation.
+    """
+    if name == "loss" and _series(records, "train", "nll")[0].size:
+        name = "nll"
+    return _windows(*_series(records, "train", name))
+
+
+def _minimised(
+    records: Sequence[Mapping[str, object]], train: tuple[np.ndarray, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the curve of the training loss; an empty one if it is that of the cross-entropy."""
+    steps, loss = _windows(*_series(records, "train", "loss"))
+    same = loss.shape == train[1].shape and np.allclose(loss, train[1], rtol=1e-3, atol=1e-6)
+    return (steps[:0], loss[:0]) if same else (steps, loss)
+
+
+def _windows(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Joins points that average fewer steps than most to their neighbours.
+
+    A point is the mean over the steps since the one before it.
+    """
+    if steps.size < 2:
+        return steps, values
+    widths = np.diff(steps, prepend=0.0)
+    usual = np.median(widths)
+    if not usual > 0 or (widths >= usual).all():
+        return steps, values
+    found: list[tuple[float, float, float]] = []  # step, width, width * value
+    width = total = 0.0
+    for step, own, value in zip(steps, widths, values, strict=True):
+        width, total = width + own, total + own * value
+        if width >= usual:
+            found.append((step, width, total))
+            width = total = 0.0
+    if width and found:
+        _, before, sum_before = found.pop()
+        found.append((steps[-1], before + width, sum_before + total))
+    ends, widths, totals = np.array(found).T
+    return ends, totals / widths
 
 
 def _series(
     records: Sequence[Mapping[str, object]], split: str, name: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns steps and finite values of one metric on one split."""
-    pairs = [
-        (record["step"], float(record[name]))
-        for record in records
-        if record.get("split") == split and record.get(name) is not None
-    ]
+    """Returns steps and finite values of one metric on one split.
+
+    The loss of validation is its cross-entropy, `nll`, where no other is recorded.
+    """
+    mine = [record for record in records if record.get("split") == split]
+    if name == "loss" and split == "validation" and not any("loss" in x for x in mine):
+        name = "nll"
+    pairs = [(x["step"], float(x[name])) for x in mine if x.get(name) is not None]
     pairs = np.array([p for p in pairs if math.isfinite(p[1])], np.float64).reshape(-1, 2)
     return pairs[:, 0], pairs[:, 1]
 
@@ -171,6 +300,8 @@ def _accuracy_axis(ax, accuracy: np.ndarray) -> Callable:
     low = 0.8 * floor if perfect else 1.6 * floor
     ticks = _ACCURACY_TICKS + (_LOW_ACCURACY_TICKS if top > 0.3 and low > 0.02 else ())
     ticks = [t for t in ticks if (1.2 * floor if perfect else low) <= 1 - t / 100 <= top]
+    if len(ticks) < 2:  # values that are almost equal: their own range
+        ticks = [float(f"{100 * (1 - e):.3f}") for e in np.geomspace(top, max(low, floor), 4)[1:3]]
     labels = [f"{t:g}" for t in ticks] + ["100"] * perfect
     ax.set_yscale("log")
     ax.set_ylim(top, low)

@@ -1,6 +1,6 @@
 """The picture of each layer's quantization error.
 
-In come names and numbers; out goes a PNG, written atomically.
+In come names and numbers; out goes a figure, or a PNG of it, written atomically.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from hcjax.core import text
 from hcjax.report import canvas
 
 _SQNR, _DROP = "#4c78a8", "#e45756"
-_TALLEST = 60  # layers that are drawn at full height
+_MOST = 120  # layers that are drawn
 
 
 def layer_errors(
@@ -30,10 +30,7 @@ def layer_errors(
 
     Args:
       path: the PNG to write.
-      names: of the layers, in order; the first is drawn at the top.
-      sqnr: of each layer, in dB; an infinite one is labelled "exact" and has no bar.
-      drops: of accuracy if only this layer is quantized, as fractions.
-      title: above the picture.
+      names, sqnr, drops, title: of `draw_layer_errors`.
 
     Returns:
       The path as a `Path`.
@@ -47,23 +44,57 @@ def layer_errors(
       >>> layer_errors(tempfile.mkdtemp() + "/layers.png", ["conv1"], [31.5], [0.0004]).name
       'layers.png'
     """
+    return canvas.save(draw_layer_errors(names, sqnr, drops, title=title), path)
+
+
+def draw_layer_errors(
+    names: Sequence[str], sqnr: Sequence[float], drops: Sequence[float], *, title: str = ""
+):
+    """Draws each layer's SQNR and accuracy drop as bars.
+
+    Args:
+      names: of the layers, in order; the first is drawn at the top. Of more than 120 layers those
+        with the largest drops are drawn.
+      sqnr: of each layer, in dB; an infinite one is labelled "exact" and has no bar.
+      drops: of accuracy if only this layer is quantized, as fractions.
+      title: above the picture.
+
+    Returns:
+      A `matplotlib.figure.Figure`.
+
+    Raises:
+      ValueError: if there are not as many numbers as names, or none.
+
+    Example:
+      >>> len(draw_layer_errors(["conv1"], [31.5], [0.0004]).axes)
+      2
+    """
     if not len(names) == len(sqnr) == len(drops) > 0:
         raise ValueError(f"{len(names)} names, {len(sqnr)} SQNRs and {len(drops)} drops")
+    title = title or "what quantization does to each layer"
+    sqnr, drops = np.asarray(sqnr, np.float64), np.asarray(drops, np.float64)
+    if len(names) > _MOST:
+        title += f": the {_MOST} of {len(names):,} that cost most"
+        worst = np.sort(np.argsort(-drops, kind="stable")[:_MOST])
+        names, sqnr, drops = [names[i] for i in worst], sqnr[worst], drops[worst]
     rows = np.arange(len(names))
-    height = 1.4 + 0.28 * min(len(names), _TALLEST)
-    figure = canvas.figure(9.5, height, title or "what quantization does to each layer")
+    figure = canvas.figure(9.5, 1.4 + (0.28 if len(names) <= 60 else 0.18) * len(names), title)
     left, right = figure.subplots(1, 2, sharey=True)
     finite = np.where(np.isfinite(sqnr), sqnr, 0.0)
     left.barh(rows, finite, color=_SQNR, height=0.7)
     for row in np.flatnonzero(~np.isfinite(sqnr)):
         left.text(0, row, " exact", va="center", fontsize=8, color=canvas.INK)
-    right.barh(rows, 100 * np.asarray(drops, np.float64), color=_DROP, height=0.7)
+    if not finite.any():  # an axis of nothing would run from -0.05 to 0.05
+        left.set_xlim(0, 1)
+    right.barh(rows, 100 * drops, color=_DROP, height=0.7)
     right.axvline(0, color=canvas.INK, lw=0.6)
+    if not drops.any():
+        right.set_xlim(-1, 1)
     left.set(xlabel="SQNR of its output, all layers quantized (dB)")
     right.set(xlabel="accuracy drop, it alone quantized (points)")
     left.set_yticks(rows, [canvas.escape(text.cut(name, 28)) for name in names], fontsize=8)
-    left.invert_yaxis()
+    left.set_ylim(len(names) - 0.5, -0.5)
     for ax in (left, right):
         ax.grid(True, axis="x", color=canvas.FAINT, lw=0.5, alpha=0.7)
         ax.set_axisbelow(True)
-    return canvas.save(figure, path)
+    return figure

@@ -1,31 +1,36 @@
 """The Pareto picture of compressed models: test error over file size.
 
-In come names, bytes and errors; out goes a PNG, written atomically.
+In come names, bytes and errors; out goes a figure, or a PNG of it, written atomically.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from hcjax.core import formats
-from hcjax.report import canvas
+import numpy as np
+
+from hcjax.core import formats, text
+from hcjax.report import canvas, placing
 
 _BEST, _OTHER = "#e45756", "#4c78a8"
+_MANY = 12  # models, beyond which a name stands alone, without its numbers
 Point = tuple[str, float, float]  # name, bytes, error as a fraction
 
 
-def pareto(path: str | os.PathLike, points: Sequence[Point], *, title: str = "") -> Path:
+def pareto(
+    path: str | os.PathLike,
+    points: Sequence[Point],
+    *,
+    dead: Collection[int] = (),
+    title: str = "",
+) -> Path:
     """Draws error over bytes with the Pareto front to a PNG and returns its path.
-
-    The axis of the bytes is logarithmic; so is that of the errors where they differ more than
-    tenfold and none is 0. The line joins the models of the front.
 
     Args:
       path: the PNG to write.
-      points: (name, bytes > 0, error as a fraction) of each model.
-      title: above the picture.
+      points, dead, title: of `draw_pareto`.
 
     Returns:
       The path as a `Path`.
@@ -40,30 +45,48 @@ def pareto(path: str | os.PathLike, points: Sequence[Point], *, title: str = "")
       >>> pareto(tempfile.mkdtemp() + "/pareto.png", points).name
       'pareto.png'
     """
+    return canvas.save(draw_pareto(points, dead=dead, title=title), path)
+
+
+def draw_pareto(points: Sequence[Point], *, dead: Collection[int] = (), title: str = ""):
+    """Draws error over bytes with the Pareto front.
+
+    The axis of the bytes is logarithmic; so is that of the errors where they differ more than
+    tenfold and none is 0. The line joins the models of the front. Equal points have one label; of
+    many models those are named for whose names there is room, those of the front first.
+
+    Args:
+      points: (name, bytes > 0, error as a fraction) of each model.
+      dead: indices of the models that tell no classes apart: they are hollow and not on the front.
+      title: above the picture.
+
+    Returns:
+      A `matplotlib.figure.Figure`.
+
+    Raises:
+      ValueError: if there are no points.
+
+    Example:
+      >>> ax = draw_pareto([("float", 1000, 0.01), ("int8", 250, 0.02), ("a", 20, 0.9)], dead=[2])
+      >>> ax.axes[0].lines[0].get_xdata().tolist()
+      [250, 1000]
+    """
     from matplotlib.ticker import LogLocator, NullFormatter
 
     if not points:
         raise ValueError("no models to draw")
-    figure = canvas.figure(8.0, 5.0, title or "error against the size of the file")
+    many = len(points) > _MANY
+    size = (11.0, 7.0) if many else (8.0, 5.0)
+    figure = canvas.figure(*size, title or "error against the size of the file")
     ax = figure.subplots()
-    front = frontier(points)
+    alive = [i for i in range(len(points)) if i not in dead]
+    front = [alive[i] for i in frontier([points[i] for i in alive])]
     line = [points[i] for i in front]
     ax.plot([p[1] for p in line], [100 * p[2] for p in line], "-", color=_BEST, lw=1.2, zorder=1)
-    for i, (name, size_bytes, error) in enumerate(points):
-        on_front = i in front
-        colour = _BEST if on_front else _OTHER
-        ax.plot([size_bytes], [100 * error], "o", color=colour, ms=5, zorder=2)
-        # the line runs along the lower left: its names stand below it, the others' above
-        ax.annotate(
-            canvas.escape(f"{name}\n{size_bytes:,} bytes, {formats.percent(error)}"),
-            (size_bytes, 100 * error),
-            xytext=(-5, -5) if on_front else (5, 5),
-            textcoords="offset points",
-            ha="right" if on_front else "left",
-            va="top" if on_front else "bottom",
-            fontsize=8,
-            color=canvas.INK,
-        )
+    for i, (_, size_bytes, error) in enumerate(points):
+        colour = _BEST if i in front else _OTHER
+        inner = "white" if i in dead else colour
+        ax.plot([size_bytes], [100 * error], "o", color=colour, mfc=inner, ms=5, zorder=2)
     sizes, errors = [p[1] for p in points], [100 * p[2] for p in points]
     ax.set(xscale="log", xlim=(min(sizes) / 4, max(sizes) * 4))
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
@@ -72,12 +95,33 @@ def pareto(path: str | os.PathLike, points: Sequence[Point], *, title: str = "")
         ax.set_yscale("log")
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.yaxis.set_minor_formatter(NullFormatter())
-    ax.yaxis.set_major_formatter(lambda v, _: f"{v:g}")
+    ax.yaxis.set_major_formatter(lambda v, _: f"{v:g}" if 0 <= v <= 100 else "")
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.margins(y=0.25)
     ax.set(xlabel="bytes of the file", ylabel="error (%)")
     ax.grid(True, color=canvas.FAINT, lw=0.5, alpha=0.7)
-    return canvas.save(figure, path)
+    labels = _labels(points, dead, names_only=many)
+    named = placing.place(figure, ax, np.array([sizes, errors]).T, labels, first=front, near=many)
+    wanted = sum(map(bool, labels))
+    if len(named) < wanted:
+        ax.set_title(f"{len(named)} of {wanted} names, where there is room", fontsize=8,
+                     color=canvas.INK, loc="right")  # fmt: skip
+    return figure
+
+
+def _labels(points: Sequence[Point], dead: Collection[int], *, names_only: bool) -> list[str]:
+    """Returns the text at each point; at points where several stand, that of the first has all."""
+    together: dict[tuple[float, float], list[int]] = {}
+    for i, (_, size_bytes, error) in enumerate(points):
+        together.setdefault((size_bytes, error), []).append(i)
+    labels = [""] * len(points)
+    for (size_bytes, error), group in together.items():
+        names = ", ".join(text.cut(points[i][0], 24) for i in group[:3])
+        names += f" and {len(group) - 3} more" if len(group) > 3 else ""
+        names += " (dead)" if any(i in dead for i in group) else ""
+        numbers = "" if names_only else f"\n{size_bytes:,} bytes, {formats.percent(error)}"
+        labels[group[0]] = canvas.escape(f"{names}{numbers}")
+    return labels
 
 
 def frontier(points: Sequence[Point]) -> list[int]:

@@ -18,15 +18,16 @@ from hcjax.core import formats
 
 _REDRAW_SECONDS = 0.1
 _RATE_WINDOW_SECONDS = 5.0
+_LEAST_STEPS, _LEAST_SECONDS = 2, 1.0  # that an ETA is estimated from
 
 
 class Progress:
     """Shows a run's progress; a context manager that finishes the line at its exit.
 
-    images/s is the speed of the last seconds, up to the last update with metrics (without any,
-    up to the last update); time inside `aside` is left out. ETA comes from all steps of this
-    process, validation included, except the first one, which compiles. Steps of earlier processes
-    (`initial`) do not count.
+    images/s is the speed of the last seconds; time inside `aside` is left out. ETA comes from all
+    steps of this process that are finished, except the first one, which compiles, and from the time
+    aside, where the longest of several, which compiles, does not count. It is `?` until there are
+    two such steps and a second. Steps of earlier processes (`initial`) do not count.
 
     Args:
       total: steps of the whole run.
@@ -71,7 +72,7 @@ class Progress:
         self._metrics: dict[str, object] = {}
         self._first: tuple[float, int] | None = None
         self._recent: collections.deque[tuple[float, int]] = collections.deque()
-        self._aside_seconds = 0.0
+        self._asides: list[float] = []  # seconds of each since the first step
         self._start = self._clock()
         self._bar = None
         with self._forgiving():
@@ -80,26 +81,24 @@ class Progress:
         self._every = every_seconds if self._bar is None else _REDRAW_SECONDS
         self._due = self._start + self._every
 
-    def update(self, step: int, **values: object) -> None:
+    def update(self, step: int, *, finished: int | None = None, **values: object) -> None:
         """Records completed steps, and redraws the line when it is due.
 
         Args:
-          step: completed steps of the whole run.
+          step: completed, or begun, steps of the whole run.
+          finished: those that the device is done with, where the loop runs ahead of it; None for
+            all.
           **values: the latest metrics by name, e.g. `loss=0.1, accuracy=0.98`; a metric stays on
             the line until its next value. Fractions are shown as percent.
         """
         if self._quiet:
             return
         now = self._clock()
-        self._step = step
+        self._step = step if finished is None else finished
         if self._first is None:
-            self._first, self._aside_seconds = (now, step), 0.0
-        if values and not self._metrics:  # marks since the first are of a loop that ran ahead
-            self._recent = collections.deque([self._first])
+            self._first, self._asides = (now, self._step), []
         self._metrics.update(values)
-        # reading a metric waits for the device; without one the loop runs ahead of it
-        if values or not self._metrics:
-            self._mark(now - self._aside_seconds, step)
+        self._mark(now - sum(self._asides), self._step)
         if now >= self._due and (self._bar is not None or step < self._total):
             self._due = now + self._every
             self._draw(now, f"ETA {formats.clock(self._eta(now))}")
@@ -125,7 +124,7 @@ class Progress:
         try:
             yield
         finally:
-            self._aside_seconds += self._clock() - start
+            self._asides.append(self._clock() - start)
 
     def close(self) -> None:
         """Draws the line a last time, with this process's total time, and ends it."""
@@ -146,16 +145,22 @@ class Progress:
         self.close()
 
     def _eta(self, now: float) -> float | None:
-        """Returns the estimated seconds to the end of the run; None before the second step."""
-        if self._first is None or self._step <= self._first[1]:
+        """Returns the estimated seconds to the end of the run; None while it would be a guess."""
+        if self._first is None:
             return None
         since, first_step = self._first
-        return (self._total - self._step) * (now - since) / (self._step - first_step)
+        training, steps = now - since - sum(self._asides), self._step - first_step
+        if steps < _LEAST_STEPS or now - since < _LEAST_SECONDS:
+            return None
+        aside, count = sum(self._asides), len(self._asides)
+        if count > 1:  # the longest, which compiled, in the length of the others
+            aside = (aside - max(self._asides)) * count / (count - 1)
+        return (self._total - self._step) * (training + aside) / steps
 
     def _mark(self, now: float, step: int) -> None:
         """Records a time stamp for images/s, and drops stamps outside the window."""
         recent = self._recent
-        if recent and now < recent[-1][0] + _REDRAW_SECONDS:
+        if recent and (now < recent[-1][0] + _REDRAW_SECONDS or step == recent[-1][1]):
             return
         recent.append((now, step))
         while len(recent) > 2 and recent[1][0] <= now - _RATE_WINDOW_SECONDS:

@@ -15,7 +15,9 @@ import jax
 import numpy as np
 
 from hcjax import models, trees
+from hcjax.core import brief
 from hcjax.data import normalise
+from hcjax.data.arrays import pixels
 from hcjax.errors import CheckpointError, ConfigError, DataError, HcjaxError
 
 CONFIG, RUN, REPORT = "config.json", "run.json", "report.json"
@@ -41,14 +43,17 @@ class Trained:
     step: int
     config: dict
 
+    __repr__ = brief.record
+
     def __call__(self, images) -> jax.Array:
-        """Returns float32[N, K] logits of uint8[N, H, W, C] images.
+        """Returns float32[N, K] logits of images [N, H, W, C], uint8 or floats in 0..1.
 
         Raises:
-          DataError: if the images have another type or shape than the network was trained on.
+          DataError: if the images have another shape than the network was trained on, or pixels are
+            out of range.
         """
-        images = np.asarray(images)
-        if images.dtype != np.uint8 or images.shape[1:] != self.image_shape:
+        images = pixels(images)
+        if images.shape[1:] != self.image_shape:
             raise DataError(
                 f"expected images uint8[N, {', '.join(map(str, self.image_shape))}], got "
                 f"{images.dtype}{list(images.shape)}"

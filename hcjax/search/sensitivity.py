@@ -62,7 +62,7 @@ class Sensitivity(NamedTuple):
     nll: float
     measure: Callable[[Sequence[float]], tuple[float, float]]
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         columns = [
             f"{self.against} {self.levels[0]:g}",
             *(f"{level:g}" for level in self.levels[1:]),

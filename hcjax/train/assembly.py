@@ -48,6 +48,7 @@ def make_steps(
             f"class_weights must be one for each of the {num_classes} classes, got "
             f"{list(np.shape(weights))}"
         )
+    apply = evaluation.with_enough_logits(apply, num_classes)
     teacher = objective.teacher
     facts = {"mean": mean, "std": std, "num_classes": num_classes}
     ready = prepare.make_prepare(**facts)

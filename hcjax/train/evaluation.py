@@ -15,8 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from hcjax import metrics
+from hcjax.core import formats
 from hcjax.data import batches, prepare
-from hcjax.data.dataset import Dataset, Split
+from hcjax.data.dataset import PARTS, Dataset, Split
+from hcjax.data.pairs import as_dataset, is_pair
+from hcjax.errors import ConfigError, DataError, unknown_name
 from hcjax.train import parallel
 from hcjax.train.step import ONE_DEVICE, Devices
 
@@ -38,6 +41,10 @@ class Evaluation(NamedTuple):
     def summary(self) -> dict:
         """accuracy, error, nll, ece, examples and per-class accuracy, see metrics.summarize."""
         return metrics.summarize(self.sums)
+
+    def __repr__(self) -> str:
+        summary = {k: v for k, v in self.summary.items() if k != "per_class"}
+        return f"Evaluation: {', '.join(f'{k} {formats.value(k, v)}' for k, v in summary.items())}"
 
 
 def four_arguments(apply: Callable, state: Any) -> tuple[Callable, Any]:
@@ -61,6 +68,32 @@ def four_arguments(apply: Callable, state: Any) -> tuple[Callable, Any]:
         return apply(params, images), state
 
     return training_form, {}
+
+
+def with_enough_logits(apply: Callable, num_classes: int) -> Callable:
+    """Returns a network of the training form that is refused if it has too few logits.
+
+    A label beyond the logits would give no error inside the compiled step, and wrong numbers.
+
+    Args:
+      apply: `(params, state, images, *, train, key) -> (logits, state)`.
+      num_classes: K of the dataset.
+
+    Raises:
+      ConfigError: when the network is traced, if its logits are not [N, K] or wider.
+    """
+
+    def checked(params, state, images, *, train, key):
+        outputs, state = apply(params, state, images, train=train, key=key)
+        shape = jnp.shape(metrics.logits_of(outputs))
+        if len(shape) != 2 or shape[1] < num_classes:
+            raise ConfigError(
+                f"the network must give logits [N, {num_classes}] for the {num_classes} classes of "
+                f"the data, it gives {list(shape)}"
+            )
+        return outputs, state
+
+    return checked
 
 
 def make_eval_step(apply: Callable, *, prepare: Callable, devices: Devices = ONE_DEVICE):
@@ -144,32 +177,58 @@ def _add(total: dict, sums: dict) -> dict:
 def evaluate(
     apply: Callable,
     params: Any,
-    data: Dataset,
+    data: Any,
     *,
     state: Any = None,
     part: str = "test",
+    like: Dataset | None = None,
     batch_size: int = 1000,
     accelerate: bool = True,
 ) -> Evaluation:
-    """Evaluates a network on one split of a dataset, each example once.
+    """Evaluates a network on one split of a dataset, or on arrays, each example once.
 
     Args:
       apply: `(params, state, images, *, train, key) -> (logits, state)`; or, with `state` None,
         `(params, images) -> logits`.
       params: pytree of parameters.
-      data: the dataset; images are normalised by its mean and std.
+      data: a Dataset, whose images are normalised by its mean and std; or arrays, as `fit` takes
+        them: all of one pair (images, labels), or one part of several pairs. Their pixels go to the
+        network as they are, in 0..1, which is right after `fit` of arrays.
       state: running statistics, {} for none; None for the two-argument form of `apply`.
-      part: "train", "validation" or "test".
+      part: "train", "validation" or "test"; of one pair, whatever it says.
+      like: Dataset by whose mean and std images are normalised in place of those of `data`: that
+        of the training, where `data` are arrays.
       batch_size: examples per step over all devices, rounded up to a multiple of their number.
       accelerate: whether to rewrite the step for the platform, see `hcjax.accelerate`.
 
     Returns:
       Evaluation; `.summary["accuracy"]` is the fraction of examples classified correctly.
+
+    Raises:
+      ConfigError: if there is no such part, or the network has fewer logits than classes.
+      DataError: if `data` has another form, an image or label cannot be used, or the part is empty.
+
+    Example:
+      >>> params = np.eye(4, dtype=np.float32)
+      >>> x = np.eye(4, dtype=np.float32).reshape(4, 2, 2, 1)
+      >>> apply = lambda params, images: images.reshape(images.shape[0], -1) @ params
+      >>> evaluate(apply, params, (x, [0, 1, 2, 1])).summary["accuracy"]
+      0.75
     """
+    if part not in PARTS:
+        raise ConfigError(unknown_name("part", part, PARTS))
+    dataset = as_dataset(data)
+    split = dataset.train if is_pair(data) else getattr(dataset, part)
+    if not len(split.labels):
+        raise DataError(
+            f"cannot evaluate on {dataset.name}: its part '{part}' has no examples; there are "
+            + ", ".join(f"{len(getattr(dataset, p).labels):,} of {p}" for p in PARTS)
+        )
+    norm = dataset if like is None else like
     apply, state = four_arguments(apply, state)
-    ready = prepare.make_prepare(mean=data.mean, std=data.std, num_classes=data.num_classes)
+    apply = with_enough_logits(apply, dataset.num_classes)
+    ready = prepare.make_prepare(mean=norm.mean, std=norm.std, num_classes=dataset.num_classes)
     step = make_eval_step(apply, prepare=ready, devices=parallel.DEVICES)
     step = parallel.evaluate(step, accelerate=accelerate)
-    split = getattr(data, part)
     batch_size = parallel.round_up(min(batch_size, len(split.labels)))
     return run_eval(step, params, state, split, batch_size=batch_size)

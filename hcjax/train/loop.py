@@ -17,9 +17,11 @@ import jax
 import optax
 
 from hcjax import trees
+from hcjax.core import formats
 from hcjax.data import batches, order
 from hcjax.data.augment import needs_partners
 from hcjax.data.dataset import Dataset
+from hcjax.data.pairs import as_dataset
 from hcjax.devices import hosts
 from hcjax.errors import ConfigError
 from hcjax.report.progress import Progress
@@ -36,8 +38,10 @@ class Fit(NamedTuple):
     params, state: the trained network: the moving averages if `ema_decay` was given, those of the
     best validation if `patience` was given.
     step: completed steps. stopped: "steps" (all done), "patience" (early) or "preempted" (SIGTERM;
-    start again to resume). history: a dict for each validation. best_step: of the best
-    validation, 0 if there is none. train_state: the last TrainState.
+    start again to resume). history: a dict for every `eval_every` steps, by default an epoch, and
+    for the last step: "step"; "train_loss" and "train_accuracy", the means over the steps since the
+    dict before; and, of a validation, "nll" (its loss: the cross-entropy, in nats), "accuracy" and
+    "ece". best_step: of the best validation, 0 if there is none. train_state: the last TrainState.
     train_seconds: total of all processes that worked on the run. seconds_to_first_step: from
     `started` to the end of the first step. images_per_second: of training, without the first step.
     The last two are those of the last process that took a step, or two steps; NaN if none did.
@@ -54,16 +58,27 @@ class Fit(NamedTuple):
     seconds_to_first_step: float
     images_per_second: float
 
+    def __repr__(self) -> str:
+        head = f"Fit: {self.step:,} steps, {trees.num_parameters(self.params):,} parameters"
+        facts = [f"stopped by {self.stopped}", f"best at step {self.best_step:,}"]
+        facts += [f"{formats.duration(self.train_seconds)} of training"]
+        facts = [facts[0], *facts[1 + (not self.best_step) :]]
+        last = self.history[-1] if self.history else {}
+        words = {k: formats.label(k if k.startswith("train_") else f"validation_{k}") for k in last}
+        lines = [f"  {words[k]} {formats.value(k, v)}" for k, v in last.items() if k != "step"]
+        return "\n".join([f"{head}; {', '.join(facts)}", *lines])
+
 
 def fit(
     apply: Callable,
     params: Any,
-    data: Dataset,
+    data: Any,
     objective: Objective | None = None,
     *,
     tx: optax.GradientTransformation,
-    steps: int,
     key: jax.Array,
+    steps: int | None = None,
+    epochs: float | None = None,
     state: Any = None,
     workdir: str | Path | None = None,
     batch_size: int = 128,
@@ -81,17 +96,20 @@ def fit(
     started: float | None = None,
     **fields: Any,
 ) -> Fit:
-    """Trains parameters for `steps` steps, or until validation stops getting better.
+    """Trains parameters for so many steps or epochs, or until validation stops getting better.
 
     Args:
       apply: `(params, state, images, *, train, key) -> (logits, state)`; or, with `state` None,
         `(params, images) -> logits`. Either may return (logits, ...), all of which the loss gets.
       params: pytree of float arrays to start from; not changed.
-      data: the dataset, see `hcjax.data.load`. Only `train` and `validation` are used.
+      data: a Dataset, see `hcjax.data.load`, of which only `train` and `validation` are used; or
+        arrays: (images, labels), ((images, labels), (test images, test labels)), ..., whose pixels
+        the network gets as they are, in 0..1, see `hcjax.data.from_arrays`.
       objective, **fields: the loss, and what belongs to it, see `Objective`; or its fields as
         keywords: loss=, penalty=, class_weights=, teacher=, teacher_logits=. A loss is needed.
       tx: optax optimiser.
-      steps: optimiser steps in all, >= 0.
+      steps: optimiser steps in all, >= 0; or
+      epochs: passes over the training images, > 0, rounded to whole steps: exactly one of the two.
       key: PRNG key that decides batch order, augmentation and dropout.
       state: running statistics, {} for none, None for the two-argument form of `apply`.
       workdir: folder for metrics and checkpoints; a run found there is resumed. None keeps
@@ -116,7 +134,8 @@ def fit(
       Fit.
 
     Raises:
-      ConfigError: if an argument is out of range.
+      ConfigError: if an argument is out of range, or the network has fewer logits than classes.
+      DataError: if `data` has another form, or its images or labels cannot be used.
       TypeError: if there is no loss, or a keyword is unknown.
       CheckpointError: if the workdir holds a run of other arguments, or cannot be written.
       DivergedError: if loss, gradient or parameters are not finite, with the steps concerned.
@@ -137,12 +156,15 @@ def fit(
       (4, 'steps')
     """
     started = started or time.perf_counter()
+    data = as_dataset(data)
     objective, every = grouped(objective, every, fields)
+    steps = _steps(steps, epochs, batch_size, len(data.train.labels))
     stopping.check(monitor, patience, validation=data.validation)
     _check(steps, batch_size, data)
     apply, state = evaluation.four_arguments(apply, state)
     eval_every = every.eval or math.ceil(len(data.train.labels) / batch_size)
     checkpoint_every = every.checkpoint or eval_every
+    log_every = min(every.log, eval_every)  # lines of equal windows, and one for each validation
     train_step, eval_step = make_steps(
         apply,
         objective,
@@ -214,14 +236,15 @@ def fit(
             done = session.step
             preempted = terminated(done)
             session.stopped = "steps" if done == steps else ""
-            validating = session.validates and (done % eval_every == 0 or done == steps)
+            recording = done % eval_every == 0 or done == steps
             saving = done % checkpoint_every == 0 or done == steps
-            if done % every.log == 0 or validating or saving:
-                session.log(now=validating or saving)
-            if validating:
-                session.validate()
+            if done % log_every == 0 or done == steps:
+                session.log(now=recording or saving)
+            if recording:
+                session.record()
                 if patience and session.best.since >= patience:
                     session.stopped = "patience"
+                    session.log(now=True)
             if saving or session.stopped or preempted:
                 session.save()
             if session.stopped or preempted:
@@ -239,6 +262,23 @@ def fit(
         seconds_to_first_step=session.seconds_to_first_step,
         images_per_second=rate,
     )
+
+
+def _steps(steps: int | None, epochs: float | None, batch_size: int, examples: int) -> int:
+    """Returns the steps of a training that is given as steps or as epochs."""
+    if (steps is None) == (epochs is None):
+        raise ConfigError(f"give one of steps and epochs, got steps={steps} and epochs={epochs}")
+    if epochs is None:
+        if isinstance(steps, bool) or steps != int(steps):
+            raise ConfigError(f"steps must be a whole number, got {steps!r}; or give epochs=")
+        return int(steps)
+    count = round(epochs * examples / max(batch_size, 1)) if math.isfinite(epochs) else 0
+    if count < 1:
+        raise ConfigError(
+            f"epochs must be enough for one step of {batch_size} of {examples:,} images, got "
+            f"{epochs}"
+        )
+    return count
 
 
 def _check(steps: int, batch_size: int, data: Dataset) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hcjax.core import brief
 from hcjax.errors import ConfigError, unknown_name
 
 
@@ -31,11 +32,14 @@ class Objective(NamedTuple):
     teacher: Callable | None = None
     teacher_logits: str | Path | None = None
 
+    __repr__ = brief.record
+
 
 class Every(NamedTuple):
     """Steps between two validations, two checkpoints and two lines of the metrics.
 
-    eval: None for one epoch. checkpoint: None for `eval`; needs a workdir. log: >= 1.
+    eval: None for one epoch. checkpoint: None for `eval`; needs a workdir. log: >= 1; validations
+    that are more frequent come in its place. A line is the mean over the steps since the last one.
     """
 
     eval: int | None = None

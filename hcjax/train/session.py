@@ -59,9 +59,11 @@ class Session:
         self._eval_batch_size, self._monitor = eval_batch_size, monitor
         self._batch_size, self._restore_best = batch_size, restore_best
         self._checkpoints = self._writer = None
-        self._pending: list[dict] = []  # sums of the steps since the last line, on the device
-        self._due: list[dict] = []  # those of a line that is written once the next step runs
-        self._logged = 0  # last step of the last line, written or due
+        self._unread: list[dict] = []  # sums of the newest steps, on the device
+        self._ready = 0  # how many of them are computed, as far as was asked
+        self._line: list[dict[str, float]] = []  # those of the steps since the last line, read
+        self._due = False  # whether a line is written once the next step runs
+        self._since: dict[str, float] = {}  # sums over the steps since the last record
         self.seconds_to_first_step = self._before_rate = float("nan")  # of earlier processes
         self._before = 0.0  # seconds trained by earlier processes
         self._launched = self._started = time.perf_counter()
@@ -97,10 +99,10 @@ class Session:
             self.best = stopping.Best(**{**record["best"], "kept": saved["best"]})
             self.history = record["history"]
             self.stopped = record["stopped"] if record["stopped"] == "patience" else ""
-            self._before, self._pending = record["train_seconds"], record["pending"]
+            self._before, self._line = record["train_seconds"], record["pending"]
+            self._since = record.get("since", {})
             self.seconds_to_first_step = record["seconds_to_first_step"]
             self._before_rate = record["images_per_second"]
-            self._logged = self.step - len(self._pending)
             self._checkpoints.discard_after(self.step)
         if jax.process_index() == 0:
             self._writer = stack.enter_context(MetricWriter(workdir, self.step))
@@ -127,23 +129,45 @@ class Session:
 
     def add(self, train_state: TrainState, sums: dict) -> None:
         """Stores the result of a step; writes the line of earlier steps that is due."""
+        self._write_due()  # the new step runs by now: reading the old ones' sums delays nothing
         self.train_state, self.step = train_state, self.step + 1
-        self._pending.append(sums)
-        self._write_due()
+        self._unread.append(sums)
         if self._rated is None:
             jax.block_until_ready(sums)
             self._rated = (time.perf_counter(), self.step)
             self.seconds_to_first_step = self._rated[0] - self._launched
-        self.progress.update(self.step)
+        self.progress.update(self.step, finished=self._finished())
 
     def log(self, *, now: bool) -> None:
         """Ends a line of the metrics here; it is written at once, or one step later."""
-        self._due, self._pending = self._due + self._pending, []
+        self._due = True
         if now:
             self._write_due()
 
-    def validate(self) -> None:
-        """Scores the validation examples and keeps the parameters if they are the best so far."""
+    def record(self) -> None:
+        """Adds a line to the history: the training since the last one, and a validation, if any.
+
+        A validation keeps the parameters if they are the best so far.
+        """
+        self._read()
+        count = self._since.get("count")
+        trained = {
+            f"train_{name}": self._since[key] / count
+            for name, key in (("loss", "loss"), ("accuracy", "correct"))
+            if count
+        }
+        self._since = {}
+        line = {"step": self.step} | trained | (self._validate() if self.validates else {})
+        self.history.append(line)
+        if self.validates:
+            mark = " (best)" if self.best.since == 0 else ""
+            self.progress.note(
+                f"step {self.step}: validation accuracy {line['accuracy']:.2%}, "
+                f"nll {line['nll']:.4f}{mark}"
+            )
+
+    def _validate(self) -> dict[str, float]:
+        """Scores the validation examples; returns nll, accuracy and ece."""
         with self._timed_aside():
             params, state = self.train_state.averaged
             scored = evaluation.run_eval(
@@ -154,14 +178,9 @@ class Session:
                 self.best, value, self.step, lambda: parallel.to_host((params, state))
             )
             line = {"nll": scored["nll"], "accuracy": scored["accuracy"], "ece": scored["ece"]}
-            self.history.append({"step": self.step, **line})
             if self._writer is not None:
                 self._writer.write(self.step, "validation", line)
-        mark = " (best)" if self.best.since == 0 else ""
-        self.progress.note(
-            f"step {self.step}: validation accuracy {scored['accuracy']:.2%}, "
-            f"nll {scored['nll']:.4f}{mark}"
-        )
+        return line
 
     def save(self) -> None:
         """Starts writing a checkpoint of everything, if there is a workdir."""
@@ -170,6 +189,7 @@ class Session:
         rate = self.images_per_second
         with self._timed_aside():
             self._write_due()  # a resumed run writes only lines of later steps
+            self._read()
             tree = {"train": parallel.to_host(self.train_state), "best": self.best.kept}
             finite.check(tree["train"].params, self.step)
             best = self.best._replace(kept=self.best.kept is not None)._asdict()
@@ -181,7 +201,8 @@ class Session:
                 "train_seconds": self.train_seconds,
                 "seconds_to_first_step": self.seconds_to_first_step,
                 "images_per_second": rate,
-                "pending": [_numbers(sums) for sums in self._pending],
+                "pending": self._line,
+                "since": self._since,
                 "data": self._data,
                 "trained": self._trained()[0],
             }
@@ -206,21 +227,35 @@ class Session:
         if self._checkpoints is not None:
             self._checkpoints.wait()
 
+    def _finished(self) -> int:
+        """Returns the steps that the device is done with, without waiting: it runs behind."""
+        while self._ready < len(self._unread) and _is_ready(self._unread[self._ready]):
+            self._ready += 1
+        return self.step - len(self._unread) + self._ready
+
+    def _read(self) -> None:
+        """Waits for the sums of all steps, checks them and adds them up."""
+        first = self.step - len(self._unread) + 1
+        host, self._unread, self._ready = [_numbers(sums) for sums in self._unread], [], 0
+        for i, sums in enumerate(host):
+            if not all(np.isfinite(v) for v in sums.values()):
+                raise finite.diverged(f"steps {first + i} to {self.step}", sums)
+            self._since = {k: self._since.get(k, 0.0) + v for k, v in sums.items()}
+        self._line = self._line + host
+
     def _write_due(self) -> None:
-        """Checks the sums of the steps that are due, and writes their mean."""
+        """Writes the mean over the steps since the last line, if a line is due."""
         if not self._due:
             return
-        host, self._due = [_numbers(sums) for sums in self._due], []
-        step = self.step - len(self._pending)
-        total = {k: sum(sums[k] for sums in host) for k in host[0]}
-        first, self._logged = self._logged + 1, step
-        if not all(np.isfinite(v) for v in total.values()):
-            bad = [i for i, s in enumerate(host) if not all(np.isfinite(v) for v in s.values())]
-            raise finite.diverged(f"steps {first + bad[0]} to {step}", host[bad[0]])
+        self._read()
+        line, self._line, self._due = self._line, [], False
+        if not line:
+            return
+        total = {k: sum(sums[k] for sums in line) for k in line[0]}
         mean = {k: v / total["count"] for k, v in total.items() if k != "count"}
         mean["accuracy"] = mean.pop("correct")
         if self._writer is not None:
-            self._writer.write(step, "train", mean)
+            self._writer.write(self.step, "train", mean)
         self.progress.update(self.step, loss=mean["loss"], accuracy=mean["accuracy"])
 
     @contextmanager
@@ -233,6 +268,11 @@ class Session:
 
 def _numbers(sums: dict) -> dict[str, float]:
     return {k: float(v) for k, v in parallel.to_host(sums).items()}
+
+
+def _is_ready(sums: dict) -> bool:
+    """Returns whether a step's sums are computed."""
+    return all(x.is_ready() for x in jax.tree.leaves(sums) if isinstance(x, jax.Array))
 
 
 def _check_identity(ours: dict, theirs: dict, workdir: Path) -> None:

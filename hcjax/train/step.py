@@ -15,6 +15,7 @@ import numpy as np
 import optax
 
 from hcjax import metrics, optim
+from hcjax.core import brief
 from hcjax.errors import ConfigError
 from hcjax.prune.masked import hold
 
@@ -32,6 +33,8 @@ class TrainState(NamedTuple):
     state: Any
     opt_state: Any
     ema: Any
+
+    __repr__ = brief.record
 
     @property
     def averaged(self) -> tuple[Any, Any]:

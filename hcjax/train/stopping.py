@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from hcjax.core import brief
 from hcjax.data.dataset import Split
 from hcjax.errors import ConfigError
 
@@ -21,6 +22,8 @@ class Best(NamedTuple):
     step: int = 0
     since: int = 0
     kept: Any = None
+
+    __repr__ = brief.record
 
 
 def update(best: Best, value: float, step: int, kept: Any) -> Best:

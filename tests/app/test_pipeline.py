@@ -9,7 +9,7 @@ import pytest
 
 import hcjax
 from hcjax.accelerate import compiler
-from hcjax.app import verify
+from hcjax.app import pipeline, verify
 from hcjax.graph.qtensor import QTensor
 from tests.tiny import TEST_EXAMPLES, flags, folder, launch, npz, trained
 
@@ -288,3 +288,22 @@ def test_the_report_lists_the_stages(made):
     assert [stage["file_bytes"] for stage in report["stages"]] == sizes
     assert [stage["file"] for stage in report["stages"]] == list(networks(made[1]))
     assert report["test_accuracy"] == report["stages"][-1]["accuracy"]
+
+
+def test_a_dead_stage_is_warned_of_marked_and_not_on_the_front(tmp_path, capsys, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        pipeline.pareto, "pareto", lambda path, points, *, dead: drawn.append((points, dead))
+    )
+    changes = {"stages": "('prune','trim')", "prune.sparsity": 0.999, "prune.epochs": 0}
+    keys = [f"--config.{k}={v}" for k, v in {**changes, "train.epochs": 20}.items()]
+    data = npz(tmp_path / "data.npz", train=96)
+    assert launch(*flags(data), *keys, "--config.data.validation=48", f"--workdir={tmp_path}") == 0
+    text = capsys.readouterr().out
+    assert "WARNING: pruned is dead: its accuracy" in text and "a lower prune.sparsity" in text
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert [row.get("dead", False) for row in report["stages"]] == [False, True, True]
+    assert list(report["dead"]) == ["pruned", "trimmed"]
+    ((points, dead),) = drawn
+    assert len(points) == 3 and dead == [1, 2]
+    assert "pruned (dead)" in text

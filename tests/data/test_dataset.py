@@ -30,17 +30,57 @@ def test_images_and_labels_as_they_should_be_are_taken():
     assert dataset(Split(X, Y.astype(np.uint8))).image_shape == X.shape[1:]
 
 
+def test_by_hand_images_and_labels_are_enough():
+    ours = hcjax.data.Dataset(train=(X, Y.tolist()))
+    assert ours.class_names == ("0", "1", "2") and ours.statistics_examples == 40
+    assert len(ours.validation.labels) == len(ours.test.labels) == 0
+    np.testing.assert_allclose(ours.mean, (X / 255).mean((0, 1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(ours.std, (X / 255).std((0, 1, 2)), rtol=1e-6)
+    floats = hcjax.data.Dataset(train=(X / 255, Y), test=(X[:7, ..., 0], Y[:7, None]))
+    np.testing.assert_allclose([floats.mean, floats.std], [ours.mean, ours.std], rtol=1e-5)
+    assert floats.test.images.shape == (7, 8, 8, 1) and floats.test.labels.ndim == 1
+    assert hcjax.data.Dataset(train=(X, Y), class_names=list("abc"), mean=0.5).mean.tolist() == [
+        0.5
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({}, "a training part is needed"),
+        ({"train": X}, r"expected a pair \(images, labels\), found uint8\[40, 8, 8, 1\]"),
+        ({"train": (X[:0], Y[:0])}, "no training image"),
+        ({"train": (X, Y), "test": (X[:, :4], Y)}, r"test: images are \[4, 8, 1\], those of train"),
+        (
+            {"train": (X, Y), "test": (X, Y + 5), "class_names": ("a", "b", "c")},
+            "test: labels must be",
+        ),
+        ({"train": (X, Y), "mean": [0.1, 0.2]}, "mean: expected 1 numbers finite"),
+        ({"train": (X, Y), "mean": 127.0}, "mean / 255"),
+        ({"train": (X, Y), "std": 0.0}, "std: expected 1 numbers > 0"),
+    ],
+)
+def test_what_is_missing_or_does_not_fit_is_named(fields, message):
+    with pytest.raises(DataError, match=message):
+        hcjax.data.Dataset(**fields)
+
+
+def test_a_dataset_prints_on_one_line():
+    assert repr(hcjax.data.Dataset(train=(X / 255, Y))).startswith(
+        "Dataset arrays: 3 classes, 8 x 8 x 1 float32; train 40, validation 0, test 0; mean 0."
+    )
+    assert len(repr(Split(X, Y))) < 60
+
+
 @pytest.mark.parametrize(
     ("train", "message"),
     [
-        (Split(X / np.float32(255), Y), r"mine, train: expected images uint8\[N, H, W, C\]"),
-        (
-            Split(X[..., 0], Y),
-            r"expected images uint8\[N, H, W, C\], a pixel 0 to 255, found uint8",
-        ),
+        (Split(X.astype(np.float32), Y), r"mine, train: expected float32 pixels in 0\.\.1, found"),
+        (Split(X[..., 0, 0], Y), r"expected images \[N, H, W, C\].*reshape\(-1, H, W, C\)"),
+        (Split(X[0, 0, 0], Y), r"expected images \[N, H, W, C\].*images\[None\]"),
         (Split(np.zeros((40, 3, 28, 28), np.uint8), Y), r"look like \[N, C, H, W\]"),
         (Split(X, Y.astype(np.float32)), r"expected labels int\[N\], found float32\[40\]"),
-        (Split(X, np.eye(3, dtype=np.int32)[Y]), r"expected labels int\[N\], found int32\[40, 3\]"),
+        (Split(X, np.eye(3, dtype=np.int32)[Y]), r"int32\[40, 3\], like one-hot.*argmax"),
         (Split(X, Y[:-1]), "40 images have 39 labels"),
         (Split(X, Y + 1), r"labels must be in \[0, 3\), .* found 1 to 3"),
         (Split(X, Y - 1), r"labels must be in \[0, 3\), .* found -1 to 1"),
@@ -70,3 +110,9 @@ def test_class_weights_that_cannot_be_are_named(weights, message):
             apply, params, dataset(), steps=1, batch_size=8, key=jax.random.key(0),
             class_weights=weights, **options,
         )  # fmt: skip
+
+
+def test_streamed_images_are_cut_like_an_array():
+    lazy = hcjax.data.LazyImages(lambda row: X[row], np.arange(40), X.shape[1:])
+    np.testing.assert_array_equal(lazy[:5], X[:5])
+    np.testing.assert_array_equal(lazy[np.array([3, 1])], X[[3, 1]])

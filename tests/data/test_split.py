@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from hcjax.data import split as splitting
+from hcjax.data import statistics
 from hcjax.data.dataset import LazyImages, Parts, Split
 from hcjax.errors import ConfigError, DataError
 
@@ -105,7 +106,7 @@ def test_limit_keeps_every_class():
 
 
 def test_statistics_are_those_of_the_pixels(images):
-    mean, std, count = splitting.statistics(Split(images, np.zeros(20, np.int32)))
+    mean, std, count = statistics.statistics(images)
     pixels = images.reshape(-1, 3) / 255
     np.testing.assert_allclose(mean, pixels.mean(0), rtol=1e-6)
     np.testing.assert_allclose(std, pixels.std(0), rtol=1e-6)
@@ -114,13 +115,13 @@ def test_statistics_are_those_of_the_pixels(images):
 
 def test_statistics_of_more_than_one_chunk_are_exact():
     images = np.random.default_rng(1).integers(0, 256, (1300, 2, 2, 1), dtype=np.uint8)
-    mean, std, count = splitting.statistics(Split(images, np.zeros(1300, np.int32)))
+    mean, std, count = statistics.statistics(images)
     np.testing.assert_allclose([mean[0], std[0]], [(images / 255).mean(), (images / 255).std()])
     assert count == 1300
 
 
 def test_a_constant_channel_has_std_one():
-    _, std, _ = splitting.statistics(labelled([0]))
+    _, std, _ = statistics.statistics(labelled([0]).images)
     assert std.tolist() == [1.0]
 
 
@@ -132,8 +133,8 @@ def test_statistics_of_a_streamed_set_come_from_a_sample():
         return np.full((1, 1, 1), row % 256, np.uint8)
 
     lazy = LazyImages(read, np.arange(6000), (1, 1, 1))
-    mean, _, count = splitting.statistics(Split(lazy, np.zeros(6000, np.int32)))
-    assert count == len(set(reads)) == splitting.STATISTICS_SAMPLE
+    mean, _, count = statistics.statistics(lazy)
+    assert count == len(set(reads)) == statistics.STATISTICS_SAMPLE
     assert abs(mean[0] - 0.5) < 0.02  # sd of the mean 0.29 / 64 = 0.0045
 
 
@@ -144,13 +145,13 @@ def test_statistics_of_a_streamed_set_pass_over_what_cannot_be_read():
         return np.full((1, 1, 1), 51 * row, np.uint8)
 
     unreadable = {0, 3}
-    split = Split(LazyImages(read, np.arange(4), (1, 1, 1)), np.zeros(4, np.int32))
-    mean, _, count = splitting.statistics(split)
+    lazy = LazyImages(read, np.arange(4), (1, 1, 1))
+    mean, _, count = statistics.statistics(lazy)
     np.testing.assert_allclose(mean, (0.2 + 0.4) / 2, rtol=1e-6)
     assert count == 2
     unreadable |= {1, 2}
     with pytest.raises(DataError, match="no training image can be read; the first: image 0"):
-        splitting.statistics(split)
+        statistics.statistics(lazy)
 
 
 @pytest.mark.parametrize("amount", [-1, 1.0, 1.5, -0.1])

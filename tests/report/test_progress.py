@@ -76,31 +76,44 @@ def test_time_aside_counts_for_the_eta_but_not_for_the_speed():
     assert stream.getvalue().splitlines()[0].endswith("ETA 0:50  500 images/s")
 
 
-def test_the_first_numbers_forget_the_steps_that_the_loop_was_ahead_of_the_device():
+def test_steps_that_the_loop_is_ahead_of_the_device_do_not_count():
     stream, clock = io.StringIO(), Clock()
-    with progress.Progress(1000, stream=stream, clock=clock, batch_size=100) as bar:
-        bar.update(1)
-        for step in range(2, 38):
+    with progress.Progress(
+        1000, stream=stream, clock=clock, batch_size=100, every_seconds=1
+    ) as bar:
+        bar.update(1, finished=1)
+        for step in range(2, 38):  # begun at once, and the device takes 0.4 s for one
             clock.now += 0.1
-            bar.update(step)
-        clock.now += 16.4
-        bar.update(51, loss=0.5)
-    # 50 steps in the 20 s since the first, which the device was done with
-    assert stream.getvalue().splitlines()[0].endswith("loss 0.5  250 images/s")
+            bar.update(step, finished=1 + (step - 1) // 4)
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "step 3/1000 (0 %)  ETA 9:08  250 images/s"  # two steps in 1.1 s
+    assert lines[-2].startswith("step 9/1000 (0 %)  ETA 6:")  # 991 steps of little more than 0.4 s
+    assert lines[-2].endswith("250 images/s")
 
 
-def test_the_first_numbers_count_from_the_first_step_however_long_ago_it_was():
+def test_an_eta_is_not_shown_before_it_is_known():
     stream, clock = io.StringIO(), Clock()
-    with progress.Progress(1000, stream=stream, clock=clock, batch_size=100) as bar:
-        with bar.aside():
-            clock.now += 7
+    with progress.Progress(100, stream=stream, clock=clock, every_seconds=0.1) as bar:
+        clock.now += 60  # compiles
         bar.update(1)
-        for step in range(2, 49):
-            clock.now += 0.1 if step < 32 else 1.0  # as far ahead as it gets, then in step
+        for step, seconds in ((2, 0.2), (3, 0.2), (4, 1.0)):
+            clock.now += seconds
             bar.update(step)
-        bar.update(51, loss=0.5)
-    # 50 steps in 20 s
-    assert stream.getvalue().splitlines()[-1].endswith("loss 0.5  250 images/s")
+    etas = [line.split("ETA ")[1].split()[0] for line in stream.getvalue().splitlines()[:-1]]
+    assert etas == ["?", "?", "?", "0:45"]  # 96 steps of 1.4 s / 3
+
+
+def test_the_first_time_aside_which_compiles_does_not_count_once_there_is_another():
+    stream, clock = io.StringIO(), Clock()
+    with progress.Progress(301, stream=stream, clock=clock) as bar:
+        bar.update(1)
+        for step, seconds in ((101, 60), (201, 2)):
+            clock.now += 100
+            with bar.aside():
+                clock.now += seconds
+            bar.update(step)
+    etas = [line.split("ETA ")[1].split()[0] for line in stream.getvalue().splitlines()[:-1]]
+    assert etas == ["5:20", "1:42"]  # 200 steps as 100 in 160 s; then 100 steps in 102 s
 
 
 def test_the_speed_is_that_of_the_last_seconds():
@@ -121,11 +134,9 @@ def test_the_speed_is_that_of_a_device_which_the_loop_runs_ahead_of():
             clock.now += 0.22
             if step % 50 == 1:  # its numbers are read
                 clock.now += 11
-                bar.update(step, loss=0.5)
-            else:
-                bar.update(step)
+            bar.update(step, finished=1 + int((clock.now - 111.22) / 0.44))
     shown = re.findall(r"([\d,.]+) images/s", stream.getvalue())
-    assert len(shown) > 5 and set(shown[1:]) == {"2.3"}  # 50 in 22 s
+    assert len(shown) > 5 and {float(x) for x in shown} <= {2.2, 2.3}  # one in 0.44 s
 
 
 def test_a_terminal_is_redrawn_ten_times_a_second_at_most():

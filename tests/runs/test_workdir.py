@@ -44,8 +44,13 @@ def test_the_loaded_network_scores_what_the_report_says():
 def test_images_of_another_shape_are_refused(shape):
     with pytest.raises(DataError, match=r"expected images uint8\[N, 8, 8, 1\], got"):
         hcjax.load(trained())(np.zeros(shape, np.uint8))
-    with pytest.raises(DataError, match="float32"):
-        hcjax.load(trained())(np.zeros((2, 8, 8, 1), np.float32))
+
+
+def test_floats_in_0_to_1_give_what_bytes_give_and_others_are_refused():
+    network, (x, _) = hcjax.load(trained()), images(2)
+    np.testing.assert_allclose(network(x / 255), network(x), rtol=1e-5)
+    with pytest.raises(DataError, match=r"float32 pixels in 0\.\.1"):
+        network(x.astype(np.float32))
 
 
 def test_load_takes_the_network_and_the_structure_from_the_caller(copy):

@@ -136,7 +136,7 @@ def test_four_steps_are_two_and_two(images, tmp_path):
 def test_sigterm_in_the_middle_of_a_line_of_the_metrics_changes_nothing(
     images, tmp_path, monkeypatch
 ):
-    """SIGTERM in step 5; lines end at steps 3, 6, 7 and 8, checkpoints are of 4 and 8."""
+    """SIGTERM in step 5; lines end at steps 3, 6 and 8, checkpoints are of 4 and 8."""
     options = {"eval_every": 7, "checkpoint_every": 4}
     train(images, 8, tmp_path / "whole", **options)
     add = session.Session.add

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from hcjax.errors import ArtifactError
 
-_BITS = 16  # of a probability
-_HALF = 1 << (_BITS - 1)
-_FAST, _SLOW = 4, 7  # shifts of the two averages
-_TOP = 1 << 24
-_FULL = (1 << 32) - 1
+BITS = 16  # of a probability
+HALF = 1 << (BITS - 1)
+FAST, SLOW = 4, 7  # shifts of the two averages
+TOP = 1 << 24
+FULL = (1 << 32) - 1
 # a byte can encode up to 5,000 predictable bits; bits allowed to each file, and to each byte
 _FREE, _PER_BYTE = 2**20, 256
 
@@ -22,7 +22,7 @@ class Contexts(dict):
     """Context -> [fast average, slow average] of the probability of a 0, times 65,536."""
 
     def __missing__(self, context):
-        self[context] = averages = [_HALF, _HALF]
+        self[context] = averages = [HALF, HALF]
         return averages
 
 
@@ -30,10 +30,10 @@ def _learn(averages: list[int], bit: int) -> None:
     """Moves both averages towards a bit; neither reaches 0 or 65,536."""
     fast, slow = averages
     if bit:
-        averages[:] = fast - (fast >> _FAST), slow - (slow >> _SLOW)
+        averages[:] = fast - (fast >> FAST), slow - (slow >> SLOW)
     else:
-        one = 1 << _BITS
-        averages[:] = fast + ((one - fast) >> _FAST), slow + ((one - slow) >> _SLOW)
+        one = 1 << BITS
+        averages[:] = fast + ((one - fast) >> FAST), slow + ((one - slow) >> SLOW)
 
 
 class Budget:
@@ -54,22 +54,22 @@ class Budget:
 class Encoder:
     """Encodes bits; `finish` returns the bytes, `count` is the number of bits so far."""
 
-    def __init__(self):
+    def __init__(self, low: int = 0, width: int = FULL, written: bytes = b""):
         self.contexts, self.count = Contexts(), 0
-        self._low, self._range, self._bytes = 0, _FULL, bytearray()
+        self._low, self._range, self._bytes = low, width, bytearray(written)
 
     def bit(self, context, bit: int) -> None:
         """Encodes one bit in a context."""
         self.count += 1
         averages = self.contexts[context]
-        bound = (self._range >> _BITS) * ((averages[0] + averages[1]) >> 1)
+        bound = (self._range >> BITS) * ((averages[0] + averages[1]) >> 1)
         _learn(averages, bit)
         if bit:
             self._low += bound
             self._range -= bound
         else:
             self._range = bound
-        if self._low > _FULL or self._range < _TOP:
+        if self._low > FULL or self._range < TOP:
             self._shift()
 
     def raw(self, value: int, bits: int) -> None:
@@ -81,17 +81,17 @@ class Encoder:
             self._shift()
 
     def _shift(self) -> None:
-        if self._low > _FULL:
-            self._low &= _FULL
+        if self._low > FULL:
+            self._low &= FULL
             i = len(self._bytes) - 1
             while self._bytes[i] == 255:
                 self._bytes[i] = 0
                 i -= 1
             self._bytes[i] += 1
-        while self._range < _TOP:
+        while self._range < TOP:
             self._bytes.append(self._low >> 24)
-            self._low = self._low << 8 & _FULL
-            self._range = self._range << 8 & _FULL
+            self._low = self._low << 8 & FULL
+            self._range = self._range << 8 & FULL
 
     def finish(self) -> bytes:
         """Returns the bytes, without trailing zeros."""
@@ -100,11 +100,11 @@ class Encoder:
             value = (self._low + (1 << zeros) - 1) >> zeros << zeros
             if value < self._low + self._range:
                 break
-        self._low, self._range = value, _FULL
+        self._low, self._range = value, FULL
         self._shift()
         while self._low:
             self._bytes.append(self._low >> 24)
-            self._low = self._low << 8 & _FULL
+            self._low = self._low << 8 & FULL
         return bytes(self._bytes)
 
 
@@ -116,7 +116,7 @@ class Decoder:
 
     def __init__(self, data: bytes, budget: Budget):
         self.contexts, self._budget = Contexts(), budget
-        self._data, self._at, self._range = data, 4, _FULL
+        self._data, self._at, self._range = data, 4, FULL
         self._code = int.from_bytes(data[:4].ljust(4, b"\0"), "big")
 
     def bit(self, context) -> int:
@@ -125,7 +125,7 @@ class Decoder:
         if self._budget.left < 0:
             raise ArtifactError("the file is too short for so many numbers")
         averages = self.contexts[context]
-        bound = (self._range >> _BITS) * ((averages[0] + averages[1]) >> 1)
+        bound = (self._range >> BITS) * ((averages[0] + averages[1]) >> 1)
         bit = int(self._code >= bound)
         _learn(averages, bit)
         if bit:
@@ -133,7 +133,7 @@ class Decoder:
             self._range -= bound
         else:
             self._range = bound
-        if self._range < _TOP:
+        if self._range < TOP:
             self._shift()
         return bit
 
@@ -149,10 +149,10 @@ class Decoder:
         return value
 
     def _shift(self) -> None:
-        while self._range < _TOP:
+        while self._range < TOP:
             following = self._data[self._at] if self._at < len(self._data) else 0
             if self._at > len(self._data) + 4:
                 raise ArtifactError("a stream ends before its last number: the file is cut short")
             self._at += 1
-            self._code = (self._code << 8 | following) & _FULL
-            self._range = self._range << 8 & _FULL
+            self._code = (self._code << 8 | following) & FULL
+            self._range = self._range << 8 & FULL

@@ -13,9 +13,9 @@ import numpy as np
 from hcjax.errors import ArtifactError
 from hcjax.export.hcz.arrays import dtype_of
 from hcjax.graph.constants import evaluate_constants, trained_numbers
-from hcjax.graph.model import Graph, Model, Op, Size, at_batch, unused_name
+from hcjax.graph.model import Graph, Model, Op, Size, at_batch, live_ops, unused_name
 from hcjax.graph.ops.layers import macs
-from hcjax.graph.ops.table import KINDS, STORED, defined, kind_of, params_of
+from hcjax.graph.ops.table import KINDS, defined, kind_of, params_of
 
 _MOST_OPS = 10_000
 _MOST_OPERANDS = 50_000  # of all ops together
@@ -35,14 +35,17 @@ class SerializedGraph(NamedTuple):
 
 
 def serialize(model: Model) -> SerializedGraph:
-    """Returns a model's graph for a file, with all constants evaluated.
+    """Returns a model's graph for a file.
+
+    Ops of parameters and constants alone are kept, since XLA rounds a number that it computes
+    inside a program otherwise than one that it is given. Those that no file holds are evaluated.
 
     Raises:
       TypeError: if no file can hold an op, or there are too many.
     """
     if any(op.kind == "step" for op in model.graph.ops):
         raise TypeError("a fake-quantized model is for training: pack int8(model)")
-    ops, values, _ = evaluate_constants(model, symbolic=STORED)
+    ops, values = _without_images(model)
     paths = {number: path for path, number in model.graph.params.items()}
     trained = trained_numbers(model)
     numbers = {model.graph.images: 0}
@@ -62,11 +65,16 @@ def serialize(model: Model) -> SerializedGraph:
         return numbers[i]
 
     for op in ops:
-        if kind_of(op) is None or len(op.outputs) != 1:
+        if not _is_stored(op):
             where = op.source or "an unknown line"
             raise TypeError(f"{where}: no file holds a {op.kind}; write it with other ops")
         if len(op.shape) > _MOST_AXES:
             raise TypeError(f"a {op.kind} gives {len(op.shape)} axes; a file holds {_MOST_AXES}")
+        if math.prod(op.sizes(2)) > _MOST_NUMBERS:
+            raise TypeError(
+                f"a {op.kind} gives {op.sizes(2)} numbers for 2 images; a file holds "
+                f"{_MOST_NUMBERS:,} of them"
+            )
         fields = {f: _json(v) for f, v in params_of(op.kind, op.params).items()}
         inputs = [number(i, op.kind) for i in op.inputs]
         numbers[op.output] = len(numbers)
@@ -76,6 +84,27 @@ def serialize(model: Model) -> SerializedGraph:
     if (count := sum(len(inputs) for _, inputs, *_ in records)) > _MOST_OPERANDS:
         raise TypeError(f"{count:,} operands of ops; a file holds {_MOST_OPERANDS:,}")
     return SerializedGraph(records, numbers[model.graph.logits], params, constants)
+
+
+def _without_images(model: Model) -> tuple[list[Op], dict[int, Any]]:
+    """Returns the ops for a file, and the arrays that they may read.
+
+    Of the ops that depend on no image, those that no file holds are evaluated.
+    """
+    leaves = model.leaves(model.params)
+    arrays = dict(model.graph.constants)
+    arrays |= {number: leaves[path] for path, number in model.graph.params.items()}
+    ops = list(model.graph.ops)
+    if not all(map(_is_stored, ops)):
+        remaining, values, _ = evaluate_constants(model)
+        evaluated = {op.outputs for op in ops} - {op.outputs for op in remaining}
+        ops = [op for op in ops if op.outputs not in evaluated or _is_stored(op)]
+        arrays = values
+    return live_ops(ops, model.graph.logits), arrays
+
+
+def _is_stored(op: Op) -> bool:
+    return kind_of(op) is not None and len(op.outputs) == 1
 
 
 def deserialize(
@@ -138,11 +167,13 @@ def deserialize(
     return Graph(tuple(complete), 0, logits, numbers, dict(constants))
 
 
-def check_shape(shape: Any, most: int) -> None:
-    """Raises ArtifactError unless a shape is a list of a few sizes."""
-    sizes = isinstance(shape, list) and all(type(n) is int and 0 <= n <= most for n in shape)
-    if not sizes or len(shape) > 16 or math.prod(shape) > most:
-        raise ArtifactError(f"{shape!r} is no shape of an array")
+def check_shape(shape: Any) -> None:
+    """Raises ArtifactError unless a shape is a list of up to 16 sizes, of up to 2**31 numbers."""
+    sizes = isinstance(shape, list) and all(type(n) is int and 0 <= n <= _MOST for n in shape)
+    if not sizes or len(shape) > 16 or math.prod(shape) > _MOST:
+        raise ArtifactError(
+            f"{shape!r} is no shape of an array in a file: 16 axes and {_MOST:,} numbers are legal"
+        )
 
 
 def _abstract_results(ops: list[Op], batch: int, operands: dict[int, Any]) -> dict[int, Any]:

@@ -26,18 +26,18 @@ from hcjax.graph.qtensor import QTensor, check
 MAGIC = b"hcz\x01"
 _SUM = 8  # bytes of the checksum
 _LONGEST_HEAD = 4 * 2**20
-_MOST_NUMBERS = 2**31  # of one array
 
 
 def pack(model: Model, *, about: Any = None) -> bytes:
     """Returns a Model as the bytes of a `.hcz` file, with everything that `unpack` needs.
 
-    Constants are evaluated. Integers and zeros are entropy-coded, which takes about 10 s for a
-    million integers and 1 s for a million zeros. Arrays whose code has 2**25 bits or more are not
-    entropy-coded, e.g. 4 million nonzero elements, or 31 million of which 1 % are nonzero. An
-    incompressible model takes at most 1.02 times the bytes of `model.params` (`nbytes`: integers
-    at their bits; scales, multipliers, shifts and biases at 4 bytes), and 4 kB for the graph of a
-    network such as ResNet-20.
+    The file holds the graph as it is, and the parameters under the same paths: ops that no image
+    reaches are not evaluated, but for those that no file can hold (`fold` evaluates them all, which
+    may make the file smaller). Integers and zeros are entropy-coded, which takes less than a second
+    for a million integers. Arrays whose code has 2**28 bits or more are not, e.g. 33 million
+    nonzero elements. An incompressible model takes at most 1.02 times the bytes of `model.params`
+    (`nbytes`: integers at their bits; scales, multipliers, shifts and biases at 4 bytes), and 4 kB
+    for the graph of a network such as ResNet-20.
 
     Args:
       model: from `trace`, `fold` or `int8`; a model from `fake_quantize` needs `int8` first.
@@ -49,7 +49,8 @@ def pack(model: Model, *, about: Any = None) -> bytes:
 
     Raises:
       TypeError: if no file can hold an op, with its source line, or there are too many ops.
-      ArtifactError: if ops, names and `about` take more than 4 MiB as JSON.
+      ArtifactError: if ops, names and `about` take more than 4 MiB as JSON, or an array has more
+        than 16 axes or 2**31 numbers.
 
     Example:
       >>> from hcjax.graph.tracing.trace import trace
@@ -87,12 +88,18 @@ def pack(model: Model, *, about: Any = None) -> bytes:
 def unpack(data: bytes) -> Model:
     """Returns the packed Model, with the same logits bit for bit.
 
+    It has the same ops on the same numbers, so XLA compiles the same program of it: on one machine
+    and one version of jax, `jax.jit(apply)` gives the bits that it gave before packing. The
+    exception are ops of parameters alone that no file can hold: `pack` evaluates them, and XLA may
+    round otherwise inside a program. Models from `int8` with no `floats` give the same bits on
+    every machine.
+
     The bytes are not trusted. They are never executed or unpickled, and sizes are bounded before
     time or memory is spent. A file of B bytes decodes to at most 2**20 + 256 · B bits, and as many
-    numbers. Each takes one or two microseconds and up to 20 bytes: about 2 s and 20 MiB in all,
-    plus 0.5 ms and 5 kB for each byte of the file. The head is at most 4 MiB of JSON, up to 100 MiB
-    as objects. It has at most 10,000 ops, each checked in two or three milliseconds and 30 kB, with
-    at most 50,000 operands in all and 64 axes of each result.
+    numbers. Each takes up to 20 bytes, and a tenth of a microsecond, or two where jax has no CPU to
+    compile for: about 20 MiB in all, plus 5 kB for each byte of the file. The head is at most 4 MiB
+    of JSON, up to 100 MiB as objects. It has at most 10,000 ops, each checked in two or three
+    milliseconds and 30 kB, with at most 50,000 operands in all and 64 axes of each result.
 
     Args:
       data: from `pack`, or the content of a `.hcz` file; for its path use `load_any`, which
@@ -169,6 +176,7 @@ def _serialize(value: Any, streams: list[arrays.Encoded], bits: int = 8) -> list
         values = _serialize(value.values, streams, value.bits)
         return ["q", value.bits, value.axis, values, *(_serialize(p, streams) for p in parts)]
     array = np.asarray(jnp.asarray(value))  # jax may reduce float64 to float32
+    graphs.check_shape(list(array.shape))
     streams.append(arrays.encode(array, bits))
     return [array.dtype.name, list(array.shape), streams[-1].form, len(streams[-1].data)]
 
@@ -190,14 +198,14 @@ def _deserialize(entry: list, streams: _Streams, bits: int = 8) -> Any:
             raise ArtifactError(f"a quantized tensor is damaged: {error}") from error
         return q
     dtype, shape, form, length = entry
-    graphs.check_shape(shape, _MOST_NUMBERS)
+    graphs.check_shape(shape)
     data = streams.take(length)
     return jnp.asarray(arrays.decode(form, data, dtype, tuple(shape), bits, streams.budget))
 
 
 def _model(head: dict, streams: _Streams) -> Model:
     shape, dtype = head["images"]
-    graphs.check_shape(shape, _MOST_NUMBERS)
+    graphs.check_shape(shape)
     dtype = arrays.dtype_of(dtype)
     params = [
         (path, number, _deserialize(entry, streams)) for path, number, *entry in head["params"]

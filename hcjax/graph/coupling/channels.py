@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hcjax.core import brief
 from hcjax.graph.coupling.rules import couple
 from hcjax.graph.coupling.union_find import Axes, Classes, Read
 from hcjax.graph.model import Model
@@ -23,6 +24,8 @@ class Slices(NamedTuple):
     axis: int
     indices: np.ndarray
 
+    __repr__ = brief.record
+
 
 class Group(NamedTuple):
     """Channels that lie in the same places, e.g. the outputs of one layer.
@@ -34,6 +37,8 @@ class Group(NamedTuple):
     channels: np.ndarray
     slices: tuple[Slices, ...]
     made_by: tuple[str, ...]
+
+    __repr__ = brief.record
 
 
 class Channels(NamedTuple):
@@ -50,6 +55,8 @@ class Channels(NamedTuple):
     axes: dict[int, Axes]
     count: int
     reads: tuple[Read, ...]
+
+    __repr__ = brief.record
 
 
 def channels(model: Model) -> Channels:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hcjax.core import brief
 from hcjax.graph.model import Op
 
 Axes = tuple[np.ndarray, ...]
@@ -21,6 +22,8 @@ class Read(NamedTuple):
 
     op: Op
     axes: tuple[int, int]
+
+    __repr__ = brief.record
 
 
 class Classes:

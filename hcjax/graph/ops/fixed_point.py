@@ -84,6 +84,8 @@ def multipliers(
     offset: jax.Array | None,
     output_scale: jax.Array,
     zero: int = 0,
+    *,
+    compiled: bool = False,
 ) -> Fixed:
     """Returns the integer constants that convert accumulators to integers of another scale.
 
@@ -96,6 +98,8 @@ def multipliers(
       offset: float32[...], a real number to add; None for none.
       output_scale: float32[], > 0, scale of the result.
       zero: zero point of the result, the integer that represents 0.
+      compiled: whether to compile this as one program, for arrays outside of any: XLA would compile
+        each of its dozen ops for every shape.
 
     Returns:
       Fixed. An offset beyond what the terms could make good counts as little as is needed for the
@@ -106,14 +110,29 @@ def multipliers(
       >>> requantize([jnp.int32(10)], [1000], fixed, 0, 127).item()  # 10 * 0.5 / 2 = 2.5
       3
     """
+    for bound in bounds:
+        pre_shift(bound)  # raises
+    widths = tuple(bound.bit_length() for bound in bounds)
+    compute = _compiled_multipliers if compiled else _multipliers
+    return compute(tuple(scales), widths, offset, output_scale, np.float32(zero) if zero else None)
+
+
+def _multipliers(
+    scales: tuple[jax.Array, ...],
+    widths: tuple[Any, ...],
+    offset: jax.Array | None,
+    output_scale: jax.Array,
+    zero: Any,
+) -> Fixed:
+    """Returns what `multipliers` does, of bounds of so many bits."""
     output_scale, offset, *scales = apart(output_scale, offset, *scales)
     ratios = [over(scale, output_scale) for scale in scales]
     offset_ratio = 0.0 if offset is None else over(offset, output_scale)
-    if zero:
-        offset_ratio = apart(offset_ratio) + jnp.float32(zero)
-    exponents = [jnp.frexp(r)[1] + b.bit_length() for r, b in zip(ratios, bounds, strict=True)]
+    if zero is not None:
+        offset_ratio = apart(offset_ratio) + zero
+    exponents = [jnp.frexp(r)[1] + width for r, width in zip(ratios, widths, strict=True)]
     if offset is not None:
-        offset_ratio = _within_room(offset_ratio, exponents, zero)
+        offset_ratio = _within_room(offset_ratio, exponents, 0.0 if zero is None else zero)
     exponents.append(jnp.frexp(offset_ratio)[1])
     exponent = exponents[0]
     for other in exponents[1:]:
@@ -123,18 +142,22 @@ def multipliers(
     room = _ROOM - exponent - (len(exponents) - 1).bit_length()
     shift = jnp.clip(room, 1, _FINEST)
     integers = tuple(
-        _int32(jnp.ldexp(r, shift + 32 - pre_shift(b))) for r, b in zip(ratios, bounds, strict=True)
+        _int32(jnp.ldexp(r, shift + 32 - (_WIDEST - width)))
+        for r, width in zip(ratios, widths, strict=True)
     )
     half = jnp.left_shift(1, shift - 1)
     return Fixed(integers, _int32(jnp.ldexp(offset_ratio, shift)) + half, shift, room - 1)
 
 
-def _within_room(offset_ratio: Any, exponents: Sequence[jax.Array], zero: int) -> Any:
+def _within_room(offset_ratio: Any, exponents: Sequence[jax.Array], zero: Any) -> Any:
     """Clips offsets that int32 has no room for to where the result is clipped anyway."""
-    reach = sum(jnp.ldexp(jnp.float32(1), e) for e in exponents) + float(512 + abs(zero))
+    reach = sum(jnp.ldexp(jnp.float32(1), e) for e in exponents) + 512 + jnp.abs(zero)
     fits = jnp.frexp(offset_ratio)[1] <= _ROOM - 1 - len(exponents).bit_length()
     clipped = jnp.clip(offset_ratio, -reach, reach)
     return jnp.where(fits & jnp.isfinite(offset_ratio), offset_ratio, clipped)
+
+
+_compiled_multipliers = jax.jit(_multipliers)
 
 
 def requantize(

@@ -22,8 +22,6 @@ KINDS: dict[str, Kind] = {
     **REDUCTION_KINDS,
     **INTEGER_KINDS,
 }
-# ops that expand small arrays: not evaluated where size matters
-STORED = ("dequantize_kernel", "spread")
 # param of a traced op that only its equation can run; no file holds it
 EQUATION = "equation"
 

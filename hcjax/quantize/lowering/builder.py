@@ -28,6 +28,8 @@ from hcjax.quantize.lowering.forms import Forms, Int8, QParams
 from hcjax.quantize.ranges import Ranges
 from hcjax.quantize.spec import Bits
 
+_TINY = np.finfo(np.float32).tiny
+
 
 class Builder:
     """The new graph under construction, and the forms of the original graph's numbers.
@@ -206,12 +208,13 @@ class Builder:
         if (number, axis) not in self._kernels:
             bits = _bits(self.bits, name) if op.kind in LAYERS else 8
             qmax = fixed_point.limits(bits, signed=True)[1]
-            value = jnp.asarray(self.constants[number], jnp.float32)
+            value = np.asarray(self.constants[number], np.float32)  # XLA would compile each shape
             shape = self.scale_shape(axis, value.ndim)
             others = tuple(a for a in range(value.ndim) if not shape or a != axis)
-            width = jnp.abs(value).max(others)
+            width = np.abs(value).max(others)
+            width = np.where(width < _TINY, np.float32(0), width)  # as XLA sees subnormal numbers
             # a channel of zeros takes the widest range; a tiny scale would make its sums overflow
-            width = jnp.where(width > 0, width, width.max()) + (width.max() == 0)
+            width = jnp.asarray(np.where(width > 0, width, width.max()) + (width.max() == 0))
             path = self.paths.get(number) or f"{name}/kernel"
             kernel = self.operand(number, path)
             scales = self.parameter(f"{name}/kernel_step", width / qmax)
