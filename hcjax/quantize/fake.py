@@ -13,11 +13,11 @@ from typing import Any
 
 from hcjax.errors import ConfigError, no_match
 from hcjax.graph.model import Graph, Model, is_quantized, live_ops
-from hcjax.quantize import grids
+from hcjax.quantize.calibration import grids
+from hcjax.quantize.calibration.ranges import Ranges
 from hcjax.quantize.lowering import conversion
 from hcjax.quantize.lowering.builder import Builder
 from hcjax.quantize.lowering.rules import place
-from hcjax.quantize.ranges import Ranges
 from hcjax.quantize.spec import QuantSpec, checked, with_fields
 
 _CLEAR = 20.0  # dB of an activation below which a network is likely to suffer
@@ -63,7 +63,7 @@ def fake_quantize(
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from hcjax.quantize import ranges as observe
+      >>> from hcjax.quantize.calibration import ranges as observe
       >>> from hcjax import trace
       >>> images = jnp.array([[1.0, -2.0]])
       >>> model = trace(lambda p, x: x @ p["w"], {"w": jnp.array([[0.5], [1.0]])}, images)
@@ -138,7 +138,9 @@ def _cure(builder: Builder, name: str, number: int, grid: grids.Grid) -> str:
     low, high = builder.ranges.low[number], builder.ranges.high[number]
     spread = builder.ranges.variance[number] ** 0.5
     if grid.qmax - grid.qmin < 127:
-        return f"give it more bits: activation_bits={{{name!r}: 8, ...}}, or train with these"
+        layer = name.removesuffix("/input_step")
+        key = "activation_bits" if layer == name else "input_bits"
+        return f"give it more bits: {key}={{{layer!r}: 8, ...}}, or train with these"
     if (
         not builder.zero_points
         and grids.grid(builder.ranges, number, 8, zero_point=True, holds_zero=False).zero

@@ -19,8 +19,8 @@ from hcjax.graph.ops import fixed_point
 from hcjax.graph.ops.kind import LAYER, SUM
 from hcjax.graph.ops.table import defined, family
 from hcjax.graph.qtensor import QTensor
+from hcjax.quantize.calibration.ranges import Ranges
 from hcjax.quantize.fake import check_float, fake_quantize
-from hcjax.quantize.ranges import Ranges
 from hcjax.quantize.spec import QuantSpec, with_fields
 
 _INT32_MAX = 2**31 - 1
@@ -53,7 +53,7 @@ def int8(
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from hcjax.quantize import ranges as observe
+      >>> from hcjax.quantize.calibration import ranges as observe
       >>> from hcjax import trace
       >>> images = jnp.array([[1.0, -2.0]])
       >>> model = trace(lambda p, x: x @ p["w"], {"w": jnp.array([[0.5], [1.0]])}, images)

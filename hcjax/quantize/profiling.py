@@ -20,8 +20,8 @@ from hcjax.graph.axes import kernel_axis
 from hcjax.graph.model import LAYERS, Model, Op, capture_activations, live_ops
 from hcjax.graph.qtensor import QTensor
 from hcjax.quantize import error_analysis, fake
+from hcjax.quantize.calibration.ranges import Ranges
 from hcjax.quantize.int8 import int8
-from hcjax.quantize.ranges import Ranges
 from hcjax.quantize.spec import QuantSpec, every_layer, with_fields
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import hcjax
-from hcjax.quantize import grids
+from hcjax.quantize.calibration import grids
 from tests.draws import normal
 from tests.graph import reference
 

@@ -23,9 +23,9 @@ from hcjax.graph.ops import fixed_point
 from hcjax.graph.ops.kind import CAST, ELEMENTWISE
 from hcjax.graph.ops.table import family, preserves_values
 from hcjax.quantize import straight_through
-from hcjax.quantize.grids import Grid, grid
+from hcjax.quantize.calibration.grids import Grid, grid
+from hcjax.quantize.calibration.ranges import Ranges
 from hcjax.quantize.lowering.forms import Forms, Int8, QParams
-from hcjax.quantize.ranges import Ranges
 from hcjax.quantize.spec import Bits
 
 _TINY = np.finfo(np.float32).tiny

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hcjax.graph.model import LAYERS, Op, Size, plain
+from hcjax.graph.model import LAYERS, Op, plain
 from hcjax.graph.ops import fixed_point
 from hcjax.graph.ops.table import computes
 from hcjax.quantize import straight_through
@@ -48,49 +48,6 @@ def symmetric_of(b: Builder, number: int) -> Int8:
         qparams = b.qparams_of(f"{b.label_of(number)}/step", number, b.symmetric(number))
         b.forms[number].symmetric = requantize(b, number, _as_accumulator(b, q), qparams)
     return b.forms[number].symmetric
-
-
-def padded(b: Builder, op: Op, number: int, q: Int8) -> tuple[Op, Int8] | None:
-    """Returns a convolution without padding, and its operand padded with the zero point.
-
-    The convolution's own padding, and the zeros between its input's pixels, would be integers 0,
-    which stand for scale · (0 - zero). None if a padded size depends on the batch.
-
-    op: the convolution. number: of its operand in the original graph. q: its int8 form.
-    """
-    spatial, rank = op.params["dimension_numbers"].lhs_spec[2:], len(b.shape[number])
-    pads = zip(op.params["padding"], op.params["lhs_dilation"], strict=True)
-    config = [(0, 0, 0)] * rank
-    for axis, ((low, high), dilation) in zip(spatial, pads, strict=True):
-        config[axis] = (low, high, dilation - 1)
-    if not any(map(any, config)):
-        return op, q
-    sizes = list(b.shape[number])
-    for axis, (low, high, between) in enumerate(config):
-        if (low or high or between) and sizes[axis].q:
-            return None
-        if low or high or between:
-            size = sizes[axis].r
-            sizes[axis] = Size(0, size + low + high + max(size - 1, 0) * between)
-    ones = (1,) * len(spatial)
-    plain_params = op.params | {"padding": tuple((0, 0) for _ in spatial), "lhs_dilation": ones}
-    new = _pad(b, q, tuple(config), shape=tuple(sizes), source=op.source)
-    return op._replace(params=plain_params), new
-
-
-def _pad(b: Builder, q: Int8, config: tuple, **fields: Any) -> Int8:
-    """Pads an int8 array with its zero point."""
-    run = computes("pad", {"padding_config": config})
-    zero = b.add_new_constant(np.float32(q.zero))
-    number = b.emit("pad", (q.number, zero), run, padding_config=config, **fields)
-    return q._replace(number=number)
-
-
-def pad(b: Builder, op: Op, q: Int8) -> Int8 | None:
-    """Returns the int8 form of a pad op with zeros; None if no int8 represents 0."""
-    if not -128 <= q.zero <= 127:
-        return None
-    return _pad(b, q, op.params["padding_config"], of=op.output, source=op.source)
 
 
 def int8_with(b: Builder, number: int, qparams: QParams) -> Int8:

@@ -14,12 +14,10 @@ from jax import lax
 
 from hcjax.graph.axes import channel_axis
 from hcjax.graph.model import Op, Size
-from hcjax.graph.ops import fixed_point
 from hcjax.graph.ops.kind import CAST, ELEMENTWISE, MOVE, ORDER, SUM
 from hcjax.graph.ops.layers import products
 from hcjax.graph.ops.table import computes, family, kind_of
-from hcjax.quantize import straight_through
-from hcjax.quantize.lowering import conversion, elementwise, lookup
+from hcjax.quantize.lowering import conversion, elementwise, zero_points
 from hcjax.quantize.lowering.builder import Builder
 from hcjax.quantize.lowering.forms import Accumulator, Int8, Term
 
@@ -74,7 +72,7 @@ def _lower_layer(b: Builder, op: Op) -> bool:
     kernel, scales, qmax, name = b.kernel(op, op.inputs[1 - side])
     q = conversion.input_of(b, activations[0], name)
     if q.zero and op.kind == "conv_general_dilated":
-        padded = conversion.padded(b, op, activations[0], q)
+        padded = zero_points.padded(b, op, activations[0], q)
         if padded is None:
             return False
         op, q = padded
@@ -100,7 +98,7 @@ def _lower_layer(b: Builder, op: Op) -> bool:
     far = not q.qmin <= q.zero <= q.qmax
     if q.zero:
         weights = b.operand(op.inputs[1 - side], f"{name}/kernel") if far else None
-        offset = _less_zero_points(
+        offset = zero_points.layer_offset(
             b, q.zero, (kernel, scales, scale, weights, own), b.channels(op), along
         )
     fields = {"of": op.output, "macs": op.macs, "source": op.source, **op.params}
@@ -111,42 +109,6 @@ def _lower_layer(b: Builder, op: Op) -> bool:
     b.label[op.output] = name
     b.forms[op.output].accumulator = Accumulator((term(scale),), offset)
     return True
-
-
-def _less_zero_points(b: Builder, zero: int, numbers: tuple, axis: int, along: list[int]) -> int:
-    """Emits the offset of a layer whose input has a zero point: own - zero · scale · sum(kernel).
-
-    The sum is that of the integers, so that scale · (q - zero) is what the layer reads. Where no
-    integer represents 0, zero · scale is the middle of the input and large beside q: an error of
-    the kernel times that would drown the result, and the sum is that of the weights themselves, to
-    2^-16 of a step.
-
-    numbers: of the quantized kernel, its scales, the scales of the sums, the weights (None for the
-    sum of the integers), the layer's own offset or None. axis: of the kernel's output channels.
-    along: shape that broadcasts to the layer's result.
-    """
-    kernel, scales, scale, weights, own = numbers
-    inputs = tuple(n for n in (kernel, scale, own) if n is not None)
-    inputs += () if weights is None else (weights, scales)
-
-    def compute(batch, q, s, *more):
-        others = tuple(a for a in range(q.ndim) if a != axis)
-        total = straight_through.ste(_whole_sum(q, others), q.sum(others))
-        if weights is not None:
-            w, step = more[-2:]
-            step = step.reshape(b.scale_shape(axis, q.ndim))
-            left = fixed_point.apart(fixed_point.over(w.astype(jnp.float32), step)) - q
-            fine = _whole_sum(jnp.round(left * 2.0**16), others) / 2.0**16
-            total = straight_through.ste(total + fine, (w / step).sum(others))
-        total = fixed_point.apart(s * (-zero * total).reshape(along))
-        return total if own is None else total + more[0]
-
-    return b.emit("offset", inputs, compute)
-
-
-def _whole_sum(q: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-    """Returns the sum of whole numbers, which is the same in any order, as float32."""
-    return q.astype(jnp.int32).sum(axes).astype(jnp.float32)
 
 
 def _product(b: Builder, op: Op, numbers: tuple[int, int], bound: int, fields: dict) -> Callable:
@@ -243,7 +205,7 @@ def _lower_pad(b: Builder, op: Op) -> bool:
     q = conversion.int8_of(b, op.inputs[0])
     if not q.zero:
         return _lower_move(b, op)
-    b.forms[op.output].int8 = conversion.pad(b, op, q)
+    b.forms[op.output].int8 = zero_points.pad(b, op, q)
     return b.forms[op.output].int8 is not None
 
 
@@ -255,7 +217,7 @@ def _lower_sum(b: Builder, op: Op) -> bool:
         return False
     offset = None
     if q.zero:
-        counts = _counts(b, op, number)
+        counts = zero_points.counts(b, op, number)
         if counts is None:
             return False
         offset = b.zero_offset(q.scale, q.zero, counts)
@@ -264,17 +226,6 @@ def _lower_sum(b: Builder, op: Op) -> bool:
     term = Term(new, new, q.scale, count * q.bound)
     b.forms[op.output].accumulator = Accumulator((term,), offset)
     return True
-
-
-def _counts(b: Builder, op: Op, number: int) -> np.ndarray | None:
-    """Returns how many numbers each sum adds; None if that depends on the batch.
-
-    An array of size 1 along every axis on which it is constant; padding is not counted.
-    """
-    shape = tuple(size.q + size.r for size in b.shape[number])
-    counts = lookup.collapse(np.asarray(op.run_one(1, jnp.ones(shape, jnp.float32))), len(op.shape))
-    depends = any(size.q and n > 1 for size, n in zip(op.shape, counts.shape, strict=True))
-    return None if depends else counts
 
 
 def _lower_concatenate(b: Builder, op: Op) -> bool:

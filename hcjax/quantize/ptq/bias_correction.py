@@ -91,10 +91,11 @@ def correct_bias(
 
     Example:
       >>> from hcjax import calibrate, fake_quantize, fold, trace
-      >>> images = jnp.array([[1.0], [1.5]])
+      >>> images = jnp.array([[0.0], [2.5]])
       >>> params = {"w": jnp.array([[0.4, 1.0]]), "b": jnp.zeros(2)}
       >>> model = fold(trace(lambda p, x: x @ p["w"] + p["b"], params, images))
-      >>> fake = fake_quantize(model, calibrate(model, images), bits=2, granularity="tensor")
+      >>> options = {"bits": 2, "activation_bits": 8, "granularity": "tensor"}
+      >>> fake = fake_quantize(model, calibrate(model, images), **options)
       >>> mean_errors(model, fake, images)["w"].round(2).tolist()
       [-0.5, 0.0]
       >>> better = correct_bias(model, fake, images)

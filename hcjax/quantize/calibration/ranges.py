@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,18 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from hcjax.core import brief
-from hcjax.graph.constants import evaluate_constants, trained_numbers
-from hcjax.graph.model import Graph, Model, run
+from hcjax.graph.constants import evaluate_constants
+from hcjax.graph.model import Graph, Model, Op, run
 from hcjax.graph.ops import fixed_point
-from hcjax.graph.ops.kind import LAYER
-from hcjax.graph.ops.table import family
 from hcjax.quantize import straight_through
-from hcjax.quantize.thresholds import BINS, METHODS, chooser
+from hcjax.quantize.calibration import masks, moments
+from hcjax.quantize.calibration.thresholds import BINS, METHODS, chooser
 
 __all__ = ["BINS", "METHODS", "Ranges", "calibrate"]
-
-_NEVER = 50.0  # a constant of at most -50 is a mask: exp(-50) is 0 beside any other term
-_GAP = 0.4  # of the range of a masked value holds nothing
 
 
 class Ranges(NamedTuple):
@@ -108,25 +104,28 @@ def calibrate(
     if not len(images):
         raise ValueError("no images to calibrate with")
     batches = [images[i : i + batch_size] for i in range(0, len(images), batch_size)]
-    sources = _sources(model)
+    ops, values, batch_shaped = evaluate_constants(model)
+    sources = _sources(model, ops, batch_shaped)
 
     def over_batches(function: Callable) -> list[dict]:
         compute = jax.jit(lambda p, x: _map_activations(model, p, x, sources, function))
         return [jax.device_get(compute(model.params, batch)) for batch in batches]
 
-    moments: dict[int, _Moments] = {}
-    for batch in over_batches(lambda number, x: _moments(x)):
+    found_of: dict[int, moments.Moments] = {}
+    for batch in over_batches(lambda number, x: moments.moments(x)):
         for number, found in batch.items():
-            new = _Moments(*(np.float64(each) for each in found))
+            new = moments.Moments(*(np.float64(each) for each in found))
             with np.errstate(over="ignore", invalid="ignore"):  # of masks near float32's end
-                moments[number] = _merged(moments[number], new) if number in moments else new
-    never = _nevers(model)
-    for number, found in moments.items():
+                found_of[number] = (
+                    moments.merged(found_of[number], new) if number in found_of else new
+                )
+    never = masks.constants(model, ops, values | batch_shaped)
+    for number, found in found_of.items():
         infinite = found.infinite and not never.get(number)
         if found.undefined or infinite or not np.isfinite([found.low, found.high]).all():
             raise ValueError(f"{sources[number]} is not finite on these images")
-    low = {number: float(found.low) for number, found in moments.items()}
-    high = {number: float(found.high) for number, found in moments.items()}
+    low = {number: float(found.low) for number, found in found_of.items()}
+    high = {number: float(found.high) for number, found in found_of.items()}
     centers = {number: _middle(low[number], high[number]) for number in low}
     widths = {number: max(-low[number], high[number]) for number in low}
     counts = {number: np.zeros(BINS, np.int64) for number in low}
@@ -148,14 +147,14 @@ def calibrate(
     masked = {
         number
         for number, constant in never.items()
-        if number in moments
+        if number in found_of
         and (
-            moments[number].infinite
-            or _has_gap(counts[number], low[number], high[number], constant)
+            found_of[number].infinite
+            or masks.has_gap(counts[number], low[number], high[number], constant)
         )
     }
-    variance = {n: float(m.deviation / max(m.count, 1.0)) for n, m in moments.items()}
-    numbers = {n: int(m.count) for n, m in moments.items()}
+    variance = {n: float(m.deviation / max(m.count, 1.0)) for n, m in found_of.items()}
+    numbers = {n: int(m.count) for n, m in found_of.items()}
     ranges = (low, high, variance, numbers, counts, centred)
     return Ranges(model.graph, *ranges, frozenset(masked), choose)
 
@@ -165,97 +164,14 @@ def _middle(low: float, high: float) -> float:
     return (low + high) / 2 if low > 0 or high < 0 else 0.0
 
 
-class _Moments(NamedTuple):
-    """Of the finite numbers of an array; deviation: the sum of squared differences from the mean.
-
-    infinite: whether there is an infinity; undefined: whether there is a NaN.
-    """
-
-    low: Any
-    high: Any
-    mean: Any
-    deviation: Any
-    count: Any
-    infinite: Any
-    undefined: Any
-
-
-def _moments(x: jax.Array) -> _Moments:
-    """Returns the moments of a float32 array; an array without numbers has those of one 0."""
-    if not x.size:
-        return _Moments(0.0, 0.0, 0.0, 0.0, 0.0, False, False)
-    finite = jnp.isfinite(x)
-    count = finite.sum(dtype=jnp.float32)
-    mean = jnp.where(finite, x, 0).sum() / jnp.maximum(count, 1)
-    return _Moments(
-        jnp.where(finite, x, jnp.inf).min(),
-        jnp.where(finite, x, -jnp.inf).max(),
-        mean,
-        (jnp.where(finite, x - mean, 0) ** 2).sum(),
-        count,
-        jnp.isinf(x).any(),
-        jnp.isnan(x).any(),
-    )
-
-
-def _merged(a: _Moments, b: _Moments) -> _Moments:
-    """Returns the moments of two arrays together, by Chan, Golub and LeVeque's formula."""
-    count = a.count + b.count
-    part, apart = b.count / max(count, 1.0), b.mean - a.mean
-    return _Moments(
-        min(a.low, b.low),
-        max(a.high, b.high),
-        a.mean + apart * part,
-        a.deviation + b.deviation + apart**2 * a.count * part,
-        count,
-        a.infinite or b.infinite,
-        a.undefined or b.undefined,
-    )
-
-
-def _sources(model: Model) -> dict[int, str]:
+def _sources(model: Model, ops: Sequence[Op], batch_shaped: Container[int]) -> dict[int, str]:
     """Returns number -> source line, of the images and of every float activation."""
-    ops, _, batch_shaped = evaluate_constants(model)
     sources = {model.graph.images: "an image"}
     for op in ops:
         for number in op.outputs:
             if number not in batch_shaped and jnp.issubdtype(op.dtype, jnp.floating):
                 sources[number] = f"{op.source or 'an unknown line'} ({op.kind})"
     return sources
-
-
-def _nevers(model: Model) -> dict[int, float]:
-    """Returns number -> the greatest constant that is part of an activation, if it is a mask's.
-
-    Only constants that no parameter changes count, from the last layer on.
-    """
-    ops, values, batch_shaped = evaluate_constants(model)
-    constants, trained = values | batch_shaped, trained_numbers(model)
-    nevers: dict[int, float] = {}
-
-    def magnitude(number: int) -> float:
-        value = constants.get(number)
-        if value is None or number in trained or not jnp.issubdtype(value.dtype, jnp.floating):
-            return nevers.get(number, 0.0)
-        return float(np.abs(np.asarray(value, np.float32)).max(initial=0))
-
-    for op in ops:
-        greatest = 0.0 if family(op) == LAYER else max(map(magnitude, op.inputs), default=0.0)
-        if greatest >= _NEVER and op.output not in constants:
-            nevers |= dict.fromkeys(op.outputs, greatest)
-    return nevers
-
-
-def _has_gap(counts: np.ndarray, low: float, high: float, constant: float) -> bool:
-    """Returns whether numbers near a constant are far from all others, with nothing between.
-
-    counts: of magnitudes. A positive one must be larger: pixels may be 0 and 255.
-    """
-    least = _NEVER if -low > high else _NEVER**2
-    if not least <= max(-low, high) <= 4 * constant:
-        return False
-    used = np.flatnonzero(counts)
-    return bool(len(used) > 1 and np.diff(used).max() >= _GAP * BINS)
 
 
 def _map_activations(
