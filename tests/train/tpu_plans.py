@@ -15,6 +15,7 @@ import json
 import re
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -100,7 +101,7 @@ def integers() -> dict:
     model = hcjax.fold(hcjax.trace(hcjax.inference(network.apply, state), params, images[:1]))
     small = hcjax.int8(model, hcjax.calibrate(model, images))
     kinds = [op.kind for op in small.graph.ops]
-    with libtpu.alone(print):
+    with libtpu.alone(partial(print, file=sys.stderr)):
         one = jax.sharding.SingleDeviceSharding(planner.topology_devices(chips.parse("v5e:2x2"))[0])
         shapes = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one), (small.params, images)
@@ -171,8 +172,9 @@ def main(what: str, cache: str | None = None) -> None:
     elif what == "generations":
         for topology in documented():
             say(one("seed_cnn_tiny", topology, False, cache))
-        for topology in chips.EXAMPLES.split(", "):
-            say(refused(topology))
+        with libtpu.alone(partial(print, file=sys.stderr)):
+            for topology in chips.EXAMPLES.split(", "):
+                say(refused(topology))
         say(one("seed_cnn_tiny", "v5e:4x4", False, cache, whole=True))
     else:
         with tempfile.TemporaryDirectory() as folder:

@@ -19,6 +19,12 @@ STEP = 0.9  # from one batch that is tried to the next smaller one
 LIMIT = 16_384
 
 
+_QUICK = (
+    "with less search: the program of the full search may move and hold far fewer bytes, so times by "
+    "HBM bytes, and bounds, are of this program alone"
+)
+
+
 class TooLarge(ConfigError):
     """A program does not fit in a chip's memory.
 
@@ -202,6 +208,7 @@ def text(plan: dict) -> str:
     lines = [
         f"plan for {plan['topology']} ({plan['machine']}), chips: {plan['chips']}, hosts: {hosts}",
         f"compiled by libtpu {versions['libtpu']} under jax {versions['jax']}, not executed",
+        *([_QUICK] if plan["quick"] else []),
         f"batch size {plan['batch_size']}, {plan['batch_per_chip']} per chip",
         f"one chip: {chip['peak_flops'] / 1e12:.0f} TFLOP/s in bfloat16, {hbm} of HBM at "
         + f"{chip['hbm_bandwidth'] / 1e9:.0f} GB/s",
