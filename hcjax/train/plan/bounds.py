@@ -20,8 +20,8 @@ LIMIT = 16_384
 
 
 _QUICK = (
-    "with less search: the program of the full search may move and hold far fewer bytes, so times by "
-    "HBM bytes, and bounds, are of this program alone"
+    "with less search: the program of the full search may move and hold far fewer bytes, so times "
+    "by HBM bytes, and bounds, are of this program alone"
 )
 
 
