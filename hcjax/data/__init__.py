@@ -10,10 +10,9 @@ normalised floats inside the jitted step; `normalise` does so on the host, witho
 from hcjax.data.augment import AUGMENTATIONS, needs_partners
 from hcjax.data.batches import eval_batches, indices, train_batches
 from hcjax.data.dataset import Dataset, LazyImages, Parts, Split
-from hcjax.data.description import DESCRIPTIONS, Description, describe
 from hcjax.data.images import read_image
 from hcjax.data.inspection import report, text
-from hcjax.data.loading import SOURCES, load
+from hcjax.data.loading import DESCRIPTIONS, SOURCES, Description, describe, load
 from hcjax.data.pairs import from_arrays
 from hcjax.data.prepare import make_prepare, normalise
 
