@@ -1,4 +1,4 @@
-"""`load` reads a dataset from a source, `describe` says its shape. A source is a file and a line here.
+"""`load` reads a dataset from a source; `describe` says its shape. A new source is one line here.
 
 A source reads and checks its ready-made splits. Splitting, memory and statistics are shared.
 """
