@@ -10,7 +10,7 @@ Command: python launch.py --config=configs/resnet50_imagenet.py --config.data.pa
 The folder is the data_dir in which TFDS has prepared imagenet2012 (tfds build imagenet2012
 --file_format=array_record, from the archives of image-net.org). ImageNet's "validation" part is
 the test here, and 10,000 training images are kept to choose by. On a TPU pod the same on every
-worker, with --distributed; benchmarks/plan.py compiles the steps without a TPU.
+worker, with --distributed; --plan=v5e:2x4 compiles the steps without a TPU or the images.
 
 Device: 8 GPUs or a TPU slice. Expected: not yet measured (76 % in Goyal et al.). Time: not yet
 measured.

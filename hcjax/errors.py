@@ -156,7 +156,7 @@ class DivergedError(HcjaxError, FloatingPointError):
 
 
 class DependencyError(HcjaxError, ImportError):
-    """An optional package that is asked for is not installed."""
+    """An optional package that is asked for is not installed, or of another release than needed."""
 
 
 def plain(name: str) -> str:

@@ -56,7 +56,9 @@ def _define(values: flags.FlagValues) -> None:
     string("eval", "Workdir to score; --config.data.KEY=VALUE names another source.")
     string("predict", "Workdir or .hcz file that labels the images given as arguments.")
     predict.define(values)
-    string("plan", "TPU topology, e.g. v5e:2x4, to compile the config's steps for.")
+    string("plan", "TPU topology, e.g. v5e:2x4, to compile the config's steps for, without data.")
+    boolean("plan_quick", "With --plan: a first answer: the two steps, less searched for.")
+    string("plan_data", "With --plan: HxWxC:K, images and classes of unknown data.")
     boolean("report_data", "Only load and describe the data.")
     boolean("profile", "Write a trace of 10 steps to WORKDIR/profile.")
     boolean("quiet", "Print nothing but errors, and the table of several runs.")
@@ -88,6 +90,9 @@ def _act(
     modes = [f"--{mode}" for mode in _MODES if values[mode].present]
     if len(modes) > 1:
         raise ConfigError(f"{' and '.join(modes)} cannot be combined; choose one")
+    for flag in ("plan_quick", "plan_data"):
+        if values[flag].present and not values.plan:
+            raise ConfigError(f"--{flag} needs --plan=TOPOLOGY, e.g. --plan=v5e:2x4")
     if arguments and not values.predict:
         raise ConfigError(f"unexpected argument {arguments[0]!r}; flags begin with -- (see --help)")
     if not values.predict and (values["top_k"].present or values["json"].present):
@@ -112,7 +117,7 @@ def _act(
 
 def _work(values, arguments: list[str], changes: list[tuple[str, str]], config, started) -> int:
     """Does what the flags say once all hosts are here."""
-    from hcjax.app import run, score, studies
+    from hcjax.app import planning, run, score, studies
 
     if values.predict:
         shown = {"top_k": values.top_k, "json": values.json}
@@ -123,7 +128,8 @@ def _work(values, arguments: list[str], changes: list[tuple[str, str]], config, 
         return score.report_data(config)
     workdir = Path(values.workdir) if values.workdir else _default_workdir(values, config)
     if values.plan:
-        run.plan(config, workdir, values.plan)
+        options = {"shape": values.plan_data, "quick": values.plan_quick}
+        planning.plan(config, workdir, values.plan, **options)
     elif values.sweep:
         studies.sweep(config, workdir, values.sweep, quiet=values.quiet, started=started)
     elif values.seeds is not None:

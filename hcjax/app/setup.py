@@ -61,17 +61,16 @@ def start_platform(where: Platform) -> tuple[Path | None, dict[str, int]]:
     return cache, platform.use_cache(cache)
 
 
-def set_up(recipe: Recipe, dataset: data.Dataset | None = None) -> Setup:
+def set_up(recipe: Recipe) -> Setup:
     """Loads the data, builds the network and makes everything else that a recipe describes.
 
     Args:
       recipe: of `stages.parse`.
-      dataset: stands for what the section `data` names, e.g. where only shapes are needed.
 
     Raises:
       HcjaxError: if a part of the recipe cannot be made, naming its key or file.
     """
-    dataset = load(recipe.data) if dataset is None else dataset
+    dataset = load(recipe.data)
     network_for = partial(network_of, recipe.model, dataset.image_shape)
     network = network_for(dataset.num_classes)
     init_key, fit_key = jax.random.split(jax.random.key(recipe.seed))
@@ -88,9 +87,11 @@ def set_up(recipe: Recipe, dataset: data.Dataset | None = None) -> Setup:
     jax.eval_shape(tx.init, params)  # a pattern of `freeze` that matches nothing: now, not later
     frozen = frozen_of(recipe.optim, params)
     notes += [frozen.text] if frozen else []
+    image = jax.ShapeDtypeStruct(dataset.image_shape, dataset.train.images.dtype)
+    facts = {"mean": dataset.mean, "std": dataset.std, "num_classes": dataset.num_classes}
     options = {
         "batch_size": train.batch_size,
-        "augment": augmentations_of(recipe.augment, dataset),
+        "augment": augmentations_of(recipe.augment, image, **facts),
         "ema_decay": train.ema_decay,
         "accelerate": recipe.accelerate,
         "every": Every(train.eval_every, train.checkpoint_every, train.log_every),
@@ -101,12 +102,13 @@ def set_up(recipe: Recipe, dataset: data.Dataset | None = None) -> Setup:
         "threads": recipe.data.threads,
         "profile_steps": recipe.profile_steps,
     }
+    counts = np.bincount(dataset.train.labels, minlength=dataset.num_classes)
     return Setup(
         dataset=dataset,
         network=network,
         params=params,
         state=state,
-        objective=objective_of(recipe.loss, dataset),
+        objective=objective_of(recipe.loss, counts),
         tx=tx,
         steps=steps,
         key=fit_key,
@@ -173,8 +175,13 @@ def steps_of(key: str, epochs: float, batch_size: int, dataset: data.Dataset) ->
     return steps
 
 
-def objective_of(loss: Loss, dataset: data.Dataset) -> Objective:
-    """Creates what a training minimises; class weights are those of the training labels."""
+def objective_of(loss: Loss, counts: np.ndarray) -> Objective:
+    """Creates what a training minimises.
+
+    Args:
+      loss: of a recipe.
+      counts: int[K], training examples of each class, by which classes may be weighted.
+    """
     function = losses.create(loss.name, **loss.options)
     l1, l2, penalty = loss.l1, loss.l2, None
     if l1 or l2:
@@ -182,22 +189,25 @@ def objective_of(loss: Loss, dataset: data.Dataset) -> Objective:
         def penalty(params):
             return l1 * losses.l1(params) + l2 * losses.l2(params)
 
-    weights = None
-    if loss.class_weights:
-        counts = np.bincount(dataset.train.labels, minlength=dataset.num_classes)
-        weights = losses.class_weights(counts)
-    return Objective(function, penalty, weights)
+    return Objective(
+        function, penalty, losses.class_weights(counts) if loss.class_weights else None
+    )
 
 
 def augmentations_of(
-    augmentations: Sequence[tuple[str, dict]], dataset: data.Dataset
+    augmentations: Sequence[tuple[str, dict]], image: jax.ShapeDtypeStruct, **facts: Any
 ) -> list[tuple[str, dict]]:
-    """Returns the augmentations of a recipe, tried on the shape of the images."""
+    """Returns the augmentations of a recipe, tried on the shape of the images.
+
+    Args:
+      augmentations: of a recipe.
+      image: the shape (H, W, C) and dtype of one.
+      **facts: mean, std and num_classes, as of `data.make_prepare`.
+    """
     for name, _ in augmentations:
         registry.choose("augmentation", data.AUGMENTATIONS, name)
-    facts = {"mean": dataset.mean, "std": dataset.std, "num_classes": dataset.num_classes}
     for pair in augmentations:
-        shapes = batch_shapes(2, dataset, augment=[pair])
+        shapes = batch_shapes(2, image, augment=[pair])
         try:
             prepare = data.make_prepare(**facts, augment=[pair])
             jax.eval_shape(prepare, shapes, jax.random.key(0))
@@ -208,9 +218,13 @@ def augmentations_of(
     return list(augmentations)
 
 
-def batch_shapes(size: int, dataset: data.Dataset, *, augment: Any = None) -> dict:
-    """Returns the shapes of a global training batch, or without `augment` of an evaluation's."""
-    image = jax.ShapeDtypeStruct((size, *dataset.image_shape), dataset.train.images.dtype)
+def batch_shapes(size: int, image: jax.ShapeDtypeStruct, *, augment: Any = None) -> dict:
+    """Returns the shapes of a global training batch, or without `augment` of an evaluation's.
+
+    Args:
+      size: images. image: the shape (H, W, C) and dtype of one. augment: as of `make_prepare`.
+    """
+    image = jax.ShapeDtypeStruct((size, *image.shape), image.dtype)
     number = jax.ShapeDtypeStruct((size,), np.int32)
     batch = {"image": image, "label": number}
     if augment is None:

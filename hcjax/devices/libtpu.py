@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from importlib import metadata
 
 from hcjax.core import optional
+from hcjax.errors import DependencyError
 
 # Read by libtpu when it is loaded: skip the metadata server, and do not
 # abort because another process, not one of ours, has it loaded.
@@ -24,11 +25,43 @@ def version() -> str:
     """Returns the release of libtpu.
 
     Raises:
-      DependencyError: if it is not installed, saying how to install it.
+      DependencyError: if it is not installed, or is not of the releases that the installed jax pins
+        (jaxlib cannot read the programs of all others), saying how to install the right one.
     """
     what = "--plan, which compiles with the TPU compiler (no TPU is needed, only Linux on x86-64),"
     optional.require("libtpu", extra="tpu", what=what)
-    return metadata.version("libtpu")
+    from packaging.specifiers import SpecifierSet
+
+    try:
+        found = metadata.version("libtpu")
+    except metadata.PackageNotFoundError:
+        found = None  # a nightly build, or files that no package owns
+    if found is None or not SpecifierSet(pin()).contains(found, prereleases=True):
+        jax = metadata.version("jax")
+        raise DependencyError(
+            f"--plan needs the libtpu that jax {jax} was made for, libtpu{pin()}, and found "
+            f"libtpu {found or 'of no known release'}, whose programs this jaxlib may be unable to "
+            f"read: pip install 'jax[tpu]=={jax}'"
+        )
+    return found
+
+
+def pin() -> str:
+    """Returns the releases of libtpu that the installed jax pins for TPUs, "" if it pins none.
+
+    Example:
+      >>> pin().startswith("==0.0.")
+      True
+    """
+    from packaging.requirements import Requirement
+
+    for line in metadata.requires("jax") or ():
+        requirement = Requirement(line)
+        if requirement.name == "libtpu" and (
+            requirement.marker is None or requirement.marker.evaluate({"extra": "tpu"})
+        ):
+            return str(requirement.specifier)
+    return ""
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 
-import jax
 import numpy as np
 import pytest
 
@@ -15,7 +14,6 @@ from hcjax.app import run
 from hcjax.config.reader import flatten, to_dict
 from hcjax.data import batches
 from hcjax.report import writers
-from hcjax.train import parallel
 from tests.tiny import CLASSES, ROOT, TEST_EXAMPLES, flags, launch, npz, trained
 
 # the keys that every report.json has; others may follow
@@ -198,32 +196,6 @@ def test_early_stopping_reports_the_best_validation(tmp_path):
     assert found["stopped"] == "patience" and found["steps"] == lines[-1]["step"]
     assert found["best_step"] == best["step"] < found["steps"]
     assert found["validation_accuracy"] == best["accuracy"]
-
-
-def test_plan_hands_over_the_configs_own_steps_and_shapes(tmp_path, monkeypatch, capsys):
-    given = {}
-
-    def stand_in(train_step, eval_step, state, train_batch, eval_batch, *, topology, **options):
-        key = jax.eval_shape(lambda: jax.random.key(0))
-        rows = jax.tree.map(  # [devices, examples per device, ...]
-            lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), (train_batch, eval_batch)
-        )
-        jax.eval_shape(parallel.train(train_step), state, rows[0], key)
-        jax.eval_shape(parallel.evaluate(eval_step), *state.averaged, rows[1])
-        assert options["largest"] and options["scaling"]
-        given.update(topology=topology, train=train_batch, eval=eval_batch)
-        return {"chips": 8}
-
-    monkeypatch.setattr("hcjax.train.plan.planner.plan", stand_in)
-    monkeypatch.setattr("hcjax.train.plan.planner.text", lambda found: f"{found['chips']} chips")
-    changes = ["--config.augment.use=mixup", "--config.train.ema_decay=0.9"]
-    arguments = [*flags(npz(tmp_path / "data.npz")), *changes, "--plan=v5e:2x4"]
-    assert launch(*arguments, f"--workdir={tmp_path / 'run'}") == 0
-    assert given["topology"] == "v5e:2x4"
-    assert given["train"]["image"].shape == given["train"]["partner_image"].shape == (16, 8, 8, 1)
-    assert given["eval"]["image"].shape == (1000, 8, 8, 1)
-    assert json.loads((tmp_path / "run" / "plan.json").read_text()) == {"chips": 8}
-    assert "8 chips" in capsys.readouterr().out
 
 
 def test_profile_writes_a_trace(tmp_path):

@@ -25,6 +25,7 @@ from hcjax.data.dataset import LazyImages, Parts, Split
 from hcjax.data.images import read_image, size_pair
 from hcjax.errors import ConfigError, DataError
 
+_NO_NAME = "source tfds needs a name, e.g. data.name=cifar10"
 _PREPARE = """
 import sys, tensorflow_datasets as tfds
 name, data_dir = sys.argv[1:]
@@ -61,17 +62,13 @@ def load(
         set, or has images of several sizes and no `image_size` is given.
     """
     if not name:
-        raise ConfigError("source tfds needs a name, e.g. data.name=cifar10")
-    tfds = optional.module("tensorflow_datasets", extra="tfds", what="source tfds")
+        raise ConfigError(_NO_NAME)
+    tfds = _tfds()
     if (path or "").startswith("gs://"):
         optional.require("gcsfs", extra="gcs", what=f"source tfds, to read {path},")
     builder = _builder(tfds, name, path)
     image_key, label_key = _keys(tfds, builder, name)
-    stored = builder.info.features[image_key].shape
-    size = size_pair(image_size) or stored[:2]
-    if None in size:
-        raise DataError(f"{name}: images differ in size; state an image_size to fit them to")
-    image_shape = (*size, channels or stored[2] or 3)
+    image_shape = _image_shape(builder, image_key, name, image_size, channels)
     num_examples = {part: split.num_examples for part, split in builder.info.splits.items()}
     if not num_examples.get("train"):
         raise DataError(f"{name}: expected a split 'train', found {list(num_examples)}")
@@ -103,20 +100,76 @@ def load(
     return Parts(class_names, **splits)
 
 
-def _builder(tfds, name: str, path: str | None):
-    """Returns the builder of a prepared set; prepares the set first where that is possible."""
-    place = path or "~/tensorflow_datasets"
-    ways_out = (
+def describe(
+    name: str, path: str | None = None, *, image_size=None, channels: int | None = None, **_: object
+) -> tuple[tuple[int, int, int], int]:
+    """Returns ((H, W, C), number of classes) of a set, which need not be prepared anywhere.
+
+    TFDS's own code says both for most sets, and a prepared set for all.
+
+    Args:
+      name, path, image_size, channels: as of `load`.
+
+    Raises:
+      DataError: as `load`, but not because the set is not prepared.
+
+    Example:
+      >>> describe("cifar10"), describe("imagenet2012", image_size=224)
+      (((32, 32, 3), 10), ((224, 224, 3), 1000))
+    """
+    if not name:
+        raise ConfigError(_NO_NAME)
+    tfds = _tfds()
+    local = None if "://" in (path or "") else path
+    try:
+        builder = tfds.builder(name, data_dir=local)  # TFDS's own sets need no file, and no bucket
+    except Exception:
+        builder = _registered(tfds, name, path)
+    image_key, label_key = _keys(tfds, builder, name)
+    num_classes = builder.info.features[label_key].num_classes
+    if num_classes is None:
+        raise DataError(f"{name}: how many classes there are is known only once it is prepared")
+    return _image_shape(builder, image_key, name, image_size, channels), num_classes
+
+
+def _tfds():
+    """Returns the package, or says what to install."""
+    return optional.module("tensorflow_datasets", extra="tfds", what="source tfds")
+
+
+def _registered(tfds, name: str, path: str | None):
+    """Returns the builder of a set that may or may not be prepared."""
+    try:
+        return tfds.builder(name, data_dir=path)
+    except Exception as error:  # unknown name or config, no gcsfs, no such bucket
+        reason = str(error).split("\n")[0][:300].rstrip(".")
+        place = path or "~/tensorflow_datasets"
+        raise DataError(f"no TFDS set '{name}' in {place}: {reason}. {_ways_out(name)}") from error
+
+
+def _ways_out(name: str) -> str:
+    """Returns what can be done where a set is not there."""
+    return (
         "Ways out: name a folder or gs:// bucket where it is prepared (data.path=DATA_DIR); or "
         "prepare it once where TensorFlow is installed: pip install tensorflow-cpu "
         f"tensorflow-datasets && tfds build {name} --file_format=array_record --data_dir=DATA_DIR; "
         "or use local files: data.source=idx, folder or npz"
     )
-    try:
-        builder = tfds.builder(name, data_dir=path)
-    except Exception as error:  # unknown name or config, no such bucket
-        reason = str(error).split("\n")[0][:300].rstrip(".")
-        raise DataError(f"no TFDS set '{name}' in {place}: {reason}. {ways_out}") from error
+
+
+def _image_shape(builder, image_key: str, name: str, image_size, channels: int | None) -> tuple:
+    """Returns (H, W, C) of the images that a set's are fitted to."""
+    stored = builder.info.features[image_key].shape
+    size = size_pair(image_size) or stored[:2]
+    if None in size:
+        raise DataError(f"{name}: images differ in size; state an image_size to fit them to")
+    return (*size, channels or stored[2] or 3)
+
+
+def _builder(tfds, name: str, path: str | None):
+    """Returns the builder of a prepared set; prepares the set first where that is possible."""
+    place, ways_out = path or "~/tensorflow_datasets", _ways_out(name)
+    builder = _registered(tfds, name, path)
     if builder.info.splits:
         return builder
     if importlib.util.find_spec("tensorflow") is None:

@@ -13,8 +13,37 @@ from hcjax.train.plan import chips
 MiB, GiB = 2**20, 2**30
 
 
+STEP = 0.9  # from one batch that is tried to the next smaller one
+# Examples per chip beyond which none is sought: nobody trains with more, and the compiler takes
+# minutes for them.
+LIMIT = 16_384
+
+
+_QUICK = (
+    "with less search: the program of the full search may move and hold far fewer bytes, so times "
+    "by HBM bytes, and bounds, are of this program alone"
+)
+
+
 class TooLarge(ConfigError):
-    """A program does not fit in a chip's memory."""
+    """A program does not fit in a chip's memory.
+
+    A compiler that refuses a program says so after seconds, before it looks for a good one, which
+    takes minutes where the batch is large.
+
+    Args:
+      message: for the user.
+      needed: bytes that would do, per chip; None if the compiler does not say.
+    """
+
+    def __init__(self, message: str, needed: float | None = None):
+        super().__init__(message)
+        self.needed = needed
+
+    @property
+    def outcome(self) -> str:
+        """A few words for a line of progress."""
+        return "does not fit" + (f", needs {self.needed / GiB:.1f} GiB" if self.needed else "")
 
 
 def entry(
@@ -105,7 +134,7 @@ def scaling(
 def largest_batch(
     here: dict, where: chips.Slice, per_chip: int, compile_for: Callable[[chips.Slice, int], dict]
 ) -> dict:
-    """Returns the largest batch per chip that fits: a line through two programs, then tried.
+    """Returns the largest batch per chip that fits, up to `LIMIT`, sought from above.
 
     Args:
       here: the entry at `per_chip` examples, which fits.
@@ -114,51 +143,56 @@ def largest_batch(
       compile_for: (slice, examples per chip) -> entry; raises TooLarge.
 
     Returns:
-      per_chip, batch_size, peak (bytes; it was compiled and fits), predicted (bytes, by the line;
-      None if it is one of the line's own two), bytes_per_example (the line's slope) and tried, a
-      list of [examples per chip, peak or None where it was refused]. A line that leaves more than
-      2 % unused is drawn again, up to five times.
+      per_chip, batch_size, peak (bytes; it was compiled and fits), bytes_per_example (the slope
+      between that batch and the one at `per_chip`; 0 if that is the largest), room_for (examples
+      per chip that this slope would leave room for, not compiled; None where a larger batch was
+      refused) and tried, a list of [examples per chip, bytes that it needs or None, whether they
+      are there].
 
     Note:
-      A small batch stays in on-chip memory and says nothing of the slope, so the second program
-      is one large enough to move twice the memory's size, counted from the first.
+      What is refused costs least, so the first attempt is eight times what the memory of `per_chip`
+      examples would allow: small batches say little, as they stay in on-chip memory, or waste it.
+      If it is refused, a line says where memory would end. The compiler can do better, by computing
+      again what it does not keep, so the search begins a third above and goes down by `STEP` until
+      a batch fits: one compilation of a large batch that is not refused.
     """
-    room = where.chip.hbm_bytes
-    fits = [(per_chip, here["memory"]["peak"], None)]  # examples, bytes, bytes that were predicted
-    tried = [[per_chip, fits[0][1]]]
+    room, memory = where.chip.hbm_bytes, here["memory"]
+    grows = sum(memory.get(name, 0) for name in ("batch_and_padding", "activations", "results"))
+    tried = [[per_chip, memory["peak"], True]]
 
-    def attempt(count, predicted=None):
+    def attempt(count):
         try:
-            peak = compile_for(where, count)["memory"]["peak"]
-            fits.append((count, peak, predicted))
-        except TooLarge:
-            peak = None
-        tried.append([count, peak])
-        return peak is not None
+            needed = compile_for(where, count)["memory"]["peak"]
+            tried.append([count, needed, needed <= room])
+        except TooLarge as error:
+            tried.append([count, error.needed, False])
+        return tried[-1]
 
-    second = max(2 * per_chip, _round(2 * room / here["bytes_accessed"] * per_chip))
-    while not attempt(second) and second > per_chip + 8:
-        second = _round((second + per_chip) / 2)
-    refused, slope = float("inf"), 0.0
-    for _ in range(6):
-        (low, small, _), (high, large, _) = fits[-2:] if len(fits) > 1 else 2 * fits
-        slope = (large - small) / max(1, high - low)
-        if slope <= 0:
+    low, high = tried[0], None
+    count = min(LIMIT, _round(8 * per_chip * (room - memory["peak"] + grows) / max(1, grows)))
+    while low[0] < count:
+        found = attempt(count)
+        if found[2]:
+            low, count = found, min(LIMIT, 4 * count)
+            continue
+        high, step = found, 0.5
+        if high[1]:  # with this line
+            crossing = low[0] + (room - low[1]) * (high[0] - low[0]) / (high[1] - low[1])
+            count, step = min(count, 1.5 * crossing), STEP
+        break
+    while high and (count := _round(step * count)) > low[0]:
+        found = attempt(count)
+        if found[2]:
+            low = found
             break
-        # a line that was far off is drawn again from half-way, in proportion
-        most = (high * refused) ** 0.5 if 1.5 * high < refused < float("inf") else 0.95 * refused
-        count = _round(min(high + (room - large) / slope, most))
-        if count <= 1.02 * high:
-            break
-        if not attempt(count, int(large + slope * (count - high))):
-            refused = count
-    count, peak, predicted = fits[-1]
+    (count, peak, _), (first, least, _) = low, tried[0]
+    slope = (peak - least) / (count - first) if count > first else 0
     return {
         "per_chip": count,
         "batch_size": count * where.chips,
         "peak": peak,
-        "predicted": predicted,
         "bytes_per_example": int(slope),
+        "room_for": _round(count + (room - peak) / slope) if slope > 0 and not high else None,
         "tried": tried,
     }
 
@@ -174,6 +208,7 @@ def text(plan: dict) -> str:
     lines = [
         f"plan for {plan['topology']} ({plan['machine']}), chips: {plan['chips']}, hosts: {hosts}",
         f"compiled by libtpu {versions['libtpu']} under jax {versions['jax']}, not executed",
+        *([_QUICK] if plan["quick"] else []),
         f"batch size {plan['batch_size']}, {plan['batch_per_chip']} per chip",
         f"one chip: {chip['peak_flops'] / 1e12:.0f} TFLOP/s in bfloat16, {hbm} of HBM at "
         + f"{chip['hbm_bandwidth'] / 1e9:.0f} GB/s",
@@ -210,10 +245,12 @@ def text(plan: dict) -> str:
     most = plan["largest_batch"]
     if most:
         size = f"{most['peak'] / GiB:.2f} of {hbm}"
-        if (slope := most["bytes_per_example"]) > 0:  # it falls where more is computed again
+        if (slope := most["bytes_per_example"]) > 0:
             size += f", {slope / 1024:.1f} KiB per example"
         count = f"{most['per_chip']} per chip, {most['batch_size']} in all"
-        lines += ["", f"largest batch that fits: {count}; compiled: {size}"]
+        lines += ["", f"largest batch that fits: {count}; compiled with less search: {size}"]
+        if most["room_for"]:
+            lines += [f"  more were not tried; at so much each, {most['room_for']:,} would fit"]
     if plan["scaling"]:
         lines += ["", "weak scaling, the same batch per chip (bounds; * its own program compiled)"]
         lines += [

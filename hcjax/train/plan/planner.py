@@ -11,9 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +27,13 @@ from hcjax.errors import ConfigError, PlatformError
 from hcjax.train import parallel
 from hcjax.train.plan import bounds, chips, hlo
 from hcjax.train.plan.bounds import text
+from hcjax.train.plan.progress import Progress
 
 __all__ = ["compile_step", "plan", "text"]
+
+SEARCH = 2  # compilations, about, that find the largest batch
+# how libtpu says what a program needs: "... required for HLO temporaries (54.22G) exceeds ..."
+_NEEDED = re.compile(r"\(([\d.]+)([KMGTP]?)\) exceeds")
 
 
 def plan(
@@ -54,12 +61,13 @@ def plan(
       train_batch: dict of arrays or shapes [N, ...], a global batch: N is divided over the chips.
       eval_batch: the same for `eval_step`.
       topology: `v5e:2x4`, `v6e:16x16`, `v5p:4x4x4`, ...
-      largest: also find the largest batch that fits, with three more compilations or a few more.
+      largest: also find the largest batch that fits, by one to five `quick` compilations.
       scaling: also compile for one host, for the first row of the table of weak scaling.
-      quick: compile with less search (jax's optimization level O1), 3 times sooner: the same
-        communication, but a program that may be slower and use more memory.
+      quick: compile with less search (jax's optimization level O1), in half the time or, where
+        batches are large, a tenth: the same communication, but a program that may be slower and use
+        more memory.
       cache: folder of cached compilation results, by the program's hash; None for none.
-      say: called with one line of text before each slow compilation; None prints it to stderr.
+      say: called with one line of text before and after each compilation; None prints to stderr.
 
     Returns:
       A dict that `json.dump` accepts. `train` and `eval` hold, per chip and step: flops,
@@ -87,12 +95,14 @@ def plan(
             f"chips of '{topology}'; choose a batch size that is a multiple of {where.chips}"
         )
     versions = {"jax": jax.__version__, "libtpu": libtpu.version()}
-    options = {"quick": quick, "cache": cache, "say": say}
+    several = scaling and where.hosts > 1
+    programs = 1 + (eval_step is not None) + several + SEARCH * largest
+    options = {"cache": cache, "progress": Progress(programs, say)}
     per_chip = global_batch // where.chips
 
-    def train(where: chips.Slice, per_chip: int) -> dict:
+    def train(where: chips.Slice, per_chip: int, *, quick: bool = quick) -> dict:
         return compile_step(
-            train_step, state, train_batch, where=where, per_chip=per_chip, **options
+            train_step, state, train_batch, where=where, per_chip=per_chip, quick=quick, **options
         )
 
     with libtpu.alone(say):
@@ -101,10 +111,19 @@ def plan(
         if eval_step is not None:
             rows = -(-_size(eval_batch) // where.chips)  # padded to whole chips
             evaluation = compile_step(
-                eval_step, state, eval_batch, where=where, per_chip=rows, evaluate=True, **options
+                eval_step,
+                state,
+                eval_batch,
+                where=where,
+                per_chip=rows,
+                evaluate=True,
+                quick=quick,
+                **options,
             )
         rows = bounds.scaling(here, where, per_chip, train) if scaling else None
-        most = bounds.largest_batch(here, where, per_chip, train) if largest else None
+        most = None
+        if largest:
+            most = bounds.largest_batch(here, where, per_chip, partial(train, quick=True))
     return {
         "topology": where.name,
         "machine": where.machine,
@@ -114,6 +133,7 @@ def plan(
         "batch_size": global_batch,
         "batch_per_chip": per_chip,
         "versions": versions,
+        "quick": quick,
         "train": here,
         "eval": evaluation,
         "largest_batch": most,
@@ -131,7 +151,7 @@ def compile_step(
     evaluate: bool = False,
     quick: bool = False,
     cache: str | os.PathLike | None = None,
-    say: Callable[[str], None] = lambda line: None,
+    progress: Progress | None = None,
 ) -> dict:
     """Compiles one step for a slice and returns its entry of the plan.
 
@@ -142,10 +162,12 @@ def compile_step(
       where: the slice.
       per_chip: examples per chip.
       evaluate: which of the two forms `step` has.
-      quick, cache, say: see `plan`.
+      quick, cache: see `plan`.
+      progress: told of the compilation; None for nobody.
 
     Raises:
-      ConfigError: if the program does not fit in HBM.
+      TooLarge: if the program does not fit in HBM; a ConfigError.
+      PlatformError: if libtpu cannot compile it.
     """
     devices = topology_devices(where)
     per_device = per_chip * where.chips // len(devices)
@@ -164,10 +186,17 @@ def compile_step(
     else:
         key = jax.eval_shape(lambda: jax.random.key(0))
         lowered = parallel.train(step, devices=devices).lower(state, batch, key)
-    what = f"the {'evaluation' if evaluate else 'training'} step for {where.name}"
-    say(f"compiling {what}, {per_chip} examples per chip")
-    what += f" with {per_chip} examples per chip"
-    facts = _cached(lowered, f"{where.name} {where.host}", what, quick=quick, cache=cache)
+    kind, search = ("evaluation" if evaluate else "training"), (", less search" if quick else "")
+    what = f"the {kind} step for {where.name} with {per_chip} examples per chip"
+    target = f"{where.name} {where.host}"
+    progress = progress or Progress(1, lambda line: None)
+    with progress.compiling(what + search):
+        try:
+            facts = _cached(lowered, target, what, quick=quick, cache=cache)
+        except bounds.TooLarge as error:
+            if error.needed is not None:  # of one device, one or two of which are a chip
+                error.needed *= len(devices) // where.chips
+            raise
     held = {"parameters": state.params, "statistics": state.state}
     if evaluate:
         held = dict(zip(held, state.averaged, strict=True))
@@ -229,16 +258,29 @@ def _facts(lowered: Any, what: str, *, quick: bool) -> dict:
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
+        says = str(error).splitlines()[0]
         if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
+            raise PlatformError(
+                f"plan: libtpu {libtpu.version()} cannot compile {what}: {says}. Another slice or "
+                f"batch size may do"
+            ) from error
         raise bounds.TooLarge(
             f"plan: {what} does not fit in HBM; choose a smaller batch or more chips. "
-            f"The compiler says: {str(error).splitlines()[0]}"
+            f"The compiler says: {says}",
+            needed=_needed(str(error)),
         ) from error
     finally:
         for name, value in before.items():
             jax.config.update(name, value)
     return {"compile_seconds": round(time.perf_counter() - start, 2), **hlo.facts(compiled)}
+
+
+def _needed(message: str) -> float | None:
+    """Returns the bytes that a program needs by the message that refuses it; None if it is mute."""
+    match = _NEEDED.search(message)
+    if not match:
+        return None
+    return float(match[1]) * 1024 ** ("KMGTP".index(match[2]) + 1 if match[2] else 0)
 
 
 def _shapes(tree: Any) -> Any:
