@@ -16,6 +16,7 @@ from hcjax.quantize.calibration.thresholds import rounding_error
 from hcjax.quantize.straight_through import SMALLEST
 
 _PAYS = 0.8  # of the symmetric step, at most: 2 dB less noise, at least
+_END_EXACT = 16  # steps from 0 to the nearer end, at least: they grow by 1/16 at most
 _FARTHEST = 2**20  # of a zero point: float32 holds zero · scale to 1/16 of a step
 
 
@@ -44,7 +45,8 @@ def grid(ranges: Ranges, number: int, bits: int, *, zero_point: bool, holds_zero
     Returns:
       Grid. With a zero point, scale = (high - low) / (2^bits - 1) and zero = round(qmin - low /
       scale), for [low, high] clipped by the method of the ranges. [low, high] holds 0, unless no
-      observed number is 0 or has the other sign.
+      observed number is 0 or has the other sign; then 0 is an integer, and so is the end nearer to
+      it if it is 16 steps away or more.
 
     Example:
       >>> import jax.numpy as jnp
@@ -72,8 +74,22 @@ def grid(ranges: Ranges, number: int, bits: int, *, zero_point: bool, holds_zero
         return plain
     width = max(-low, high)
     threshold = width * ranges.choose(ranges.counts[number], round(levels * width / (high - low)))
-    near = _between(max(low, -threshold), min(high, threshold), qmin, qmax)
+    near = _holding_zero(max(low, -threshold), min(high, threshold), qmin, qmax)
     return near if near.scale <= _PAYS * plain.scale else plain
+
+
+def _holding_zero(low: float, high: float, qmin: int, qmax: int) -> Grid:
+    """Returns the grid of a range that holds 0, with an integer for its nearer end too.
+
+    0 is an integer by need. The nearer end often is a number that many are, such as the background
+    of images, and steps that are a hair longer make it one.
+    """
+    found = _between(low, high, qmin, qmax)
+    nearer = min(-low, high)
+    steps = math.floor(nearer / found.scale + 1e-6)
+    if steps < _END_EXACT:
+        return found
+    return Grid(nearer / steps, qmin, qmax, qmin + steps if -low <= high else qmax - steps)
 
 
 def _between(low: float, high: float, qmin: int, qmax: int) -> Grid:
