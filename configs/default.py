@@ -221,6 +221,7 @@ def get_config() -> ConfigDict:
     quantize.input_bits = placeholder(_EITHER)  # of what each layer reads, if fewer; None for 8
     quantize.granularity = placeholder(str)  # a step for each "channel" of a kernel, or "tensor"
     quantize.floats = placeholder(str)  # regular expression of layers that compute in float
+    quantize.zero_points = placeholder(bool)  # whether activations may have them; None: True
     quantize.method = placeholder(str)  # of calibration: mse, minmax, percentile or entropy
     quantize.entropy = placeholder(float)  # nats of loss for each bit of the kernels' code, >= 0
     quantize.images = placeholder(int)  # of the training part, to calibrate on; >= 1

@@ -54,6 +54,7 @@ from hcjax.prove.flips import changes
 from hcjax.prune.structured.cut import cut
 from hcjax.prune.structured.shrink import shrink
 from hcjax.prune.structured.trim import trim
+from hcjax.quantize.calibration.ranges import calibrate
 from hcjax.quantize.codebook import Shared, share
 from hcjax.quantize.entropy import entropy
 from hcjax.quantize.error_analysis import error_analysis
@@ -62,7 +63,6 @@ from hcjax.quantize.int8 import int8
 from hcjax.quantize.ptq.adaround import adaround
 from hcjax.quantize.ptq.bias_correction import correct_bias, mean_errors
 from hcjax.quantize.ptq.equalize import equalize
-from hcjax.quantize.ranges import calibrate
 from hcjax.quantize.spec import QuantSpec
 from hcjax.report import pictures
 from hcjax.runs.saved import load_any

@@ -19,8 +19,8 @@ from hcjax.graph.ops import fixed_point
 from hcjax.graph.ops.kind import LAYER, SUM
 from hcjax.graph.ops.table import defined, family
 from hcjax.graph.qtensor import QTensor
+from hcjax.quantize.calibration.ranges import Ranges
 from hcjax.quantize.fake import check_float, fake_quantize
-from hcjax.quantize.ranges import Ranges
 from hcjax.quantize.spec import QuantSpec, with_fields
 
 _INT32_MAX = 2**31 - 1
@@ -53,7 +53,7 @@ def int8(
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from hcjax.quantize import ranges as observe
+      >>> from hcjax.quantize.calibration import ranges as observe
       >>> from hcjax import trace
       >>> images = jnp.array([[1.0, -2.0]])
       >>> model = trace(lambda p, x: x @ p["w"], {"w": jnp.array([[0.5], [1.0]])}, images)
@@ -229,14 +229,14 @@ def _convert_requantize(p: Program, op: Op) -> Converted:
     scale = jnp.asarray(p.values[op.inputs[-1]])
     scales = [jnp.asarray(p.values[i]) for i in op.inputs[2 * count : 3 * count]]
     offset = jnp.asarray(p.values[op.inputs[-2]]) if params["offset"] else None
-    fixed = fixed_point.multipliers(scales, bounds, offset, scale, compiled=True)
+    fixed = fixed_point.multipliers(scales, bounds, offset, scale, params["zero"], compiled=True)
     if (np.asarray(fixed.room) < 0).any():
         raise ValueError(
             f"{label}: its scale {float(scale):.3g} is so small that sums of up to {max(bounds):,} "
             "could exceed int32; calibrate with images that give it larger values"
         )
     limits = params["least"], params["most"]
-    clips = fixed_point.clips(params["low"], params["high"], *limits, scale)
+    clips = fixed_point.clips(params["low"], params["high"], *limits, scale, params["zero"])
     qmin, qmax = map(int, clips)
     numbers = [p.parameter(f"{label}/multiplier", m) for m in fixed.multipliers]
     numbers += [p.parameter(f"{label}/offset", fixed.offset)]
@@ -257,10 +257,14 @@ def _convert_dequantize(p: Program, op: Op) -> Converted:
     flat = scale.reshape(-1 if params["axis"] >= 0 else ())
     numbers = [p.parameter(f"{label}/scale", flat)]
     if params["offset"]:
-        offset = fixed_point.whole(fixed_point.over(jnp.asarray(p.values[op.inputs[3]]), scale))
-        largest = int(jnp.abs(offset).max())
-        if largest + params["bound"] > _INT32_MAX or largest >= 2**29:
-            raise ValueError(f"{label}: its bias / scale is {largest:,}, which int32 cannot hold")
+        real = fixed_point.over(jnp.asarray(p.values[op.inputs[3]]), scale)
+        largest = float(jnp.abs(real).max())
+        if not largest + params["bound"] <= _INT32_MAX or not largest < 2**29:
+            raise ValueError(
+                f"{label}: its bias / scale is {largest:,.0f}, which int32 cannot hold; training "
+                "has made a scale tiny: leave the layer in float, floats=..., or quantize anew"
+            )
+        offset = fixed_point.whole(real)
         numbers.append(p.parameter(f"{label}/offset", offset))
     return (op.inputs[0], *numbers), params, jnp.float32
 

@@ -20,8 +20,8 @@ from hcjax.graph.axes import kernel_axis
 from hcjax.graph.model import LAYERS, Model, Op, capture_activations, live_ops
 from hcjax.graph.qtensor import QTensor
 from hcjax.quantize import error_analysis, fake
+from hcjax.quantize.calibration.ranges import Ranges
 from hcjax.quantize.int8 import int8
-from hcjax.quantize.ranges import Ranges
 from hcjax.quantize.spec import QuantSpec, every_layer, with_fields
 
 
@@ -136,23 +136,27 @@ def profile(
     return Profile(tuple(rows), integer.floats, len(images), device)
 
 
-def pair_sums(model: Model) -> dict[str, int]:
+def pair_sums(model: Model, *, stored: str = "uint8") -> dict[str, int]:
     """Returns the largest possible sum of two neighbouring products of each layer.
 
     x86 processors without VNNI multiply uint8 by int8 and add two neighbours in int16, silently
     saturating at 32,767 (`vpmaddubsw`). If any two weights a, b of one output channel may be
     neighbours, the bound is 255 · max(|a| + |b|, of equal sign): up to 64,770 in 8 bits, and 32,130
-    in 7. So `int8(..., bits=7)` never saturates; in 8 bits a network may. The programs that hcjax
-    compiles add in int32 and do not need this bound.
+    in 7. So `int8(..., bits=7)` never saturates; in 8 bits a network may, in a runtime that stores
+    activations as uint8. Stored as int8, as hcjax stores them with and without zero points, they
+    are multiplied as |q| and sign(q) · weight: 128 · max(|a| + |b|) <= 32,512 never saturates. The
+    programs that hcjax compiles add in int32 and do not need this bound.
 
     Args:
       model: from `int8`.
+      stored: "uint8" or "int8": how the runtime stores activations.
 
     Returns:
       Path of each kernel -> int; a layer with at most 32,767 cannot saturate.
 
     Raises:
       TypeError: if the model holds no integers.
+      ValueError: if `stored` is neither.
 
     Example:
       >>> import jax.numpy as jnp
@@ -163,6 +167,8 @@ def pair_sums(model: Model) -> dict[str, int]:
       >>> {b: pair_sums(int8(model, ranges, bits=b)) for b in (8, 7)}
       {8: {'w': 43095}, 7: {'w': 21420}}
     """
+    if stored not in ("uint8", "int8"):
+        raise ValueError(f"stored must be uint8 or int8, got {stored!r}")
     paths = {n: p for p, n in model.graph.params.items() if isinstance(model.params[p], QTensor)}
     sums = {}
     for op in model.graph.ops:
@@ -170,8 +176,11 @@ def pair_sums(model: Model) -> dict[str, int]:
             values = np.asarray(model.params[paths[number]].values, np.int64)
             axis = kernel_axis(op, {number: values})
             columns = np.moveaxis(values, axis, -1).reshape(-1, values.shape[axis])
-            sides = (np.sort(np.maximum(sign * columns, 0), axis=0)[-2:] for sign in (1, -1))
-            sums[paths[number]] = 255 * max(int(side.sum(0).max()) for side in sides)
+            # the sign of q is the weight's in int8, so that two of any signs may add up
+            signs = (np.abs,) if stored == "int8" else (np.positive, np.negative)
+            sides = (np.sort(np.maximum(sign(columns), 0), axis=0)[-2:] for sign in signs)
+            greatest = max(int(side.sum(0).max()) for side in sides)
+            sums[paths[number]] = greatest * (128 if stored == "int8" else 255)
     if not sums:
         raise TypeError("no layer computes in integers: give a model from int8")
     return sums

@@ -28,6 +28,8 @@ class QuantSpec(NamedTuple):
     in all: fewer numbers to store, and fewer levels for small channels (see `equalize`).
     floats: regular expression of the full names of layers that compute in float, e.g. those that
     `quantize.profile` measures as no faster; "" for none.
+    zero_points: whether activations get a zero point where it shortens their steps by a fifth or
+    more: those that are never negative, are skewed, or are far from 0 (see `quantize.grids`).
     """
 
     bits: Bits = 8
@@ -35,6 +37,7 @@ class QuantSpec(NamedTuple):
     input_bits: Bits = 8
     granularity: str = "channel"
     floats: str = ""
+    zero_points: bool = True
 
     @property
     def widths(self) -> dict[str, Bits]:
@@ -59,7 +62,8 @@ def with_fields(spec: QuantSpec | None, fields: Mapping[str, Any]) -> QuantSpec:
 
     Example:
       >>> with_fields(QuantSpec(bits=4), {"granularity": "tensor"})
-      QuantSpec(bits=4, activation_bits=None, input_bits=8, granularity='tensor', floats='')
+      QuantSpec(bits=4, activation_bits=None, input_bits=8, granularity='tensor', floats='',
+                zero_points=True)
     """
     spec = QuantSpec() if spec is None else spec
     if not isinstance(spec, QuantSpec):
@@ -87,6 +91,8 @@ def checked(spec: QuantSpec) -> QuantSpec:
         raise ValueError(f"granularity must be channel or tensor, got {spec.granularity!r}")
     widths = {key: _ints(key, bits) for key, bits in spec.widths.items()}
     check_pattern("floats", spec.floats or "")
+    if not isinstance(spec.zero_points, bool):
+        raise ConfigError(f"zero_points must be True or False, got {spec.zero_points!r}")
     return spec._replace(**widths)
 
 

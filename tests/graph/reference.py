@@ -35,6 +35,7 @@ def _wide(x):
 
 def quantize(p, x, step):
     q = np.round(x.astype(np.float32) * (np.float32(1) / step.astype(np.float32)))
+    q = q + p.get("zero", 0)
     return np.clip(q, p["least"], p["most"]).astype(np.int64)
 
 
@@ -91,9 +92,19 @@ def _dilated(x, factors):
 
 
 def dot(p, x, y):
-    (left, right), (batch, _) = p["dimension_numbers"]
-    assert not batch
-    return np.tensordot(x.astype(np.float64), y.astype(np.float64), (left, right)).astype(np.int64)
+    (left, right), batch = p["dimension_numbers"]
+    if not batch[0]:
+        y = np.tensordot(x.astype(np.float64), y.astype(np.float64), (left, right))
+        return y.astype(np.int64)
+    letters = iter("abcdefghijklmnop")
+    names = [[next(letters) for _ in x.shape], [next(letters) for _ in y.shape]]
+    for a, b in zip((*batch[0], *left), (*batch[1], *right), strict=True):
+        names[1][b] = names[0][a]
+    kept = [[n for a, n in enumerate(names[s]) if a not in (*batch[s], *(left, right)[s])]
+            for s in (0, 1)]  # fmt: skip
+    result = [names[0][a] for a in batch[0]] + kept[0] + kept[1]
+    spelt = f"{''.join(names[0])},{''.join(names[1])}->{''.join(result)}"
+    return np.einsum(spelt, x.astype(np.float64), y.astype(np.float64)).astype(np.int64)
 
 
 def look_up(p, q, table):
@@ -136,6 +147,23 @@ def sliced(p, x):
     return x[tuple(slice(*each) for each in limits)]
 
 
+def larger(p, x, y):
+    return np.maximum(x, y)
+
+
+def pad(p, x, value):
+    for axis, (low, high, between) in enumerate(p["padding_config"]):
+        size = (x.shape[axis] - 1) * (between + 1) + 1
+        spread = np.full((*x.shape[:axis], size, *x.shape[axis + 1 :]), value, x.dtype)
+        spread[(slice(None),) * axis + (slice(None, None, between + 1),)] = x
+        widths = [(0, 0)] * x.ndim
+        widths[axis] = (max(low, 0), max(high, 0))
+        x = np.pad(spread, widths, constant_values=value)
+        end = x.shape[axis] + min(high, 0)
+        x = x[(slice(None),) * axis + (slice(max(-low, 0), end),)]
+    return x
+
+
 OPS = {
     "slice": sliced,
     "quantize": quantize,
@@ -156,5 +184,9 @@ OPS = {
     "squeeze": lambda p, x: x.squeeze(tuple(p["dimensions"])),
     "broadcast_in_dim": broadcast,
     "concatenate": lambda p, *xs: np.concatenate(xs, p["dimension"]),
-    "pad": lambda p, x, v: np.pad(x, [(a, b) for a, b, _ in p["padding_config"]]),
+    "max": larger,
+    "rev": lambda p, x: np.flip(x, tuple(p["dimensions"])),
+    "cumsum": lambda p, x: x.cumsum(p["axis"]),
+    "sort": lambda p, x: np.sort(x, p["dimension"]),
+    "pad": pad,
 }

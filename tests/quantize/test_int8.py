@@ -291,7 +291,7 @@ def test_bad_calls_say_what_is_wrong():
         jnp.ones((1, 70_000)),
     )
     with pytest.raises(
-        ValueError, match=r"^w: an accumulator of up to 1,129,030,000 has more than 30 bits"
+        ValueError, match=r"^w: an accumulator of up to 1,137,920,000 has more than 30 bits"
     ):
         hcjax.fake_quantize(wide, hcjax.calibrate(wide, jnp.ones((1, 70_000))))
 

@@ -11,9 +11,9 @@ from hcjax.app.stages.work import Outputs, Work, by_layer, check_idle, normalise
 from hcjax.errors import ConfigError, unknown_name
 from hcjax.graph.model import Model
 from hcjax.graph.qtensor import QTensor
+from hcjax.quantize.calibration.ranges import METHODS, calibrate
 from hcjax.quantize.fake import fake_quantize
 from hcjax.quantize.int8 import int8
-from hcjax.quantize.ranges import METHODS, calibrate
 from hcjax.quantize.spec import QuantSpec, check_pattern
 from hcjax.search.pick import pick
 from hcjax.search.sensitivity import sensitivity
@@ -32,6 +32,7 @@ def stage(
     floats: str = "",
     method: str = "mse",
     images: int = 512,
+    zero_points: bool = True,
     entropy: float | None = None,
     epochs: float = 0.0,
     learning_rate: float | None = None,
@@ -59,6 +60,7 @@ def stage(
         _bits("input_bits", input_bits),
         granularity,
         floats,
+        zero_points,
     )
     models: list[Model] = []  # once, for both networks
 

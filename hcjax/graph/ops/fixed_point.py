@@ -83,6 +83,7 @@ def multipliers(
     bounds: Sequence[int],
     offset: jax.Array | None,
     output_scale: jax.Array,
+    zero: int = 0,
     *,
     compiled: bool = False,
 ) -> Fixed:
@@ -96,11 +97,13 @@ def multipliers(
       bounds: of each term, |acc| <= bound < 2^30.
       offset: float32[...], a real number to add; None for none.
       output_scale: float32[], > 0, scale of the result.
+      zero: zero point of the result, the integer that represents 0.
       compiled: whether to compile this as one program, for arrays outside of any: XLA would compile
         each of its dozen ops for every shape.
 
     Returns:
-      Fixed.
+      Fixed. An offset beyond what the terms could make good counts as little as is needed for the
+      result to be qmin or qmax, if int32 could not hold it.
 
     Example:
       >>> fixed = multipliers([jnp.float32(0.5)], [1000], None, jnp.float32(2.0))
@@ -111,7 +114,7 @@ def multipliers(
         pre_shift(bound)  # raises
     widths = tuple(bound.bit_length() for bound in bounds)
     compute = _compiled_multipliers if compiled else _multipliers
-    return compute(tuple(scales), widths, offset, output_scale)
+    return compute(tuple(scales), widths, offset, output_scale, np.float32(zero) if zero else None)
 
 
 def _multipliers(
@@ -119,12 +122,17 @@ def _multipliers(
     widths: tuple[Any, ...],
     offset: jax.Array | None,
     output_scale: jax.Array,
+    zero: Any,
 ) -> Fixed:
     """Returns what `multipliers` does, of bounds of so many bits."""
     output_scale, offset, *scales = apart(output_scale, offset, *scales)
     ratios = [over(scale, output_scale) for scale in scales]
     offset_ratio = 0.0 if offset is None else over(offset, output_scale)
+    if zero is not None:
+        offset_ratio = apart(offset_ratio) + zero
     exponents = [jnp.frexp(r)[1] + width for r, width in zip(ratios, widths, strict=True)]
+    if offset is not None:
+        offset_ratio = _within_room(offset_ratio, exponents, 0.0 if zero is None else zero)
     exponents.append(jnp.frexp(offset_ratio)[1])
     exponent = exponents[0]
     for other in exponents[1:]:
@@ -139,6 +147,14 @@ def _multipliers(
     )
     half = jnp.left_shift(1, shift - 1)
     return Fixed(integers, _int32(jnp.ldexp(offset_ratio, shift)) + half, shift, room - 1)
+
+
+def _within_room(offset_ratio: Any, exponents: Sequence[jax.Array], zero: Any) -> Any:
+    """Clips offsets that int32 has no room for to where the result is clipped anyway."""
+    reach = sum(jnp.ldexp(jnp.float32(1), e) for e in exponents) + 512 + jnp.abs(zero)
+    fits = jnp.frexp(offset_ratio)[1] <= _ROOM - 1 - len(exponents).bit_length()
+    clipped = jnp.clip(offset_ratio, -reach, reach)
+    return jnp.where(fits & jnp.isfinite(offset_ratio), offset_ratio, clipped)
 
 
 _compiled_multipliers = jax.jit(_multipliers)
@@ -188,14 +204,15 @@ def over(x: jax.Array, scale: jax.Array) -> jax.Array:
     return x * apart(1.0 / apart(jnp.asarray(scale, jnp.float32)))
 
 
-def quantize(x: jax.Array, scale: jax.Array, qmin: int, qmax: int) -> jax.Array:
-    """Returns whole numbers as float32[...]: round(x · (1 / scale)) clipped, ties to even.
+def quantize(x: jax.Array, scale: jax.Array, qmin: int, qmax: int, zero: int = 0) -> jax.Array:
+    """Returns whole numbers as float32[...]: round(x · (1 / scale)) + zero clipped, ties to even.
 
     Example:
       >>> quantize(jnp.array([-1.0, 0.26, 9.0]), jnp.float32(0.5), 0, 15).tolist()
       [0.0, 1.0, 15.0]
     """
-    return jnp.clip(jnp.round(over(x.astype(jnp.float32), scale)), qmin, qmax)
+    q = jnp.round(over(x.astype(jnp.float32), scale))
+    return jnp.clip(q + zero if zero else q, qmin, qmax)
 
 
 def _int32(x: jax.Array) -> jax.Array:
@@ -213,8 +230,8 @@ def whole(x: jax.Array) -> jax.Array:
     return jnp.round(jnp.clip(jnp.nan_to_num(x), -(2.0**29), 2.0**29)).astype(jnp.int32)
 
 
-def clips(low: float, high: float, qmin: int, qmax: int, scale: jax.Array):
-    """Returns (qmin, qmax) of a value that is clipped to [low, high].
+def clips(low: float, high: float, qmin: int, qmax: int, scale: jax.Array, zero: int = 0):
+    """Returns (qmin, qmax) of a value that is clipped to [low, high], real numbers.
 
     Example:
       >>> clips(0.0, float("inf"), -127, 127, jnp.float32(0.1))
@@ -222,11 +239,11 @@ def clips(low: float, high: float, qmin: int, qmax: int, scale: jax.Array):
       >>> int(clips(-1.0, 6.0, -127, 127, jnp.float32(0.1))[1])
       60
     """
-    if low >= 0:
-        qmin = max(qmin, 0) if low == 0 else jnp.maximum(qmin, whole(over(low, scale)))
+    if low == 0:
+        qmin = min(max(qmin, zero), qmax)
     elif low > -np.inf:
-        qmin = jnp.maximum(qmin, whole(over(low, scale)))
-    return qmin, qmax if high == np.inf else jnp.minimum(qmax, whole(over(high, scale)))
+        qmin = jnp.clip(whole(over(low, scale)) + zero, qmin, qmax)
+    return qmin, qmax if high == np.inf else jnp.clip(whole(over(high, scale)) + zero, qmin, qmax)
 
 
 def look_up(q: jax.Array, table: jax.Array, axis: int | None) -> jax.Array:

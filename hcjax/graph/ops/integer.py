@@ -12,7 +12,8 @@ from hcjax.graph.qtensor import dequantize
 
 
 def _quantize(p: dict, x: jax.Array, scale: jax.Array) -> jax.Array:
-    return fixed_point.quantize(x, scale, p["least"], p["most"]).astype(jnp.int8)
+    q = fixed_point.quantize(x, scale, p["least"], p["most"], p.get("zero", 0))
+    return q.astype(jnp.int8)
 
 
 def _requantize(p: dict, *values: jax.Array) -> jax.Array:
@@ -55,7 +56,7 @@ def spread(codebook: jax.Array, indices: jax.Array, below: int) -> jax.Array:
 
 
 INTEGER_KINDS = {
-    "quantize": Kind(INTEGER, _quantize, ("least", "most")),
+    "quantize": Kind(INTEGER, _quantize, ("least", "most"), optional={"zero": 0}),
     "requantize": Kind(INTEGER, _requantize, ("bounds", "least", "most")),
     "look_up": Kind(INTEGER, _look_up, ("axis",)),
     "dequantize": Kind(INTEGER, _dequantize, ("axis",)),

@@ -20,10 +20,12 @@ from hcjax.graph.axes import channel_axis, kernel_axis
 from hcjax.graph.constants import evaluate_constants, layer_name, randomised, trained_numbers
 from hcjax.graph.model import LAYERS, Model, Op, Size, consumers, unused_name
 from hcjax.graph.ops import fixed_point
-from hcjax.graph.ops.table import preserves_values
+from hcjax.graph.ops.kind import CAST, ELEMENTWISE
+from hcjax.graph.ops.table import family, preserves_values
 from hcjax.quantize import straight_through
+from hcjax.quantize.calibration.grids import Grid, grid
+from hcjax.quantize.calibration.ranges import Ranges
 from hcjax.quantize.lowering.forms import Forms, Int8, QParams
-from hcjax.quantize.ranges import Ranges
 from hcjax.quantize.spec import Bits
 
 _TINY = np.finfo(np.float32).tiny
@@ -47,12 +49,15 @@ class Builder:
         input_bits: Bits = 8,
         granularity: str = "channel",
         floats: str = "",
+        zero_points: bool = True,
     ):
         self.original, values, batch_shaped = evaluate_constants(model)
         self.batch_shaped = {o: op for op in self.original for o in op.outputs if o in batch_shaped}
         self.shape = {o.output: o.shape for o in self.original}
         self.original = [op for op in self.original if op.output not in batch_shaped]
         self.model, self.ranges, self.granularity = model, ranges, granularity
+        self.zero_points = zero_points
+        self.grids: list[tuple[str, int, Grid]] = []  # name and number of an activation, its grid
         self.bits, self.activation_bits, self.input_bits = bits, activation_bits, input_bits
         self.in_float = re.compile(floats or "(?!)").fullmatch  # of a layer's name
         self.constants = values | batch_shaped
@@ -73,7 +78,9 @@ class Builder:
         self.copies: dict[tuple, int] = {}
         self._kernels: dict[tuple, tuple[int, int, int]] = {}
         self._qparams: dict[int, QParams] = {}
+        self._original = {o: op for op in self.original for o in op.outputs}
         self._producers: dict[int, Op] = {}
+        self._values: dict[int, np.ndarray] = {}
         self._next = max([*self.constants, *self.shape], default=0)
 
     def activations(self, op: Op) -> list[int]:
@@ -142,9 +149,31 @@ class Builder:
         """Adds a constant, or a parameter if it depends on parameters, and returns its number."""
         if number in self.trained:
             return self.parameter(self.paths.get(number, name), value)
+        return self.add_new_constant(value)
+
+    def add_new_constant(self, value: Any) -> int:
+        """Adds a constant that no number of the original graph is, and returns its number."""
         self._next += 1
         self.new_constants[self._next] = value
         return self._next
+
+    def value(self, number: int) -> np.ndarray:
+        """Returns the value that a scale or an offset of the new graph has as things are."""
+        if number not in self._values:
+            if number in self._producers:
+                op = self._producers[number]
+                (found,) = op.run(1, *map(self.value, op.inputs))
+            elif number in self.new_constants:
+                found = self.new_constants[number]
+            else:
+                found = next(self.params[p] for p, n in self.numbers.items() if n == number)
+            self._values[number] = np.asarray(found)
+        return self._values[number]
+
+    def zero_offset(self, scale: int, zero: int, counts: Any = 1.0) -> int:
+        """Adds the offset -zero · scale · counts, and returns its number."""
+        factor = np.float32(-zero) * np.asarray(counts, np.float32)
+        return self.emit("offset", (scale,), lambda batch, s: s * factor)
 
     @cached_property
     def randomised(self) -> dict[int, Any]:
@@ -215,11 +244,56 @@ class Builder:
         if end not in self._qparams:
             label = "logits" if int16 else self.label_of(number)
             bits = _bits(self.activation_bits, label)
-            scale, qmin, qmax = self.ranges.step(end, bits)
             if int16:
-                scale, qmin, qmax = scale * qmax / 32767, -32767, 32767
-            self._qparams[end] = self._qparams_of(f"{label}/step", end, scale, qmin, qmax)
+                scale, _, qmax = self.ranges.step(end, bits)
+                found = Grid(scale * qmax / 32767, -32767, 32767)
+            else:
+                found = self._grid(end, bits)
+            self._qparams[end] = self.qparams_of(f"{label}/step", end, found)
         return self._qparams[end]
+
+    def symmetric(self, number: int) -> Grid:
+        """Returns the grid of a value without a zero point."""
+        return Grid(*self.ranges.step(number, _bits(self.activation_bits, self.label_of(number))))
+
+    def _grid(self, number: int, bits: int) -> Grid:
+        zero_point = self.zero_points and not self._reaches(number, self._multiplies)
+        holds_zero = self._reaches(number, self._pads)
+        return grid(self.ranges, number, bits, zero_point=zero_point, holds_zero=holds_zero)
+
+    def _reaches(self, number: int, test: Callable[[Op], bool]) -> bool:
+        """Returns whether an op that reads a value, as it is or only moved, passes a test."""
+        queue, seen = [number], {number}
+        while queue:
+            for op in self.consumers.get(queue.pop(), ()):
+                if test(op):
+                    return True
+                if _preserves_scale(op) and op.output not in seen:
+                    seen.add(op.output)
+                    queue.append(op.output)
+        return False
+
+    def _multiplies(self, op: Op) -> bool:
+        """Returns whether an op multiplies two activations."""
+        read = self.activations(op)
+        if len(read) < 2 or op.kind not in (*LAYERS, "mul"):
+            return False
+        return op.kind != "mul" or len({self._root(number) for number in read}) > 1
+
+    def _root(self, number: int) -> int:
+        """Returns the value that a chain of functions of one value starts from."""
+        while (op := self._original.get(number)) and family(op) in (ELEMENTWISE, CAST):
+            if len(read := set(self.activations(op))) > 1:
+                break
+            (number,) = read
+        return number
+
+    def _pads(self, op: Op) -> bool:
+        """Returns whether an op puts zeros beside the numbers of its operand."""
+        if op.kind not in LAYERS:
+            return op.kind == "pad"
+        between = (d - 1 for d in op.params.get("lhs_dilation", ()))
+        return any(map(any, op.params.get("padding", ()))) or any(between)
 
     def input_qparams(self, number: int, layer: str, q: Int8) -> QParams | None:
         """Returns the QParams of a layer's input; None if the layer reads all bits of the value.
@@ -227,20 +301,24 @@ class Builder:
         q: int8 form of the value.
         """
         bits = _bits(self.input_bits, layer)
-        if fixed_point.limits(bits, signed=q.qmin < 0)[1] >= q.qmax:
+        enough = fixed_point.limits(bits, signed=q.qmin < 0)[1] >= q.qmax
+        if 2**bits > q.qmax - q.qmin if q.zero else enough:
             return None
-        return self._qparams_of(f"{layer}/input_step", number, *self.ranges.step(number, bits))
+        return self.qparams_of(f"{layer}/input_step", number, self._grid(number, bits))
 
-    def _qparams_of(self, path: str, number: int, scale: Any, qmin: int, qmax: int) -> QParams:
+    def qparams_of(self, path: str, number: int, grid: Grid) -> QParams:
         """Returns QParams for a value; their scale is a new parameter."""
+        scale, qmin, qmax, zero = grid
+        self.grids.append((path.removesuffix("/step"), number, grid))
         parameter = self.parameter(path, jnp.float32(scale))
         count = int(np.prod([sum(size) for size in self.shape[number]], dtype=np.int64))
+        most = qmax - qmin if zero else qmax
         learned = self.emit(
             "step",
             (parameter,),
-            lambda batch, s: straight_through.learn_scale(s, count, qmax),
+            lambda batch, s: straight_through.learn_scale(s, count, most),
         )
-        return QParams(learned, qmin, qmax)
+        return QParams(learned, qmin, qmax, zero)
 
 
 def _preserves_scale(op: Op) -> bool:

@@ -36,7 +36,18 @@ def input_of(b: Builder, number: int, layer: str) -> Int8:
     """Returns the int8 form that a layer reads, requantized if the layer reads fewer bits."""
     q = int8_of(b, number)
     qparams = b.input_qparams(number, layer, q)
-    return q if qparams is None else requantize(b, number, _as_accumulator(q), qparams)
+    return q if qparams is None else requantize(b, number, _as_accumulator(b, q), qparams)
+
+
+def symmetric_of(b: Builder, number: int) -> Int8:
+    """Returns an int8 form without a zero point, for a product with another activation."""
+    q = int8_of(b, number)
+    if not q.zero:
+        return q
+    if b.forms[number].symmetric is None:
+        qparams = b.qparams_of(f"{b.label_of(number)}/step", number, b.symmetric(number))
+        b.forms[number].symmetric = requantize(b, number, _as_accumulator(b, q), qparams)
+    return b.forms[number].symmetric
 
 
 def int8_with(b: Builder, number: int, qparams: QParams) -> Int8:
@@ -55,7 +66,7 @@ def accumulator_of(b: Builder, number: int) -> Accumulator:
     alone = len(b.consumers.get(number, ())) == 1 and not b.forms[number].int8
     if acc is not None and alone and not acc.clipped and len(acc.terms) < _MAX_TERMS:
         return acc
-    return _as_accumulator(int8_of(b, number))
+    return _as_accumulator(b, int8_of(b, number))
 
 
 def lookup_of(b: Builder, number: int) -> Lookup:
@@ -72,7 +83,7 @@ def float_of(b: Builder, number: int) -> int:
     if b.forms[number].floating is None:
         acc = b.forms[number].accumulator
         if acc is None or b.forms[number].int8 or not _is_scaled_term(b, acc):
-            acc = _as_accumulator(int8_of(b, number))
+            acc = _as_accumulator(b, int8_of(b, number))
         b.forms[number].floating = _dequantize(b, number, acc)
     return b.forms[number].floating
 
@@ -127,6 +138,7 @@ def broadcast_int8(b: Builder, op: Op, number: int, qparams: QParams) -> Int8 | 
 
 def quantize(b: Builder, number: int, qparams: QParams, **params: Any) -> int:
     """Quantizes an array of the new graph and returns the number of the result."""
+    params |= {"least": qparams.qmin, "most": qparams.qmax, "zero": qparams.zero}
     return b.emit("quantize", (number, qparams.scale), _rounding(qparams), **params)
 
 
@@ -159,33 +171,31 @@ def requantize(b: Builder, number: int, acc: Accumulator, qparams: QParams) -> I
         fixed_point.pre_shift(max(bounds))
     except ValueError as error:
         raise ValueError(f"{b.label_of(number)}: {error}") from None
-    qmin = max(qparams.qmin, 0) if acc.low >= 0 else qparams.qmin
+    zero, most = qparams.zero, qparams.qmax
+    qmin = min(max(qparams.qmin, zero), most) if acc.low >= 0 else qparams.qmin
 
     def compute(batch, *values):
         terms, smooth, scales = values[:count], values[count : 2 * count], values[2 * count :]
         scale, offset = values[-1], values[-2] if acc.offset is not None else None
         scales = scales[:count]
-        fixed = fixed_point.multipliers(scales, bounds, offset, scale)
-        low, high = fixed_point.clips(acc.low, acc.high, qmin, qparams.qmax, scale)
+        fixed = fixed_point.multipliers(scales, bounds, offset, scale, zero)
+        low, high = fixed_point.clips(acc.low, acc.high, qmin, most, scale, zero)
         integers = [t.astype(jnp.int32) for t in terms]
         q = fixed_point.requantize(integers, bounds, fixed, low, high).astype(jnp.float32)
         real = sum(t * s for t, s in zip(smooth, scales, strict=True))
         real = real if offset is None else real + offset
         real = jax.nn.relu(real) if acc.low == 0 else real  # its gradient at 0 is 0
-        return straight_through.ste(q, straight_through.clip(real / scale, low, high))
+        real = real / scale + zero if zero else real / scale
+        return straight_through.ste(q, straight_through.clip(real, low, high))
 
     inputs = [t.number for t in acc.terms] + [t.smooth for t in acc.terms]
     inputs += [t.scale for t in acc.terms]
     inputs += [] if acc.offset is None else [acc.offset]
-    params = {
-        "bounds": bounds,
-        "least": qmin,
-        "most": qparams.qmax,
-        "offset": acc.offset is not None,
-    }
+    params = {"bounds": bounds, "least": qmin, "most": most, "zero": zero}
+    params |= {"offset": acc.offset is not None}
     params |= {"low": acc.low, "high": acc.high, "label": b.label_of(number)}
     new = b.emit("requantize", (*inputs, qparams.scale), compute, of=number, **params)
-    return Int8(new, qparams.scale, qmin, qparams.qmax)
+    return qparams._replace(qmin=qmin).of(new)
 
 
 def _to_int8(b: Builder, number: int, qparams: QParams) -> Int8:
@@ -195,29 +205,38 @@ def _to_int8(b: Builder, number: int, qparams: QParams) -> Int8:
         origin = int8_of(b, functions.origin)
         return lookup.look_up(b, number, functions, origin, qparams)
 
-    params = {"least": qparams.qmin, "most": qparams.qmax, "label": b.label_of(number)}
-    inputs = (float_of(b, number), qparams.scale)
-    return qparams.of(b.emit("quantize", inputs, _rounding(qparams), of=number, **params))
+    new = quantize(b, float_of(b, number), qparams, of=number, label=b.label_of(number))
+    return qparams.of(new)
 
 
 def _rounding(qparams: QParams) -> Callable:
+    qmin, qmax, zero = qparams.qmin, qparams.qmax, qparams.zero
+
     def compute(batch, x, scale):
-        smooth = straight_through.clip(x.astype(jnp.float32) / scale, qparams.qmin, qparams.qmax)
-        return straight_through.ste(
-            fixed_point.quantize(x, scale, qparams.qmin, qparams.qmax), smooth
-        )
+        smooth = x.astype(jnp.float32) / scale
+        smooth = straight_through.clip(smooth + zero if zero else smooth, qmin, qmax)
+        return straight_through.ste(fixed_point.quantize(x, scale, qmin, qmax, zero), smooth)
 
     return compute
 
 
-def _as_accumulator(q: Int8) -> Accumulator:
-    return Accumulator((Term(q.number, q.number, q.scale, q.bound),))
+def _as_accumulator(b: Builder, q: Int8) -> Accumulator:
+    offset = b.zero_offset(q.scale, q.zero) if q.zero else None
+    return Accumulator((Term(q.number, q.number, q.scale, q.bound),), offset)
 
 
 def _is_scaled_term(b: Builder, acc: Accumulator) -> bool:
-    """Returns whether a sum is one accumulator times one scale, or times one per channel."""
+    """Returns whether a sum is one accumulator times one scale, or times one per channel.
+
+    Its offset is then counted in that scale, and must be an integer that float32 holds.
+    """
     single = len(acc.terms) == 1 and not acc.clipped and not acc.empty
-    return single and b.axis(acc.terms[0].scale) is not None
+    if not single or b.axis(acc.terms[0].scale) is None:
+        return False
+    if acc.offset is None:
+        return True
+    offset, scale = b.value(acc.offset), b.value(acc.terms[0].scale)
+    return bool((np.abs(offset) < 2.0**24 * np.abs(scale)).all())
 
 
 def _fits_no_form(b: Builder, number: int) -> bool:

@@ -92,7 +92,7 @@ def _binary(b: Builder, op: Op) -> bool:
     if op.kind not in ("add", "sub", "mul"):
         return False
     if op.kind == "mul":
-        left, right = (conversion.int8_of(b, i) for i in op.inputs)
+        left, right = (conversion.symmetric_of(b, i) for i in op.inputs)
         new = b.emit("mul", (left.number, right.number), lambda batch, x, y: x * y, of=op.output)
         scale = b.emit("scale", (left.scale, right.scale), lambda batch, s, t: s * t)
         bound = left.bound * right.bound
@@ -136,7 +136,7 @@ def lower_clip(b: Builder, op: Op) -> bool:
     acc = b.forms[number].accumulator
     if acc is None or b.forms[number].int8 or len(b.consumers[number]) > 1:
         q = conversion.int8_of(b, number)
-        if low == 0 and high == np.inf:
+        if low == 0 and high == np.inf and q.zero <= q.qmax:
             b.forms[op.output].int8 = _relu(b, op, q)
             return True
         acc = conversion.accumulator_of(b, number)
@@ -148,10 +148,14 @@ def lower_clip(b: Builder, op: Op) -> bool:
 
 def _relu(b: Builder, op: Op, q: Int8) -> Int8:
     """Returns relu of an int8 value, with the same QParams."""
-    if q.qmin >= 0:
+    if q.qmin >= q.zero:
         return q
-    new = b.emit("relu", (q.number,), lambda batch, x: jax.nn.relu(x), of=op.output)
-    return Int8(new, q.scale, 0, q.qmax)
+    if q.zero:
+        zero = b.add_new_constant(np.float32(q.zero))
+        new = b.emit("max", (q.number, zero), lambda batch, x, z: jnp.maximum(x, z), of=op.output)
+    else:
+        new = b.emit("relu", (q.number,), lambda batch, x: jax.nn.relu(x), of=op.output)
+    return q._replace(number=new, qmin=q.zero)
 
 
 def lower_extremum(b: Builder, op: Op) -> bool:

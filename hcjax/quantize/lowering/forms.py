@@ -17,14 +17,15 @@ from hcjax.graph.model import Op
 
 
 class QParams(NamedTuple):
-    """The meaning of integers: real = scale · q with qmin <= q <= qmax.
+    """The meaning of integers: real = scale · (q - zero) with qmin <= q <= qmax.
 
-    scale: number of the scale in the new graph.
+    scale: number of the scale in the new graph. zero: the zero point; 0 for none.
     """
 
     scale: int
     qmin: int
     qmax: int
+    zero: int = 0
 
     def of(self, number: int) -> Int8:
         """Returns the Int8 form of an array with these QParams, by its number."""
@@ -43,6 +44,7 @@ class Int8(NamedTuple):
     scale: int
     qmin: int
     qmax: int
+    zero: int = 0
 
     @property
     def bound(self) -> int:
@@ -89,9 +91,13 @@ class Lookup(NamedTuple):
 
 @dataclasses.dataclass
 class Forms:
-    """The forms that one value has so far; floating is the number of its float array."""
+    """The forms that one value has so far; floating is the number of its float array.
+
+    symmetric: a second int8 form, if the first has a zero point.
+    """
 
     int8: Int8 | None = None
+    symmetric: Int8 | None = None
     accumulator: Accumulator | None = None
     lookup: Lookup | None = None
     floating: int | None = None

@@ -56,8 +56,8 @@ def look_up(b: Builder, number: int, functions: Lookup, origin: Int8, qparams: Q
         width = 1 if axis is None else widest.shape[axis]
         shape = [256 if a == 0 else width if a == axis else 1 for a in range(ndim)]
         integers = jnp.arange(-128, 128, dtype=jnp.float32).reshape([-1] + [1] * (ndim - 1))
-        y = function(256, jnp.broadcast_to(before * integers, shape), values)
-        q = fixed_point.quantize(y, after, qparams.qmin, qparams.qmax)
+        y = function(256, jnp.broadcast_to(before * (integers - origin.zero), shape), values)
+        q = fixed_point.quantize(y, after, qparams.qmin, qparams.qmax, qparams.zero)
         q = q.reshape(256) if axis is None else q.reshape(256, width).T
         return fixed_point.apart(q)
 
@@ -67,7 +67,9 @@ def look_up(b: Builder, number: int, functions: Lookup, origin: Int8, qparams: Q
 
     def compute(batch, q, table, before, after, *values):
         result = fixed_point.look_up(q.astype(jnp.int32), table, axis)
-        smooth = function(batch, straight_through.guard_gradient(before * q), values) / after
+        real = before * (q - origin.zero if origin.zero else q)
+        smooth = function(batch, straight_through.guard_gradient(real), values) / after
+        smooth = smooth + qparams.zero if qparams.zero else smooth
         return straight_through.ste(
             result, straight_through.clip(smooth, qparams.qmin, qparams.qmax)
         )
@@ -103,7 +105,7 @@ def minimal_constant(b: Builder, number: int, ndim: int) -> np.ndarray | None:
     None if it varies among the rows of one image, for which no axis is left.
     """
     value = b.constants[number]
-    value = _collapse(value, b.randomised[number] if number in b.trained else value, ndim)
+    value = collapse(value, ndim, b.randomised[number] if number in b.trained else None)
     producer = b.batch_shaped.get(number)
     sizes = zip(producer.shape[::-1], value.shape[::-1], strict=False) if producer else ()
     return None if any(size.q and n > 1 for size, n in sizes) else value
@@ -142,15 +144,16 @@ def _apply_moves(moves: Sequence[Op], shape: tuple[int, ...], batch: int, leaf: 
     return leaf[tuple(slice(0, n) for n in shape)]
 
 
-def _collapse(value, like, ndim: int) -> np.ndarray:
-    """Returns an array with size 1 along every axis on which `like`, of its shape, is constant.
+def collapse(value, ndim: int, like=None) -> np.ndarray:
+    """Returns an array with size 1 along every axis on which `like`, or itself, is constant.
 
     Example:
       >>> x = np.tile([1.0, 2.0], (1, 3, 1))
-      >>> _collapse(x, x, 3).shape, _collapse(np.ones((2, 2)), np.ones((2, 2)), 2).shape
+      >>> collapse(x, 3).shape, collapse(np.ones((2, 2)), 2).shape
       ((1, 1, 2), (1, 1))
     """
-    value, like = np.asarray(value), np.asarray(like)
+    value = np.asarray(value)
+    like = value if like is None else np.asarray(like)
     lead = (1,) * (ndim - value.ndim)
     value, like = value.reshape(lead + value.shape), like.reshape(lead + like.shape)
     for axis in range(value.ndim):

@@ -17,7 +17,7 @@ from hcjax.graph.model import Op, Size
 from hcjax.graph.ops.kind import CAST, ELEMENTWISE, MOVE, ORDER, SUM
 from hcjax.graph.ops.layers import products
 from hcjax.graph.ops.table import computes, family, kind_of
-from hcjax.quantize.lowering import conversion, elementwise
+from hcjax.quantize.lowering import conversion, elementwise, zero_points
 from hcjax.quantize.lowering.builder import Builder
 from hcjax.quantize.lowering.forms import Accumulator, Int8, Term
 
@@ -25,11 +25,16 @@ _EXACT = 2**24  # float32 holds every integer below
 
 
 def place(b: Builder, op: Op) -> None:
-    """Lowers an op: records the form of its result, or leaves it in float."""
+    """Lowers an op: records the form of its result, or leaves it in float.
+
+    What reads or computes numbers that stand for "never" stays in float: they are far from all
+    others, and one scale cannot hold both.
+    """
     read = b.activations(op)
     for output in op.outputs:
         b.label[output] = b.label_of(read[0])
-    rule = _rule(b, op)
+    masked = b.ranges.masked.intersection((*op.inputs, *op.outputs))
+    rule = None if masked else _rule(b, op)
     if rule is None or not rule(b, op):
         conversion.leave_in_float(b, op)
 
@@ -66,6 +71,11 @@ def _lower_layer(b: Builder, op: Op) -> bool:
         return False
     kernel, scales, qmax, name = b.kernel(op, op.inputs[1 - side])
     q = conversion.input_of(b, activations[0], name)
+    if q.zero and op.kind == "conv_general_dilated":
+        padded = zero_points.padded(b, op, activations[0], q)
+        if padded is None:
+            return False
+        op, q = padded
     numbers = (q.number, kernel) if side == 0 else (kernel, q.number)
     shapes = [
         tuple(s.q + s.r for s in b.shape[activations[0]]),
@@ -79,13 +89,22 @@ def _lower_layer(b: Builder, op: Op) -> bool:
         lambda batch, s, w: s * w.reshape(shape),
         shape=tuple(Size(0, op.shape[axis].r if n < 0 else 1) for n in shape),
     )
-    bias = offset = None
+    bias = own = offset = None
+    along = [-1 if a == axis else 1 for a in range(len(op.shape))]
     if len(op.inputs) == 3:
         bias = b.operand(op.inputs[2], f"{name}/bias")
-        along = [-1 if a == axis else 1 for a in range(len(op.shape))]
-        offset = b.emit("offset", (bias,), lambda batch, t: t.astype(jnp.float32).reshape(along))
+        own = b.emit("offset", (bias,), lambda batch, t: t.astype(jnp.float32).reshape(along))
+        offset = own
+    far = not q.qmin <= q.zero <= q.qmax
+    if q.zero:
+        weights = b.operand(op.inputs[1 - side], f"{name}/kernel") if far else None
+        offset = zero_points.layer_offset(
+            b, q.zero, (kernel, scales, scale, weights, own), b.channels(op), along
+        )
     fields = {"of": op.output, "macs": op.macs, "source": op.source, **op.params}
-    fields["layer"] = (op.output, name, axis, scale, offset, bias)  # for bias correction
+    # for bias correction and rounding: the offset beside sums of (q - center) · kernel
+    centered = (0, offset) if far else (q.zero, own)
+    fields["layer"] = (op.output, name, axis, scale, offset, bias, *centered)
     term = _product(b, op, numbers, count * q.bound * qmax, fields)
     b.label[op.output] = name
     b.forms[op.output].accumulator = Accumulator((term(scale),), offset)
@@ -112,7 +131,7 @@ def _lower_dense(b: Builder, op: Op) -> bool:
         return _lower_layer(b, op)
     if len(op.inputs) != 2:
         return False
-    left, right = (conversion.int8_of(b, i) for i in op.inputs)
+    left, right = (conversion.symmetric_of(b, i) for i in op.inputs)
     shapes = [tuple(s.q + s.r for s in b.shape[i]) for i in op.inputs]
     bound = products(op, shapes) * left.bound * right.bound
     fields = {"of": op.output, "macs": op.macs, "source": op.source, **op.params}
@@ -181,7 +200,13 @@ def _is_float(b: Builder, number: int) -> bool:
 
 def _lower_pad(b: Builder, op: Op) -> bool:
     value = np.asarray(b.constants.get(op.inputs[1], np.nan), np.float32)
-    return bool(value == 0) and _lower_move(b, op)
+    if value != 0:  # NaN is
+        return False
+    q = conversion.int8_of(b, op.inputs[0])
+    if not q.zero:
+        return _lower_move(b, op)
+    b.forms[op.output].int8 = zero_points.pad(b, op, q)
+    return b.forms[op.output].int8 is not None
 
 
 def _lower_sum(b: Builder, op: Op) -> bool:
@@ -190,9 +215,16 @@ def _lower_sum(b: Builder, op: Op) -> bool:
     count = kind_of(op).terms(op, (b.shape[number],))
     if not count:  # a sum over the batch
         return False
+    offset = None
+    if q.zero:
+        counts = zero_points.counts(b, op, number)
+        if counts is None:
+            return False
+        offset = b.zero_offset(q.scale, q.zero, counts)
     fields = {**op.params, "source": op.source}
     new = b.emit(op.kind, (q.number,), op.run_one, of=op.output, **fields)
-    b.forms[op.output].accumulator = Accumulator((Term(new, new, q.scale, count * q.bound),))
+    term = Term(new, new, q.scale, count * q.bound)
+    b.forms[op.output].accumulator = Accumulator((term,), offset)
     return True
 
 
@@ -210,7 +242,7 @@ def _lower_concatenate(b: Builder, op: Op) -> bool:
     fields = {**op.params, "source": op.source}
     new = b.emit("concatenate", numbers, op.run_one, of=op.output, **fields)
     qmin, qmax = min(q.qmin for q in parts), max(q.qmax for q in parts)
-    b.forms[op.output].int8 = Int8(new, qparams.scale, qmin, qmax)
+    b.forms[op.output].int8 = Int8(new, qparams.scale, qmin, qmax, qparams.zero)
     return True
 
 

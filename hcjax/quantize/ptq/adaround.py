@@ -131,8 +131,10 @@ def _output_function(
     compute = computes(op.kind, op.params | {"preferred_element_type": jnp.float32})
 
     def output(integers, x):
+        x = x - layer.center if layer.center else x
         operands = (integers, x) if side == 0 else (x, integers)
-        return dequantize_output(layer, constants | {layer.output: compute(len(x), *operands)})
+        sums = {layer.output: compute(len(x), *operands)}
+        return dequantize_output(layer._replace(offset=layer.rest), constants | sums)
 
     return output
 

@@ -19,7 +19,8 @@ class QuantizedLayer(NamedTuple):
 
     output: number of its integer sums. original: number of its output in the float model. axis: of
     its channels. scale, offset: numbers in output = sums · scale + offset; offset may be None.
-    bias: path of the parameter, or None.
+    bias: path of the parameter, or None. center, rest: an integer and a number, or None, in output
+    = (sums of kernel · (q - center)) · scale + rest, which holds for other kernels too.
     """
 
     output: int
@@ -29,6 +30,8 @@ class QuantizedLayer(NamedTuple):
     scale: int
     offset: int | None
     bias: str | None
+    center: int
+    rest: int | None
 
 
 def quantized_layers(model: Model, fake: Model) -> list[QuantizedLayer]:
@@ -44,10 +47,11 @@ def quantized_layers(model: Model, fake: Model) -> list[QuantizedLayer]:
     layers: dict[int, QuantizedLayer] = {}
     for op in fake.graph.ops:
         if "layer" in op.params:
-            original, name, axis, scale, offset, bias = op.params["layer"]
+            original, name, axis, scale, offset, bias, center, rest = op.params["layer"]
             if shapes.get(original) != op.shape:
                 raise ConfigError("the second model is not from fake_quantize of the first")
-            layer = QuantizedLayer(op.output, original, name, axis, scale, offset, paths.get(bias))
+            numbers = (op.output, original, name, axis, scale, offset, paths.get(bias))
+            layer = QuantizedLayer(*numbers, center, rest)
             layers.setdefault(original, layer)  # the float op for gradients comes second
     return list(layers.values())
 
@@ -87,10 +91,11 @@ def correct_bias(
 
     Example:
       >>> from hcjax import calibrate, fake_quantize, fold, trace
-      >>> images = jnp.array([[1.0], [1.5]])
+      >>> images = jnp.array([[0.0], [2.5]])
       >>> params = {"w": jnp.array([[0.4, 1.0]]), "b": jnp.zeros(2)}
       >>> model = fold(trace(lambda p, x: x @ p["w"] + p["b"], params, images))
-      >>> fake = fake_quantize(model, calibrate(model, images), bits=2, granularity="tensor")
+      >>> options = {"bits": 2, "activation_bits": 8, "granularity": "tensor"}
+      >>> fake = fake_quantize(model, calibrate(model, images), **options)
       >>> mean_errors(model, fake, images)["w"].round(2).tolist()
       [-0.5, 0.0]
       >>> better = correct_bias(model, fake, images)
