@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 import hcjax
 from tests.draws import normal
@@ -15,6 +16,7 @@ def chain(p, x):
     return x
 
 
+@pytest.mark.slow
 def test_six_layers_of_different_shapes_take_few_compilations():
     """189 before, and 37 of `pack` and `unpack`."""
     kernels = [normal(m, n, seed=m) for m, n in zip((65, *WIDTHS), WIDTHS, strict=False)]

@@ -53,10 +53,13 @@ def uniform(low, high, *shape, seed=0):
 WEIGHTS = {"a": normal(8, 32, seed=1) / 3, "b": normal(32, 5, seed=2) / 5}
 
 
-SLOW = [pytest.param(*each, marks=pytest.mark.slow) for each in ((-1010, -1000), (1e5, 1.01e5))]
+SLOW = [
+    pytest.param(*each, marks=pytest.mark.slow)
+    for each in ((-1010, -1000), (1e5, 1.01e5), (0, 255))
+]
 
 
-@pytest.mark.parametrize("low, high", [(1000, 1010), *SLOW, (0, 255)])
+@pytest.mark.parametrize("low, high", [(1000, 1010), *SLOW])
 def test_a_network_that_normalises_its_images_itself_keeps_its_precision(low, high):
     middle, half = (low + high) / 2, (high - low) / 2
 
@@ -142,7 +145,7 @@ READERS = {
 }
 
 
-@pytest.mark.parametrize("name", few(READERS, "padded average", "concatenated", "gate"))
+@pytest.mark.parametrize("name", few(READERS, "gate"))
 def test_every_reader_of_a_value_knows_its_zero_point(name):
     params = {"a": normal(4, 6, seed=1) / 2, "b": normal(6, 3, seed=2)}
     images = uniform(0, 1, 16, 5, 5, 4)
@@ -249,7 +252,7 @@ MASKS = {
 }
 
 
-@pytest.mark.parametrize("name", few(MASKS, "added -1e9", "chosen -inf"))
+@pytest.mark.parametrize("name", few(MASKS, "chosen -inf"))
 def test_masks_of_attention_stay_exact(name):
     size, length = 8, 6
     params = {k: normal(size, size, seed=n) / 3 for n, k in enumerate("qkv")}

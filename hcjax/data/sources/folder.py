@@ -155,18 +155,29 @@ def _files(folder: Path, class_names: tuple[str, ...]) -> tuple[list[Path], list
 
 
 def _image_shape(listed: dict, size: tuple[int, int] | None, channels: int | None) -> tuple:
-    """Returns (H, W, C) of all images; without a stated size, checks every header."""
+    """Returns (H, W, C) of all images; without a stated size, checks every header.
+
+    With one, a file that cannot be read says nothing of colour, and is named when it is read.
+    """
     files = [file for part in listed.values() for file in part[0]]
-    first = read_shape(files[0])
-    most = channels or first[2]
-    for file in files[1:]:
+    first, most, unreadable = None, channels or 0, None
+    for file in files:
         if size is not None and (channels or most == 3):
             break  # one image of colour makes all of them colour
-        shape = read_shape(file)
+        try:
+            shape = read_shape(file)
+        except DataError as error:
+            if size is None:
+                raise
+            unreadable = unreadable or error
+            continue
         most = channels or max(most, shape[2])
-        if size is None and shape[:2] != first[:2]:
+        first = first or (file, shape[:2])
+        if size is None and shape[:2] != first[1]:
             raise DataError(
-                f"{file}: {shape[0]} x {shape[1]} pixels, expected {first[0]} x {first[1]} as "
-                f"in {files[0]}; state an image_size to fit them all to"
+                f"{file}: {shape[0]} x {shape[1]} pixels, expected {first[1][0]} x {first[1][1]} "
+                f"as in {first[0]}; state an image_size to fit them all to"
             )
-    return (*(size or first[:2]), most)
+    if not most:
+        raise unreadable
+    return (*(size or first[1]), most)
