@@ -86,7 +86,8 @@ def draw_pareto(points: Sequence[Point], *, dead: Collection[int] = (), title: s
     for i, (_, size_bytes, error) in enumerate(points):
         colour = _BEST if i in front else _OTHER
         inner = "white" if i in dead else colour
-        ax.plot([size_bytes], [100 * error], "o", color=colour, mfc=inner, ms=5, zorder=2)
+        over = 3 if i in front else 2  # of equal points the one on the front is seen
+        ax.plot([size_bytes], [100 * error], "o", color=colour, mfc=inner, ms=5, zorder=over)
     sizes, errors = [p[1] for p in points], [100 * p[2] for p in points]
     ax.set(xscale="log", xlim=(min(sizes) / 4, max(sizes) * 4))
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
