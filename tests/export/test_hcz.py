@@ -44,6 +44,7 @@ def same(left, right, images):
             assert (leaf.bits, leaf.axis) == (right.params[path].bits, right.params[path].axis)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dense", "haiku mobilenet"])  # the others in graph/test_chain
 def test_float_and_int8_models_come_back_bit_for_bit(name):
     model, images = made(name)
@@ -84,7 +85,13 @@ def program(model, images):
     return sorted(re.sub(r"%[\w:#]+", "%", line) for line in text.splitlines())
 
 
-@pytest.mark.parametrize("name", ["linen", "haiku mobilenet", "resnet_tiny"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "linen",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("haiku mobilenet", "resnet_tiny")),
+    ],
+)
 def test_a_model_that_is_not_folded_comes_back_as_it_was(name):
     """Its BatchNorm's constants were evaluated: XLA rounded them otherwise than in a program."""
     model, images = made(name)

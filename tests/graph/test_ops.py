@@ -49,6 +49,7 @@ def between(middle):
     return hcjax.trace(apply, PARAMS, IMAGES)
 
 
+@pytest.mark.slow
 def test_min_pools_are_integers_and_can_be_packed():
     pool = lambda x: lax.reduce_window(x, jnp.inf, lax.min, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
     small = integers(between(lambda x: pool(x) + x.min((1, 2), keepdims=True)), IMAGES)

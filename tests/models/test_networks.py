@@ -116,9 +116,9 @@ def test_nin_has_no_dense_layer_and_pools_16_and_8():
 
 DEEPER = [
     pytest.param("alexnet_tiny", marks=pytest.mark.slow),
-    "nin_tiny",
+    pytest.param("nin_tiny", marks=pytest.mark.slow),
     "vgg_tiny",
-    "resnet_tiny",
+    pytest.param("resnet_tiny", marks=pytest.mark.slow),
 ]
 
 

@@ -29,7 +29,7 @@ def logits(model, images):
     return np.asarray(jax.jit(model.apply)(model.params, images))
 
 
-MANY_OPS = ("haiku resnet", "haiku mobilenet", "dense")
+MANY_OPS = ("haiku resnet", "haiku mobilenet", "dense", "resnet_tiny", "equinox")
 FEW = [pytest.param(n, marks=pytest.mark.slow) if n in MANY_OPS else n for n in NETWORKS]
 
 
@@ -143,6 +143,7 @@ def test_the_scale_of_a_kernel_trains():
     assert np.abs(gradient["dense1/kernel"]).max() > 0
 
 
+@pytest.mark.slow
 def test_straight_through_gradients_are_about_those_of_the_float_network():
     model, images = folded("resnet_tiny")
     labels = jnp.arange(len(images)) % 10

@@ -31,7 +31,12 @@ def one_way(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["lenet5", pytest.param("resnet_tiny", marks=pytest.mark.slow), "dense"]
+    "name",
+    [
+        "lenet5",
+        pytest.param("resnet_tiny", marks=pytest.mark.slow),
+        pytest.param("dense", marks=pytest.mark.slow),
+    ],
 )
 def test_every_layer_is_timed_with_what_follows_it(name, one_way):
     model, images = folded(name)
@@ -42,7 +47,8 @@ def test_every_layer_is_timed_with_what_follows_it(name, one_way):
     assert found.batch == 4
 
 
-@pytest.mark.parametrize("input_bits", [pytest.param(8, marks=pytest.mark.slow), {".*conv2": 4}])
+@pytest.mark.slow
+@pytest.mark.parametrize("input_bits", [8, {".*conv2": 4}])
 def test_what_is_timed_computes_what_the_networks_do(input_bits, monkeypatch, one_way):
     """The last layer's two ways give the logits of the two networks."""
     outputs = []

@@ -139,10 +139,24 @@ def test_a_clip_whose_limit_is_learned_goes_on_learning():
     "between",
     [
         lambda y, p: y * (jax.nn.sigmoid(y.mean(-1, keepdims=True)) * p["c"]),
-        lambda y, p: (p["c"] - y.mean(-1, keepdims=True)).sum(-1, keepdims=True) + y,
-        lambda y, p: (y.mean(-1, keepdims=True) + jnp.ones((1, 1, 1, 6))).sum(-1)[..., None] + y,
-        lambda y, p: y.mean((1, 2), keepdims=True) - y.mean(-1, keepdims=True),
-        lambda y, p: (y.mean((1, 2), keepdims=True) + y[:, :1]).sum((1, 2))[:, None, None] + y,
+        pytest.param(
+            lambda y, p: (p["c"] - y.mean(-1, keepdims=True)).sum(-1, keepdims=True) + y,
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            lambda y, p: (
+                (y.mean(-1, keepdims=True) + jnp.ones((1, 1, 1, 6))).sum(-1)[..., None] + y
+            ),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            lambda y, p: y.mean((1, 2), keepdims=True) - y.mean(-1, keepdims=True),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            lambda y, p: (y.mean((1, 2), keepdims=True) + y[:, :1]).sum((1, 2))[:, None, None] + y,
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_value_is_repeated_along_an_axis_of_what_it_meets(between):

@@ -266,8 +266,7 @@ def test_masks_of_attention_stay_exact(name):
 
     images = normal(128, length, size, seed=5)
     expected, got, small = forms(apply, params, images, in_numpy=False)
-    plain = forms(lambda p, x: apply(p, x, lambda s, m: s), params, images, in_numpy=False)
-    assert decibels(expected, got) > decibels(*plain[:2]) - 3
+    assert decibels(expected, got) > 23  # as without a mask
     assert any("add" in each or "select_n" in each for each in small.floats)
     if name != "by the images":  # no position sees a later one
         np.testing.assert_array_equal(logits(small, images.at[:, -1].set(0))[:, :-1], got[:, :-1])

@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 class Moments(NamedTuple):
-    """Of the finite numbers of an array; deviation: the sum of squared differences from the mean.
+    """Of the numbers of an array; deviation: the sum of squared differences from the mean.
 
-    infinite: whether there is an infinity; undefined: whether there is a NaN.
+    infinite: whether infinities were left out.
     """
 
     low: Any
@@ -20,14 +21,19 @@ class Moments(NamedTuple):
     deviation: Any
     count: Any
     infinite: Any
-    undefined: Any
 
 
-def moments(x: jax.Array) -> Moments:
-    """Returns the moments of a float32 array; an array without numbers has those of one 0."""
+def moments(x: jax.Array, *, holed: bool) -> Moments:
+    """Returns the moments of a float32 array; an array without numbers has those of one 0.
+
+    holed: whether infinities are to be left out; without, low or high is one, or NaN.
+    """
     if not x.size:
-        return Moments(0.0, 0.0, 0.0, 0.0, 0.0, False, False)
-    finite = jnp.isfinite(x)
+        return Moments(0.0, 0.0, 0.0, 0.0, 0.0, False)
+    if not holed:
+        mean = x.mean()
+        return Moments(x.min(), x.max(), mean, ((x - mean) ** 2).sum(), float(x.size), False)
+    finite = ~jnp.isinf(x)
     count = finite.sum(dtype=jnp.float32)
     mean = jnp.where(finite, x, 0).sum() / jnp.maximum(count, 1)
     return Moments(
@@ -36,8 +42,7 @@ def moments(x: jax.Array) -> Moments:
         mean,
         (jnp.where(finite, x - mean, 0) ** 2).sum(),
         count,
-        jnp.isinf(x).any(),
-        jnp.isnan(x).any(),
+        ~finite.all(),
     )
 
 
@@ -46,11 +51,10 @@ def merged(a: Moments, b: Moments) -> Moments:
     count = a.count + b.count
     part, apart = b.count / max(count, 1.0), b.mean - a.mean
     return Moments(
-        min(a.low, b.low),
-        max(a.high, b.high),
+        np.minimum(a.low, b.low),
+        np.maximum(a.high, b.high),
         a.mean + apart * part,
         a.deviation + b.deviation + apart**2 * a.count * part,
         count,
         a.infinite or b.infinite,
-        a.undefined or b.undefined,
     )

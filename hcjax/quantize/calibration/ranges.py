@@ -111,18 +111,17 @@ def calibrate(
         compute = jax.jit(lambda p, x: _map_activations(model, p, x, sources, function))
         return [jax.device_get(compute(model.params, batch)) for batch in batches]
 
+    never = masks.constants(model, ops, values | batch_shaped)
     found_of: dict[int, moments.Moments] = {}
-    for batch in over_batches(lambda number, x: moments.moments(x)):
+    for batch in over_batches(lambda number, x: moments.moments(x, holed=number in never)):
         for number, found in batch.items():
             new = moments.Moments(*(np.float64(each) for each in found))
             with np.errstate(over="ignore", invalid="ignore"):  # of masks near float32's end
                 found_of[number] = (
                     moments.merged(found_of[number], new) if number in found_of else new
                 )
-    never = masks.constants(model, ops, values | batch_shaped)
     for number, found in found_of.items():
-        infinite = found.infinite and not never.get(number)
-        if found.undefined or infinite or not np.isfinite([found.low, found.high]).all():
+        if not np.isfinite([found.low, found.high]).all():
             raise ValueError(f"{sources[number]} is not finite on these images")
     low = {number: float(found.low) for number, found in found_of.items()}
     high = {number: float(found.high) for number, found in found_of.items()}
