@@ -54,6 +54,7 @@ def test_every_block_runs_in_order_and_prints_what_it_says(capsys):
     np.testing.assert_allclose(updates["w"], [-1e-3, 1e-3])
 
 
+@pytest.mark.slow
 def test_a_config_file_brings_a_source_a_schedule_and_a_stage(tmp_path):
     path = tmp_path / "my_config.py"
     path.write_text(CONFIG)

@@ -19,7 +19,11 @@ def made(name):
     return apply, params, trace(apply, params, image, frozen=FROZEN.get(name, "")), images
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+MANY_OPS = ("haiku resnet", "haiku mobilenet", "resnet_tiny")
+FEW = [pytest.param(n, marks=pytest.mark.slow) if n in MANY_OPS else n for n in NETWORKS]
+
+
+@pytest.mark.parametrize("name", FEW)
 def test_traced_and_folded_networks_are_the_same_function_at_any_batch_size(name):
     apply, params, model, images = made(name)
     expected = np.asarray(apply(params, images))

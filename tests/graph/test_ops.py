@@ -58,6 +58,7 @@ def test_min_pools_are_integers_and_can_be_packed():
     assert [op.dtype for op in pooled] == [jnp.int8]
 
 
+@pytest.mark.slow
 def test_a_nearest_neighbour_resize_moves_integers():
     resize = lambda x: jax.image.resize(x, (x.shape[0], 8, 8, 8), "nearest")
     model = between(resize)
@@ -98,6 +99,7 @@ def test_a_look_up_of_rows_is_traced_packed_cut_and_in_integers(mode):
         assert rows.dtype == jnp.int8 and small.floats == ()
 
 
+@pytest.mark.slow
 def test_both_results_of_top_k_and_of_a_sort_of_two_arrays_are_ops():
     def middle(x):
         values, places = lax.top_k(x, 3)

@@ -68,7 +68,9 @@ def test_it_is_a_pytree_that_runs_under_jit():
     assert doubled.tolist() == [[2.0, -4.0, 0.0]]
 
 
-@pytest.mark.parametrize("name", ["lenet5", "dense", "resnet_tiny"])
+@pytest.mark.parametrize(
+    "name", ["lenet5", *(pytest.param(n, marks=pytest.mark.slow) for n in ("dense", "resnet_tiny"))]
+)
 def test_a_model_computes_with_the_centroids(name):
     model, images = folded(name)
     small = hcjax.share(model, clusters=16)
