@@ -72,7 +72,8 @@ def padded(b: Builder, op: Op, number: int, q: Int8) -> tuple[Op, Int8] | None:
     """Returns a convolution without padding, and its operand padded with the zero point.
 
     The convolution's own padding, and the zeros between its input's pixels, would be integers 0,
-    which stand for scale · (0 - zero). None if a padded size depends on the batch.
+    which stand for scale · (0 - zero). None if a padded size depends on the batch, or no int8
+    represents 0.
 
     op: the convolution. number: of its operand in the original graph. q: its int8 form.
     """
@@ -83,6 +84,8 @@ def padded(b: Builder, op: Op, number: int, q: Int8) -> tuple[Op, Int8] | None:
         config[axis] = (low, high, dilation - 1)
     if not any(map(any, config)):
         return op, q
+    if not -128 <= q.zero <= 127:
+        return None
     sizes = list(b.shape[number])
     for axis, (low, high, between) in enumerate(config):
         if (low or high or between) and sizes[axis].q:
