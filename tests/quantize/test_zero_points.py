@@ -29,8 +29,11 @@ def decibels(expected, got):
     return 10 * np.log10(((expected - expected.mean(0)) ** 2).sum() / ((expected - got) ** 2).sum())
 
 
-def forms(apply, params, images, *, in_numpy=True, **options):
-    """Returns (float logits, int8 logits, int8 model) after checking that all programs agree."""
+def forms(apply, params, images, *, in_numpy=True, trains=False, **options):
+    """Returns (float logits, int8 logits, int8 model) after checking that all programs agree.
+
+    trains: whether to look at the gradients too, which takes as long as all else.
+    """
     model = hcjax.fold(hcjax.trace(apply, params, images[:1]))
     fake = hcjax.fake_quantize(model, hcjax.calibrate(model, images), **options)
     small = hcjax.int8(fake)
@@ -40,9 +43,10 @@ def forms(apply, params, images, *, in_numpy=True, **options):
         np.testing.assert_array_equal(got, reference.logits(small, np.asarray(images)))
     again = hcjax.unpack(hcjax.pack(small))
     np.testing.assert_array_equal(logits(again, images), got)
-    gradients = jax.jit(jax.grad(lambda p: (fake.apply(p, images) ** 2).mean()))(fake.params)
-    assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradients))
-    assert sum(map(np.any, jax.tree.leaves(gradients))) > 0.6 * len(jax.tree.leaves(gradients))
+    if trains:
+        gradients = jax.jit(jax.grad(lambda p: (fake.apply(p, images) ** 2).mean()))(fake.params)
+        assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradients))
+        assert sum(map(np.any, jax.tree.leaves(gradients))) > 0.6 * len(jax.tree.leaves(gradients))
     return logits(model, images), got, small
 
 
@@ -67,7 +71,7 @@ def test_a_network_that_normalises_its_images_itself_keeps_its_precision(low, hi
         return jax.nn.relu((x - middle) / half @ p["a"]) @ p["b"]
 
     images = uniform(low, high, 256, 8)
-    expected, got, small = forms(apply, WEIGHTS, images)
+    expected, got, small = forms(apply, WEIGHTS, images, trains=True)
     near = forms(lambda p, x: jax.nn.relu(x @ p["a"]) @ p["b"], WEIGHTS, (images - middle) / half)
     assert decibels(expected, got) > min(decibels(*near[:2]), 40) - 1.5  # as with images near 0
     assert small.floats == ()
@@ -115,7 +119,7 @@ def test_padding_is_zero_and_not_the_integer_zero(name):
         return jax.nn.relu(x).sum((1, 2)) @ p["b"]
 
     images = uniform(0, 1, 16, 7, 7, 4) ** 4
-    expected, got, small = forms(apply, params, images)
+    expected, got, small = forms(apply, params, images, trains=name == "transposed")
     assert decibels(expected, got) > 25
     assert any(op.kind == "pad" for op in small.graph.ops)
     assert not any(op.params.get("padding", ((0, 0),))[0] != (0, 0) for op in small.graph.ops)
@@ -153,7 +157,7 @@ def test_every_reader_of_a_value_knows_its_zero_point(name):
     def apply(p, x):
         return READERS[name](jax.nn.relu(x @ p["a"] - 0.1)) @ p["b"]
 
-    expected, got, small = forms(apply, params, images)
+    expected, got, small = forms(apply, params, images, trains=name == "gate")
     assert decibels(expected, got) > 25, decibels(expected, got)
     assert any(op.params.get("zero") for op in small.graph.ops)
 
@@ -265,7 +269,8 @@ def test_masks_of_attention_stay_exact(name):
         return (found @ p["o"])[..., 0]  # a logit for each position
 
     images = normal(128, length, size, seed=5)
-    expected, got, small = forms(apply, params, images, in_numpy=False)
+    trains = name == "chosen -inf"
+    expected, got, small = forms(apply, params, images, in_numpy=False, trains=trains)
     assert decibels(expected, got) > 23  # as without a mask
     assert any("add" in each or "select_n" in each for each in small.floats)
     if name != "by the images":  # no position sees a later one
