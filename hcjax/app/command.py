@@ -55,6 +55,31 @@ def ended(act: Callable[[], int]) -> int:
     return 2
 
 
+def run(
+    argv: list[str],
+    usage: str,
+    define: Callable[[flags.FlagValues], None],
+    act: Callable[[flags.FlagValues, list[str], list[tuple[str, str]]], int],
+) -> int:
+    """Returns the exit code of a command line, which may ask for help alone.
+
+    Args:
+      argv: program name and arguments.
+      usage: of `help_text`.
+      define: adds the command's flags.
+      act: does its work, from what `parse` returns.
+    """
+
+    def helped_or_done() -> int:
+        values, arguments, changes = parse(argv, define)
+        if values.help:
+            print(help_text(usage, values, program_of(argv)))
+            return 0
+        return act(values, arguments, changes)
+
+    return ended(helped_or_done)
+
+
 def named_problems(rows: Sequence[Mapping]) -> int:
     """Returns the exit code of a command after saying which files it could not use.
 

@@ -35,7 +35,7 @@ def main(argv: list[str]) -> int:
     Args:
       argv: program name and arguments.
     """
-    return command.ended(lambda: _act(command.program_of(argv), *command.parse(argv, _define)))
+    return command.run(argv, _USAGE, _define, _act)
 
 
 def _define(values: flags.FlagValues) -> None:
@@ -44,11 +44,8 @@ def _define(values: flags.FlagValues) -> None:
     flags.DEFINE_string("plot", None, text, flag_values=values)
 
 
-def _act(program: str, values, arguments: list[str], changes: list[tuple[str, str]]) -> int:
+def _act(values, arguments: list[str], changes: list[tuple[str, str]]) -> int:
     """Scores all models on the first one's data, and says where they differ."""
-    if values.help:
-        print(command.help_text(_USAGE, values, program))
-        return 0
     paths = saved.expanded(arguments)
     config = scoring.start(values, arguments, changes)
     if len(paths) < 2:

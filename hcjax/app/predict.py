@@ -23,14 +23,13 @@ from hcjax.app import command, score
 from hcjax.app.setup import start_platform
 from hcjax.config.recipe import platform_of
 from hcjax.core import files, text
+from hcjax.data.images import SUFFIXES
 from hcjax.errors import ArtifactError, ConfigError, DataError
 from hcjax.graph.model import Model
 from hcjax.runs import saved
 from hcjax.runs.workdir import CONFIG, read_json
 
 BATCH = 256  # images at a time
-# of files that a folder's images are found by
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 _USAGE = """Labels image files with a trained, compressed or packed network.
 
   PROGRAM runs/lenet-1a2b3c4d a.png b.png        a training's workdir
@@ -51,7 +50,7 @@ def main(argv: list[str]) -> int:
     Args:
       argv: program name and arguments.
     """
-    return command.ended(lambda: _act(command.program_of(argv), *command.parse(argv, define)))
+    return command.run(argv, _USAGE, define, _act)
 
 
 def define(values: flags.FlagValues) -> None:
@@ -60,10 +59,7 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string("json", None, "File the predictions are written to.", flag_values=values)
 
 
-def _act(program: str, values, arguments: list[str], changes: list[tuple[str, str]]) -> int:
-    if values.help:
-        print(command.help_text(_USAGE, values, program))
-        return 0
+def _act(values, arguments: list[str], changes: list[tuple[str, str]]) -> int:
     if not arguments:
         raise ConfigError("name a workdir or a .hcz file, and image files (see --help)")
     network, *images = arguments

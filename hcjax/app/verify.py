@@ -32,16 +32,11 @@ def main(argv: list[str]) -> int:
     Args:
       argv: program name and arguments.
     """
-    return command.ended(
-        lambda: _act(command.program_of(argv), *command.parse(argv, scoring.define))
-    )
+    return command.run(argv, _USAGE, scoring.define, _act)
 
 
-def _act(program: str, values, arguments: list[str], changes: list[tuple[str, str]]) -> int:
+def _act(values, arguments: list[str], changes: list[tuple[str, str]]) -> int:
     """Scores every file, and says at the end which could not be."""
-    if values.help:
-        print(command.help_text(_USAGE, values, program))
-        return 0
     paths = saved.expanded(arguments)
     config = scoring.start(values, arguments, changes)
     scored, rows = [], []

@@ -13,6 +13,8 @@ import numpy as np
 from hcjax.data.dataset import LazyImages
 from hcjax.errors import ConfigError, DataError
 
+# of image files, by which folders of them are read
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _MODES = {1: "L", 3: "RGB"}
 _ORIENTATION = 0x0112  # tag of EXIF
 

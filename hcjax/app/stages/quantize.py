@@ -11,7 +11,8 @@ from hcjax.app.stages.work import Outputs, Work, by_layer, check_idle, normalise
 from hcjax.errors import ConfigError, unknown_name
 from hcjax.graph.model import Model
 from hcjax.graph.qtensor import QTensor
-from hcjax.quantize.calibration.ranges import METHODS, calibrate
+from hcjax.quantize.calibration.ranges import calibrate
+from hcjax.quantize.calibration.thresholds import METHODS
 from hcjax.quantize.fake import fake_quantize
 from hcjax.quantize.int8 import int8
 from hcjax.quantize.spec import QuantSpec, check_pattern

@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from hcjax.data.dataset import LazyImages, Parts, Split
-from hcjax.data.images import read_image, read_shape, size_pair
+from hcjax.data.images import SUFFIXES, read_image, read_shape, size_pair
 from hcjax.errors import DataError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _PARTS = {  # in lower case
     "train": ("train", "training"),
     "validation": ("validation", "val", "valid"),

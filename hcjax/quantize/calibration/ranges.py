@@ -15,27 +15,24 @@ from hcjax.graph.model import Graph, Model, Op, run
 from hcjax.graph.ops import fixed_point
 from hcjax.quantize import straight_through
 from hcjax.quantize.calibration import masks, moments
-from hcjax.quantize.calibration.thresholds import BINS, METHODS, chooser
-
-__all__ = ["BINS", "METHODS", "Ranges", "calibrate"]
+from hcjax.quantize.calibration.thresholds import BINS, chooser
 
 
 class Ranges(NamedTuple):
     """The statistics of each activation of a graph, by its number.
 
-    graph: the calibrated graph. low, high: the extremes. variance: about the mean. numbers: how
-    many numbers were observed. counts: int64[BINS], the histogram of magnitudes, over equal bins of
-    [0, max(|low|, |high|)]. centred: the same of |x - (low + high) / 2|, over [0, (high - low) / 2]
-    and only where 0 is not in [low, high]. masked: activations with a constant such as -1e9 in
-    place of numbers that do not count; they stay in float. choose: (counts, qmax) -> the greatest
-    magnitude that is not clipped, as a fraction of the greatest observed, in (0, 1].
+    graph: the calibrated graph. low, high: the extremes. variance: about the mean. counts:
+    int64[BINS], the histogram of magnitudes, over equal bins of [0, max(|low|, |high|)]. centred:
+    the same of |x - (low + high) / 2|, over [0, (high - low) / 2] and only where 0 is not in [low,
+    high]. masked: activations with a constant such as -1e9 in place of numbers that do not count;
+    they stay in float. choose: (counts, qmax) -> the greatest magnitude that is not clipped, as a
+    fraction of the greatest observed, in (0, 1].
     """
 
     graph: Graph
     low: dict[int, float]
     high: dict[int, float]
     variance: dict[int, float]
-    numbers: dict[int, int]
     counts: dict[int, np.ndarray]
     centred: dict[int, np.ndarray]
     masked: frozenset[int]
@@ -153,8 +150,7 @@ def calibrate(
         )
     }
     variance = {n: float(m.deviation / max(m.count, 1.0)) for n, m in found_of.items()}
-    numbers = {n: int(m.count) for n, m in found_of.items()}
-    ranges = (low, high, variance, numbers, counts, centred)
+    ranges = (low, high, variance, counts, centred)
     return Ranges(model.graph, *ranges, frozenset(masked), choose)
 
 
