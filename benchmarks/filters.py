@@ -1,16 +1,23 @@
-"""Whole filters pruned from a ResNet beside Torch-Pruning: same weights, same training afterwards.
+"""Whole filters pruned from a ResNet beside Torch-Pruning: same weights, same data, same epochs.
 
     python benchmarks/filters.py runs/resnet20        a workdir of configs/resnet20.py
+    python benchmarks/filters.py --small              ResNet-20, width 8, on MNIST, not retrained
     python benchmarks/filters.py --quick              ResNet-8, 100 steps on MNIST: that it runs
 
 Each way takes the trained network and leaves at most --macs of its products; each is then trained
-by hcjax's `fit`, by the config's recipe but with --epochs and --rate, once for every seed, in
-training mode, BatchNorm included. Channels of hcjax are scored on --images training images, which
-a folded network ranks alike; "refitted" is the folded network after `hcjax.prune.refit`, as a stage
-`shrink` leaves it, without any training. Torch-Pruning 1.6.0 ends in an IndexError on the shortcuts
-of the network, which pad channels; it is left the channels inside the blocks, and so is hcjax in
-the rows "inside". Printed: accuracy before and after, on --part, and images/s at batch 128, folded,
-the network as it was and the pruned one taking turns.
+by the workdir's recipe, but with --epochs and --rate, once for every seed.
+
+    hcjax               the pipeline's stage `shrink`, as `launch.py` runs it: folded, channels
+                        scored and layers refitted on 512 training images, trained without BatchNorm
+    hcjax, BatchNorm    the same channels taken out of the network in training mode by `hcjax.cut`,
+                        and trained with it; no refit
+    hcjax, inside       the same, of the channels inside the blocks alone
+    Torch-Pruning, ...  its criteria, on the same images where they ask for some
+
+Torch-Pruning 1.6.0 ends in an IndexError on the shortcuts of the network, which pad channels; it is
+left the channels inside the blocks. Printed: accuracy on --part, before training ("refitted": after
+`hcjax.prune.refit` of the same channels) and after, and images/s at batch 128, folded, the network
+as it was and the pruned one taking turns.
 
 What is to be chosen is chosen with `--part validation`, from a workdir that kept one
 (--config.data.validation=5000); the same command with the same --runs then trains nothing again,
@@ -44,21 +51,29 @@ import peers  # noqa: E402
 
 import hcjax  # noqa: E402
 from hcjax import trees  # noqa: E402
-from hcjax.app import stages  # noqa: E402
+from hcjax.app import pipeline, stages, training  # noqa: E402
 from hcjax.app.setup import optimizer_of, set_up  # noqa: E402
+from hcjax.config import configfile  # noqa: E402
 from hcjax.graph.model import Cut  # noqa: E402
 
 INSIDE = r".*/conv1/kernel"  # kernels whose outputs no shortcut joins
-THEIRS = ("magnitude", "lamp", "bn scale")
+THEIRS = ("magnitude", "magnitude, p 1", "lamp", "fpgm", "bn scale", "taylor", "hessian")
+IMAGES = 512  # of the training part: what stage `shrink` takes by default
+# networks that are trained here, in a minute or two, on MNIST
+SMALL = {"model.name": "resnet20", "model.width": 8, "data.limit": 8000, "train.epochs": 4.0}
+QUICK = {"model.name": "resnet8", "data.limit": 4000, "train.epochs": 3.2}
 
 
 class Start(NamedTuple):
     """A trained network, and how it goes on to be trained: `fit`'s arguments but steps and key."""
 
+    workdir: str
+    config: dict
     apply: Callable
     params: Any
     state: Any
     dataset: hcjax.data.Dataset
+    images: Any
     fit: dict
     optimizer: Callable[[int, float], optax.GradientTransformation]
 
@@ -74,42 +89,49 @@ class Start(NamedTuple):
         return hcjax.trace(predict, both, images)
 
 
-def trained(workdir: str) -> Start:
+def started(workdir: str) -> Start:
     """Returns the network of a workdir and its recipe."""
     found = hcjax.load(workdir)
     recipe = stages.parse(found.config)
     setup = set_up(recipe)
     dataset = dataclasses.replace(setup.dataset, mean=found.mean, std=found.std)
+    images = hcjax.data.normalise(dataset.train.images[:IMAGES], found.mean, found.std)
 
     def optimizer(steps, rate):
         return optimizer_of(recipe.optim, steps, learning_rate=rate)
 
     fit = setup.options | {"patience": None, "objective": setup.objective}
-    return Start(found.apply, found.params, found.state, dataset, fit, optimizer)
+    network = (found.config, found.apply, found.params, found.state)
+    return Start(workdir, *network, dataset, images, fit, optimizer)
 
 
-def quick() -> Start:
-    """Returns a small network, trained for a moment."""
-    dataset = hcjax.data.load("mnist", limit=4000)
-    network = hcjax.models.create("resnet8")
-    params, state = network.init(jax.random.key(0))
+def train(changes: dict, workdir: Path) -> str:
+    """Trains a small network in a workdir, if none is there; returns it."""
+    config = configfile.load("configs/default.py")
+    for key, value in {"optim.learning_rate": 3e-3, "data.validation": 0, **changes}.items():
+        configfile.override(config, key, str(value))
+    training.train(stages.parse(config), workdir.absolute(), quiet=True)
+    return str(workdir)
 
-    def optimizer(steps, rate):
-        del steps
-        return optax.adam(rate)
 
-    fit = {"loss": hcjax.losses.cross_entropy}
-    done = hcjax.fit(network.apply, params, dataset, state=state, tx=optimizer(0, 3e-3), steps=100,
-                     key=jax.random.key(1), quiet=True, **fit)  # fmt: skip
-    return Start(network.apply, done.params, done.state, dataset, fit, optimizer)
+def piped(start: Start, macs: float, round_to: int, epochs: float, rate: float, seed: int, runs):
+    """Returns the networks of the product's own stage: shrunk, and trained after that."""
+    config = start.config | {"stages": ("shrink",), "teacher": start.workdir, "seed": seed}
+    options = {"macs": macs, "round_to": round_to, "epochs": epochs}
+    config["shrink"] = options | ({"learning_rate": rate} if epochs else {})
+    workdir = runs / f"shrink-{macs:g}-{round_to}-epochs{epochs:g}-rate{rate:g}-seed{seed}"
+    workdir.mkdir(parents=True, exist_ok=True)
+    networks = pipeline.compress(stages.parse(config), workdir.absolute())
+    return list(networks.models.values())[1:]
 
 
 def theirs(start: Start, importance: str, macs: float, venvs: Path) -> tuple[Cut, ...]:
     """Returns what Torch-Pruning cuts, chosen in a process of its own; checks its network first."""
-    images = np.random.default_rng(0).standard_normal((2, *start.dataset.image_shape), np.float32)
+    images = np.asarray(start.images)
     arrays = {path: np.asarray(leaf) for tree in (start.params, start.state)
               for path, leaf in trees.paths(tree)}  # fmt: skip
     arrays["images"] = images.transpose(0, 3, 1, 2)
+    arrays["labels"] = np.asarray(start.dataset.train.labels[:IMAGES], np.int64)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "arrays.npz"
         np.savez(file, **arrays)
@@ -119,7 +141,7 @@ def theirs(start: Start, importance: str, macs: float, venvs: Path) -> tuple[Cut
     if run.returncode:
         raise SystemExit(f"Torch-Pruning, {importance}: {run.stderr.strip().splitlines()[-1]}")
     answer = json.loads(run.stdout.splitlines()[-1])
-    logits, _ = start.apply(start.params, start.state, images, train=False, key=None)
+    logits, _ = start.apply(start.params, start.state, images[:2], train=False, key=None)
     np.testing.assert_allclose(answer["logits"], logits, rtol=1e-3, atol=1e-3)
     cuts = []
     for block, kept in answer["kept"].items():
@@ -131,15 +153,13 @@ def theirs(start: Start, importance: str, macs: float, venvs: Path) -> tuple[Cut
     return tuple(cuts)
 
 
-def retrained(
-    start: Start, params: Any, state: Any, epochs: float, rate: float, seed: int, runs: Path | None
-):
+def retrained(start: Start, params: Any, state: Any, epochs: float, rate: float, seed: int, runs):
     """Returns (params, state) after training on; a run found in the folder `runs` is resumed."""
     batch_size = start.fit.get("batch_size", 128)
     steps = round(epochs * len(start.dataset.train.labels) / batch_size)
-    if runs is not None:  # a folder for each start and recipe, which `fit` does not compare
-        first = trees.sha256({"params": params, "state": state})[:12]
-        runs = runs / f"{first}-epochs{epochs:g}-rate{rate:g}-seed{seed}"
+    # a folder for each start and recipe, which `fit` does not compare
+    first = trees.sha256({"params": params, "state": state})[:12]
+    runs = runs / f"{first}-epochs{epochs:g}-rate{rate:g}-seed{seed}"
     done = hcjax.fit(
         start.apply, params, start.dataset, state=state, tx=start.optimizer(steps, rate),
         steps=steps, key=jax.random.key(seed), workdir=runs, **start.fit,
@@ -161,77 +181,109 @@ def speed(whole: hcjax.Model, small: hcjax.Model, rounds: int) -> dict[str, floa
 
 def main() -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("workdir", nargs="?")
-    parser.add_argument("--macs", type=float, default=0.5, help="the part of them that stays")
-    parser.add_argument("--epochs", type=float, default=6.0, help="of training afterwards")
+    parser.add_argument("--macs", type=float, help="the part of them that stays (0.5; small: 0.7)")
+    parser.add_argument("--epochs", type=float, help="of training afterwards (6; small: 0)")
     parser.add_argument("--rate", type=float, default=0.03, help="its peak learning rate")
+    parser.add_argument("--folded-rate", type=float, default=0.01, help="the pipeline's")
     parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2), help="of trainings")
     parser.add_argument("--rounds", type=int, default=7, help="of timing")
-    parser.add_argument("--round-to", type=int, default=4, help="hcjax's channel counts")
-    parser.add_argument("--images", type=int, default=512, help="that hcjax ranks and refits on")
-    parser.add_argument("--theirs", nargs="+", default=THEIRS[:1], choices=THEIRS)
+    parser.add_argument("--round-to", type=int, help="hcjax's channel counts (4; small: 1)")
+    parser.add_argument("--theirs", nargs="+", choices=THEIRS, help="(magnitude; small: all)")
     parser.add_argument("--only", nargs="+", metavar="ROW", help='such as "hcjax, inside"')
     parser.add_argument("--part", default="test", choices=("validation", "test"), help="scored")
     parser.add_argument("--runs", type=Path, help="folder that keeps the trainings, to go on with")
+    parser.add_argument("--small", action="store_true")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--venvs", type=Path, default=peers.VENVS, help="of the environments")
     args = parser.parse_args()
-    if args.quick:
-        start, args.epochs, args.seeds, args.rounds, args.rate = quick(), 1.0, (0,), 2, 1e-3
-    elif args.workdir is None:
-        parser.error("give the workdir of a trained ResNet, or --quick")
-    else:
-        start = trained(args.workdir)
-    if not len(getattr(start.dataset, args.part).labels):
-        parser.error(
-            f"--part {args.part}: {args.workdir or '--quick'} kept none; train a network "
-            "with --config.data.validation=5000"
-        )
+    if not (args.workdir or args.small or args.quick):
+        parser.error("give the workdir of a trained ResNet, --small or --quick")
+    with tempfile.TemporaryDirectory() as folder:
+        runs = args.runs or Path(folder)
+        if args.quick:
+            given, args.seeds, args.rounds = QUICK, (0,), 2
+            args.rate = args.folded_rate = 1e-3
+            usual = {"macs": 0.5, "epochs": 1.0, "round_to": 4, "theirs": THEIRS[:1]}
+        elif args.small:
+            given, args.seeds = SMALL, (0,)
+            usual = {"macs": 0.7, "epochs": 0.0, "round_to": 1, "theirs": THEIRS}
+        else:
+            given, usual = None, {"macs": 0.5, "epochs": 6.0, "round_to": 4, "theirs": THEIRS[:1]}
+        for name, value in usual.items():
+            if getattr(args, name) is None:
+                setattr(args, name, value)
+        start = started(args.workdir or train(given, runs / "network"))
+        if not len(getattr(start.dataset, args.part).labels):
+            parser.error(
+                f"--part {args.part}: {start.workdir} kept none; train a network "
+                "with --config.data.validation=5000"
+            )
+        compare(start, args, runs, parser)
+
+
+def compare(start: Start, args, runs: Path, parser: argparse.ArgumentParser) -> None:
+    """Prunes in every way and prints a line for each."""
     whole = start.model(start.params, start.state)
-    folded, dataset = hcjax.fold(whole), start.dataset
-    images = hcjax.data.normalise(dataset.train.images[: args.images], dataset.mean, dataset.std)
-    ours = {"round_to": args.round_to, "macs": args.macs, "images": images}
+    folded = hcjax.fold(whole)
+    ours = {"round_to": args.round_to, "macs": args.macs, "images": start.images}
     ways = {
-        "hcjax": lambda: hcjax.shrink(whole, **ours).cut,
+        "hcjax": None,
+        "hcjax, BatchNorm": lambda: hcjax.shrink(whole, **ours).cut,
         "hcjax, inside": lambda: hcjax.shrink(whole, select=INSIDE, **ours).cut,
     }
     for name in args.theirs:
         ways[f"Torch-Pruning, {name}"] = lambda name=name: theirs(
             start, name, args.macs, args.venvs
         )
-
     if unknown := set(args.only or ()) - set(ways):
         parser.error(f"--only: unknown {sorted(unknown)}; legal: {list(ways)}")
-    ways = {name: way for name, way in ways.items() if not args.only or name in args.only}
+    total = hcjax.cost(whole).macs
 
-    def score(params, state):
-        found = hcjax.evaluate(start.apply, params, start.dataset, state=state, part=args.part)
+    def accuracy(apply, params, state=None):
+        found = hcjax.evaluate(apply, params, start.dataset, state=state, part=args.part)
         return 100 * found.summary["accuracy"]
 
-    total = hcjax.cost(whole).macs
-    accuracy = score(start.params, start.state)
-    print(f"{start.dataset.name}, {args.part} part: {accuracy:.2f} %, {total:,} MACs", flush=True)
+    def of(model):
+        return accuracy(model.apply, model.params)
+
+    dataset, before = start.dataset, accuracy(start.apply, start.params, start.state)
+    print(f"{dataset.name}, {args.part} part: {before:.2f} %, {total:,} MACs", flush=True)
     for name, cuts in ways.items():
-        both = hcjax.cut({"params": start.params, "state": start.state}, cuts())
-        params, state = both["params"], both["state"]
-        small, before = start.model(params, state), score(params, state)
-        ratio, refitted = speed(whole, small, args.rounds), ""
-        if name == "hcjax":
-            model = hcjax.prune.refit(hcjax.shrink(folded, **ours), folded, images)
-            plain = hcjax.evaluate(model.apply, model.params, dataset, part=args.part)
-            refitted = f"refitted {100 * plain.summary['accuracy']:.2f} %  "
-        scores = [
-            score(*retrained(start, params, state, args.epochs, args.rate, seed, args.runs))
-            for seed in args.seeds
-        ]
-        spread = f" ± {statistics.stdev(scores):.2f}" if len(scores) > 1 else ""
-        print(
-            f"{name:28s} MACs {hcjax.cost(small).macs / total:.3f}  before {before:.2f} %  "
-            f"{refitted}after {statistics.mean(scores):.2f}{spread} % (n = {len(scores)})  "
-            f"speed {ratio['']:.2f} ({ratio['_min']:.2f} to {ratio['_max']:.2f})",
-            flush=True,
-        )
+        if args.only and name not in args.only:
+            continue
+        if cuts is None:
+            options = (args.macs, args.round_to, args.epochs, args.folded_rate)
+            each = [piped(start, *options, seed, runs) for seed in args.seeds]
+            small, before, refitted = each[0][0], None, of(each[0][0])
+            after = [of(models[-1]) for models in each]
+        else:
+            both = hcjax.cut({"params": start.params, "state": start.state}, cuts())
+            params, state = both["params"], both["state"]
+            small, before = start.model(params, state), accuracy(start.apply, params, state)
+            refitted = None
+            if name == "hcjax, inside":  # beside Torch-Pruning's, which has nothing like it
+                inner = hcjax.shrink(folded, select=INSIDE, **ours)
+                refitted = of(hcjax.prune.refit(inner, folded, start.images))
+            recipe = (args.epochs, args.rate)
+            after = [
+                accuracy(start.apply, *retrained(start, params, state, *recipe, seed, runs))
+                for seed in args.seeds
+                if args.epochs
+            ]
+        parts = [f"{name:28s} MACs {hcjax.cost(small).macs / total:.3f}"]
+        for title, value in (("before", before), ("refitted", refitted)):
+            if value is not None:
+                parts.append(f"{title} {value:.2f} %")
+        if args.epochs:
+            spread = f" ± {statistics.stdev(after):.2f}" if len(after) > 1 else ""
+            parts.append(f"after {statistics.mean(after):.2f}{spread} % (n = {len(after)})")
+        ratio = speed(whole, small, args.rounds)
+        parts.append(f"speed {ratio['']:.2f} ({ratio['_min']:.2f} to {ratio['_max']:.2f})")
+        print("  ".join(parts), flush=True)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
     python prune_with_torch.py ARRAYS.npz IMPORTANCE MACS
 
-ARRAYS.npz: path -> array of parameters and statistics. Prints one JSON object, block -> the indices
-of its inner channels that are left, when no more than the fraction MACS of the products is.
+ARRAYS.npz: path -> array of parameters and statistics; images and labels, for the criteria that ask
+for gradients: Taylor's are taken anew before every step, the Hessian's, image by image, once.
+Prints one JSON object, block -> the indices of its inner channels that are left, when no more than
+the fraction MACS of the products is.
 """
 
 import json
@@ -15,12 +17,17 @@ import numpy as np
 import torch
 import torch_pruning
 from torch import nn
+from torch.nn.functional import cross_entropy
 from with_torch import Block, Mean
 
 IMPORTANCES = {
     "magnitude": lambda: torch_pruning.importance.GroupMagnitudeImportance(p=2),
+    "magnitude, p 1": lambda: torch_pruning.importance.GroupMagnitudeImportance(p=1),
     "lamp": lambda: torch_pruning.importance.LAMPImportance(p=2),
+    "fpgm": lambda: torch_pruning.importance.FPGMImportance(p=2),
     "bn scale": lambda: torch_pruning.importance.BNScaleImportance(),
+    "taylor": lambda: torch_pruning.importance.GroupTaylorImportance(),
+    "hessian": lambda: torch_pruning.importance.GroupHessianImportance(),
 }
 
 
@@ -57,20 +64,34 @@ def network(arrays):
     return nn.Sequential(*stem, *blocks.values(), Mean(), dense).eval(), blocks
 
 
+def measure(criterion, model, images, labels):
+    """Computes the gradients that a criterion scores by, as its documentation shows."""
+    if isinstance(criterion, torch_pruning.importance.GroupHessianImportance):
+        if all(p.grad is None for p in model.parameters()):  # they are pruned with the weights
+            for image, label in zip(images, labels, strict=True):
+                model.zero_grad()
+                cross_entropy(model(image[None]), label[None]).backward()
+                criterion.accumulate_grad(model)
+    elif isinstance(criterion, torch_pruning.importance.GroupTaylorImportance):
+        model.zero_grad()
+        cross_entropy(model(images), labels).backward()
+
+
 def main():
     """Prunes, and prints what is left."""
     path, importance, macs = sys.argv[1], sys.argv[2], float(sys.argv[3])
     with np.load(path) as file:
         arrays = {name: file[name] for name in file.files}
     model, blocks = network(arrays)
-    images = torch.from_numpy(arrays["images"])
-    logits = model(images).detach()
+    images, labels = (torch.from_numpy(arrays[name]) for name in ("images", "labels"))
+    logits = model(images[:2]).detach()
     # it cannot follow the shortcuts, which pad channels with zeros (an IndexError): the channels
     # that they join stay as they are
     free = {block.conv1 for block in blocks.values()}
     kept = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear) and m not in free]
+    criterion = IMPORTANCES[importance]()
     pruner = torch_pruning.pruner.BasePruner(
-        model, images[:1], importance=IMPORTANCES[importance](), global_pruning=True,
+        model, images[:1], importance=criterion, global_pruning=True,
         pruning_ratio=0.95, iterative_steps=400, ignored_layers=kept,
     )  # fmt: skip
     left = {name: np.arange(block.conv1.out_channels) for name, block in blocks.items()}
@@ -78,6 +99,7 @@ def main():
     count = torch_pruning.utils.count_ops_and_params
     whole = count(model, images[:1])[0]
     while count(model, images[:1])[0] > macs * whole:
+        measure(criterion, model, images, labels)
         for group in pruner.step(interactive=True):
             target, indices = group[0].dep.target.module, group[0].idxs
             left[convs[target]] = np.delete(left[convs[target]], indices)
