@@ -225,7 +225,8 @@ def main() -> int:
         peers = {
             n: n.startswith("torch") and p.float32 for n, p in PEERS.items() if mode in p.modes
         }
-        print("\n" + results.table(mode, rows, list(networks.WORKS), peers))
+        if table := results.table(mode, rows, list(networks.WORKS), peers):
+            print("\n" + table)
     whole = [row for row in rows if "failed" not in row]
     if options.chart and whole:
         results.chart(whole, options.chart)

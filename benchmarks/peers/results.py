@@ -24,25 +24,29 @@ def row(ours, theirs):
 
 
 def table(mode, rows, works, peers):
-    """Returns one way of running as a Markdown table: a row per network, a column per peer.
+    """Returns one way of running as a Markdown table of what was run; "" if nothing was.
 
     peers: names, and whether each is one of PyTorch's in float32.
     """
-    best = "best torch float32"
+    here = [r for r in rows if r["mode"] == mode]
+    works = [work for work in works if any(r["work"] == work for r in here)]
+    peers = {name: torch for name, torch in peers.items() if any(r["peer"] == name for r in here)}
+    if not works:
+        return ""
+    best = ["best torch float32"] if any(peers.values()) else []
     lines = [f"{TITLES[mode]}; images/s, in brackets hcjax / peer (from–to)", ""]
-    lines.append(f"| work | hcjax | floor | of floor | {best} | " + " | ".join(peers) + " |")
-    lines.append("|" + "---|" * (5 + len(peers)))
+    lines.append("| " + " | ".join(["work", "hcjax", "floor", "of floor", *best, *peers]) + " |")
+    lines.append("|" + "---|" * (4 + len(best) + len(peers)))
     for work in works:
-        found = {r["peer"]: r for r in rows if r["work"] == work and r["mode"] == mode}
-        cells = _ours(found) + [_best(found, peers)] + [_cell(found.get(name)) for name in peers]
+        found = {r["peer"]: r for r in here if r["work"] == work}
+        cells = _ours(found) + [_best(found, peers) for _ in best]
+        cells += [_cell(found.get(name)) for name in peers]
         lines.append(f"| {work} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def _ours(found):
     """Returns the cells of hcjax's speed, of the floor's, and the one's part of the other."""
-    if not found:
-        return ["not run"] * 3
     first = next(iter(found.values()))
     ours, floor = first["ours_images_per_second"], f"{first['floor_images_per_second']:,.0f}"
     if ours is None:
