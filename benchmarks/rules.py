@@ -166,7 +166,7 @@ def lifted(entry: Entry) -> AbstractContextManager:
 def measure(entry: Entry, table: str, seconds: float) -> dict:
     """Returns a row of the table."""
     fn, args = entry.make()
-    options = compiler.options() if table == "cpu+onednn" else {}
+    options = compiler.probed() if table == "cpu+onednn" else {}
     ways = (fn, hcjax.accelerate(fn, platform=table))
     runs = [partial(jax.jit(way, compiler_options=options), *args) for way in ways]
     within = applies(entry, fn, args, table)
@@ -212,7 +212,7 @@ def main() -> int:
     rows = []
     for entry in chosen:
         for table in entry.tables:
-            if table == "cpu+onednn" and not compiler.options():
+            if table == "cpu+onednn" and not compiler.probed():
                 continue
             rows.append(measure(entry, table, options.seconds))
             print(line(rows[-1]), flush=True)

@@ -19,7 +19,7 @@ def machine():
     """
     from hcjax.accelerate import compiler
 
-    ways = [(side, options) for side in SIDES for options in ({}, compiler.options())]
+    ways = [(side, options) for side in SIDES for options in ({}, compiler.probed())]
     return {
         "flops": max(_product(side, options) for side, options in ways),
         "bytes": max(_pass(length) for length in LENGTHS),

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from hcjax.accelerate.rules import RULES
+from hcjax.accelerate.rules import RULES, here
 from hcjax.core import walker
 
 Rule = Callable[[walker.Eqn, walker.Place], Callable | walker.Replacement | str]
@@ -38,7 +38,8 @@ def accelerate(fn: Callable, *, platform: str | None = None) -> Callable:
         last 64 traces are cached; pass changing numbers as arrays. `fn` must be traceable by
         `jax.jit`, and must not change arguments in place.
       platform: "cpu", "gpu" or "tpu", the target of the compilation; None for the default backend
-        at the time of the call.
+        at the time of the call, and with the native kernels of this process, if it has them.
+        `jax.export` refuses those: name the platform of what is exported.
 
     Returns:
       A function of the same arguments. It can be jitted, mapped and differentiated. Differentiate
@@ -64,7 +65,7 @@ def accelerate(fn: Callable, *, platform: str | None = None) -> Callable:
 
     @wraps(fn)
     def accelerated(*args, **kwargs):
-        table = RULES.get(platform or jax.default_backend())
+        table = RULES.get(platform or here())
         if not table:
             return fn(*args, **kwargs)
         dynamic, static, tree = _split(args, kwargs)
@@ -93,7 +94,7 @@ def explain(fn: Callable, *args: Any, platform: str | None = None, **kwargs: Any
       >>> explain(jnp.sin, jnp.ones(2), platform="cpu")
       cpu: nothing in this function has a rule
     """
-    platform = platform or jax.default_backend()
+    platform = platform or here()
     table = RULES.get(platform)
     if not table:
         print(f"{platform}: nothing is rewritten on this platform")

@@ -20,11 +20,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from hcjax.accelerate.accelerate import accelerate
-from hcjax.accelerate.rules import RULES
+from hcjax.accelerate.rules import RULES, here
 from hcjax.core import walker
 from hcjax.core.files import write_json
 from hcjax.devices import platform
 from hcjax.errors import CheckpointError
+from hcjax.native import onednn
 
 OPTIONS = {
     "xla_cpu_experimental_onednn_custom_call": True,
@@ -33,17 +34,25 @@ OPTIONS = {
 }
 
 
-@cache
 def options() -> dict[str, Any]:
     """Returns the compiler options for training and evaluation steps here; {} for none.
 
-    The options are probed on a small convolution, because experimental options come and go with
-    releases, and an unknown one is an error. The result is cached, for this jaxlib and processor,
-    in jax's persistent compilation cache, if that is a folder on this machine.
+    With native kernels there is nothing to ask the compiler for, and its programs can be kept.
 
     Example:
       >>> set(options()) <= set(OPTIONS)
       True
+    """
+    return probed() if onednn.missing() else {}
+
+
+@cache
+def probed() -> dict[str, Any]:
+    """Returns `OPTIONS` if this jaxlib's compiler takes them, and {} if not.
+
+    The options are probed on a small convolution, because experimental options come and go with
+    releases, and an unknown one is an error. The result is cached, for this jaxlib and processor,
+    in jax's persistent compilation cache, if that is a folder on this machine.
     """
     if jax.default_backend() != "cpu" or jax.device_count() > 1:
         return {}
@@ -217,9 +226,16 @@ def describe(on: bool) -> str:
     """Describes how the steps of a run are compiled, in one line."""
     if not on:
         return "steps compiled as they are (accelerate is off)"
+    backend = jax.default_backend()
     rules = "rewritten by hcjax.accelerate" if _table() in RULES else "not rewritten"
-    kernels = "oneDNN's kernels" if options() else "XLA's own kernels"
-    return f"steps {rules} for {jax.default_backend()}, compiled with {kernels}"
+    kernels = "XLA's own kernels"
+    if backend == "cpu" and not (why := onednn.missing()):
+        kernels = f"native kernels of oneDNN {onednn.version()}"
+    elif options():
+        kernels = f"those of oneDNN that jaxlib holds, and not native ones: {why}"
+    elif backend == "cpu":
+        kernels += f", not native ones: {why}"
+    return f"steps {rules} for {backend}, compiled with {kernels}"
 
 
 def loops_over_convolutions(jaxpr: Any) -> bool:
@@ -236,4 +252,4 @@ def loops_over_convolutions(jaxpr: Any) -> bool:
 
 
 def _table() -> str:
-    return "cpu+onednn" if options() else jax.default_backend()
+    return "cpu+onednn" if options() else here()

@@ -78,17 +78,20 @@ def cache_folder(base: str | Path | None = None) -> Path:
     """Returns the compilation cache's folder for this jax, jaxlib and processor.
 
     Args:
-      base: folder of all such caches; None for `$XDG_CACHE_HOME/hcjax` or `~/.cache/hcjax`.
+      base: folder of all such caches; None for `base_folder()`.
 
     Note:
       XLA compiles for the processor's own instructions: programs of another machine can crash here,
       so the name holds a hash of the processor's model and flags.
     """
-    if base is None:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hcjax"
     digest = fingerprint()
     name = f"jax-{jax.__version__}-jaxlib-{jaxlib.__version__}-{digest}"
-    return Path(base).expanduser().absolute() / "compiled" / name
+    return Path(base or base_folder()).expanduser().absolute() / "compiled" / name
+
+
+def base_folder() -> Path:
+    """Returns the folder of all that hcjax keeps: `$XDG_CACHE_HOME/hcjax` or `~/.cache/hcjax`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hcjax"
 
 
 def fingerprint() -> str:

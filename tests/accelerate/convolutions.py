@@ -10,7 +10,7 @@ from hcjax.accelerate import compiler
 from hcjax.accelerate.accelerate import accelerate, explanation
 from hcjax.accelerate.rules import RULES
 
-TABLES = ("cpu", "cpu+onednn")
+TABLES = ("cpu", "cpu+onednn", "cpu+native")
 LAYOUTS = {
     1: [("NWC", "WIO", "NWC"), ("NCW", "OIW", "NCW")],
     2: [("NHWC", "HWIO", "NHWC"), ("NCHW", "OIHW", "NCHW"), ("HWNC", "IHWO", "CNHW")],
@@ -81,7 +81,7 @@ def chosen(fn, *args, table="cpu+onednn"):
 def compiled(fn, table, *, loop=False):
     """Returns a function jitted as programs of a table are; None for the plain one."""
     fast = table == "cpu+onednn" and not loop  # over a loop's convolutions the compiler hangs
-    return jax.jit(fn, compiler_options=compiler.options() if fast else {})
+    return jax.jit(fn, compiler_options=compiler.probed() if fast else {})
 
 
 def everything(table, how, x, k, *, loop):

@@ -11,6 +11,7 @@ import pytest
 from jax import lax
 
 from hcjax.accelerate import compiler
+from hcjax.native import onednn
 from hcjax.train import parallel
 
 
@@ -20,35 +21,41 @@ def layer(x, k):
     )
 
 
+@pytest.fixture(autouse=True)
+def without_native(monkeypatch):
+    """These tests are of what is done where no native kernels can be had."""
+    monkeypatch.setattr(onednn, "missing", lambda: "not in this test")
+
+
 def test_options_that_the_compiler_refuses_are_not_used(monkeypatch):
     monkeypatch.setattr(compiler, "OPTIONS", {"xla_no_such_option": True})
-    compiler.options.cache_clear()
+    compiler.probed.cache_clear()
     try:
-        assert compiler.options() == {}
+        assert compiler.probed() == {}
         assert "XLA's own kernels" in compiler.describe(True)
     finally:
-        compiler.options.cache_clear()
+        compiler.probed.cache_clear()
 
 
 @pytest.fixture
 def cache_folder(tmp_path):
-    """jax's persistent cache, turned on in a folder of its own; `options` asked anew."""
+    """jax's persistent cache, turned on in a folder of its own; the compiler asked anew."""
     kept = jax.config.jax_enable_compilation_cache, jax.config.jax_compilation_cache_dir
     jax.config.update("jax_enable_compilation_cache", True)
     jax.config.update("jax_compilation_cache_dir", str(tmp_path))
-    compiler.options.cache_clear()
+    compiler.probed.cache_clear()
     yield tmp_path
     jax.config.update("jax_enable_compilation_cache", kept[0])
     jax.config.update("jax_compilation_cache_dir", kept[1])
-    compiler.options.cache_clear()
+    compiler.probed.cache_clear()
 
 
 def test_the_answer_is_kept_beside_the_compiled_programs(cache_folder, monkeypatch):
-    found = compiler.options()
+    found = compiler.probed()
     assert (cache_folder / "compiler-options.json").exists()
-    compiler.options.cache_clear()
+    compiler.probed.cache_clear()
     monkeypatch.setattr(compiler, "_probe", lambda: pytest.fail("probed again"))
-    assert compiler.options() == found
+    assert compiler.probed() == found
 
 
 @pytest.mark.parametrize(
@@ -62,7 +69,7 @@ def test_an_answer_that_is_not_to_this_question_is_asked_again(cache_folder, mon
     file = cache_folder / "compiler-options.json"
     file.write_text(text)
     monkeypatch.setattr(compiler, "_probe", lambda: False)
-    assert compiler.options() == {}
+    assert compiler.probed() == {}
     assert compiler._cached(file) is False
 
 
@@ -128,8 +135,8 @@ def test_what_is_compiled_gives_the_same(way, repeat):
 def test_nothing_is_kept_where_the_cache_is_no_folder_here(cache_folder, monkeypatch):
     jax.config.update("jax_compilation_cache_dir", "gs://bucket/cache")
     monkeypatch.chdir(cache_folder)
-    compiler.options.cache_clear()
-    compiler.options()
+    compiler.probed.cache_clear()
+    compiler.probed()
     assert not list(cache_folder.iterdir())
 
 
@@ -195,7 +202,7 @@ def test_what_cannot_be_serialised_is_kept_out_of_the_cache_and_the_setting_come
 
 
 def test_only_programs_with_options_are_kept_out(monkeypatch):
-    if not compiler.options():
+    if not compiler.probed():
         pytest.skip("no compiler options here")
     entered, uncached = [], compiler.uncached
 

@@ -54,7 +54,7 @@ def lowered(name, way):
 @functools.cache
 def compiled(name, way, onednn=False):
     """A training step after XLA, with or without the compiler options of `fit`."""
-    return lowered(name, way).compile(compiler.options() if onednn else None)
+    return lowered(name, way).compile(compiler.probed() if onednn else None)
 
 
 def computations(text):
@@ -111,7 +111,7 @@ def test_flops_and_bytes_are_within_their_budgets(name):
 @pytest.fixture
 def onednn():
     """True; skips a test where the compiler options of `fit` do not reach oneDNN."""
-    if not compiler.options():
+    if not compiler.probed():
         pytest.skip("no compiler options here")
     if jax.version.__version_info__ < (0, 11):
         pytest.skip("jaxlib 0.10 takes the options, and calls nothing")

@@ -7,8 +7,21 @@ table "cpu" unless another is named. A platform without a table has no rewrites 
 measured to help.
 """
 
-from hcjax.accelerate.rules import convolution, dense, depthwise, gradients, integers, pooling, sums
+import jax
 
+from hcjax.accelerate.rules import (
+    convolution,
+    dense,
+    depthwise,
+    gradients,
+    integers,
+    native,
+    pooling,
+    sums,
+)
+from hcjax.native import onednn
+
+_NATIVE = (native.native_kernel_gradient, native.native_transposed, native.native_convolution)
 _INT8 = (integers.exact_float, integers.pixel_pairs)
 
 
@@ -34,6 +47,7 @@ def _cpu(*kernel_gradients, first, sum_rules=(sums.factored,)):
     }
 
 
+# "cpu+native" has oneDNN's kernels from its own wheel, called from XLA's programs (hcjax.native);
 # "cpu+onednn" is a CPU whose programs are compiled with `accelerate.compiler.OPTIONS`: oneDNN has
 # depthwise kernels (2 times as fast as ours), and XLA none for int8, in pairs or not;
 # "cpu+fused" keeps the ops that XLA fuses with the layers around them, for forward passes
@@ -44,6 +58,9 @@ RULES = {
         "dot_general": (dense.row_times_thin,),
         "conv_general_dilated": (*_INT8, depthwise.depthwise, convolution.few_pixels),
     },
+    "cpu+native": _cpu(
+        gradients.kernel_gradient_barred, first=(*_NATIVE, *_INT8, depthwise.depthwise)
+    ),
     "cpu+onednn": _cpu(
         gradients.kernel_gradient_flat,
         gradients.kernel_gradient_barred,
@@ -52,4 +69,14 @@ RULES = {
     ),
 }
 
-__all__ = ["RULES"]
+
+def here() -> str:
+    """Returns the name of the table for programs that are compiled for this process, and run here.
+
+    A native kernel is part of the process: where a program goes elsewhere, name its platform.
+    """
+    backend = jax.default_backend()
+    return "cpu+native" if backend == "cpu" and not onednn.missing() else backend
+
+
+__all__ = ["RULES", "here"]

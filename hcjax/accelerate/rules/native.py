@@ -1,0 +1,146 @@
+"""Rules that hand convolutions to oneDNN's own kernels, through XLA's foreign function interface.
+
+In: a convolution equation in any layout. Out: a call that reads and writes it in place, whose
+derivative is that of the equation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+from jax import lax
+
+from hcjax.accelerate.rules.canonical import Conv, conv
+from hcjax.core.walker import Eqn, Place, bind
+from hcjax.native import calls, onednn
+
+_TYPES = ("float32", "bfloat16")
+_MOST_AXES = 3
+
+
+def native_kernel_gradient(eqn: Eqn, place: Place) -> Callable | str:
+    """Computes a kernel gradient by oneDNN."""
+    del place
+    c = conv(eqn)
+    if why := _refused(eqn, c):
+        return why
+    if not c.is_kernel_gradient:
+        return "not a kernel gradient"
+    if c.groups != 1 or any(d != 1 for d in c.image_dilation):
+        return "grouped or dilated otherwise than a layer's is"
+    sizes = (c.image[1:-1], c.out[1:-1], c.kernel[:-2])
+    padding = _padding(*sizes, c.kernel_dilation, c.strides, [low for low, _ in c.padding])
+    if padding is None:
+        return "crops the image"
+    images, kernel, result = c.orders
+    orders = (
+        (images[-1], *images[1:-1], images[0]),
+        (*result[1:-1], result[0], result[-1]),
+        (kernel[-2], *kernel[:-2], kernel[-1]),
+    )
+    window = onednn.window_of(c.kernel_dilation, c.strides, padding, *orders, c.batch_groups)
+    x, dy, k = _shapes(eqn)
+    if why := _kernel("kernel gradient", (x, k, dy), window):
+        return why
+    return _call(eqn, lambda x, dy: onednn.kernel_gradient(x, dy, window=window, result=k))
+
+
+def native_transposed(eqn: Eqn, place: Place) -> Callable | str:
+    """Computes a strided layer's input gradient, or a transposed convolution, by oneDNN."""
+    del place
+    c = conv(eqn)
+    if why := _refused(eqn, c):
+        return why
+    ones = (1,) * len(c.strides)
+    if c.image_dilation == ones:
+        return "the image is not dilated"
+    if c.strides != ones or c.batch_groups != 1:
+        return "strided as well"
+    # out[i] = sum_a u[i + a d - low] k[a] with u[j s] = dy[j] is the gradient of a layer
+    # y[j] = sum_a x[j s + a d - l] k'[a], where k' is k reversed and l = (K - 1) d - low
+    taps = c.kernel[:-2]
+    reach = [(n - 1) * d for n, d in zip(taps, c.kernel_dilation, strict=True)]
+    before = [r - low for r, (low, _) in zip(reach, c.padding, strict=True)]
+    sizes = (c.out[1:-1], taps, c.image[1:-1])
+    padding = _padding(*sizes, c.image_dilation, c.kernel_dilation, before)
+    if padding is None:
+        return "crops the result"
+    images, kernel, result = c.orders
+    orders = (result, (*kernel[:-2], kernel[-1], kernel[-2]), images)
+    window = onednn.window_of(c.image_dilation, c.kernel_dilation, padding, *orders, c.groups)
+    dy, k, x = _shapes(eqn)
+    if why := _kernel("transposed", (x, k, dy), window):
+        return why
+
+    def run(dy, k):
+        return onednn.transposed(dy, lax.rev(k, kernel[:-2]), window=window, result=x)
+
+    return _call(eqn, run)
+
+
+def native_convolution(eqn: Eqn, place: Place) -> Callable | str:
+    """Computes a convolution by oneDNN."""
+    del place
+    c = conv(eqn)
+    if why := _refused(eqn, c):
+        return why
+    if c.batch_groups != 1 or any(d != 1 for d in c.image_dilation):
+        return "the image is dilated, or batch groups"
+    sizes = (c.image[1:-1], c.kernel[:-2], c.out[1:-1])
+    padding = _padding(*sizes, c.strides, c.kernel_dilation, [low for low, _ in c.padding])
+    if padding is None:
+        return "crops the image"
+    window = onednn.window_of(c.strides, c.kernel_dilation, padding, *c.orders, c.groups)
+    x, k, y = _shapes(eqn)
+    if why := _kernel("forward", (x, k, y), window):
+        return why
+    return _call(eqn, lambda x, k: onednn.convolution(x, k, window=window, result=y))
+
+
+def _padding(images, taps, pixels, strides, dilation, low) -> list[tuple[int, int]] | None:
+    """Returns the padding (low, high) of a layer of these sizes; None if it would crop its images.
+
+    The end of an image that no tap reaches is no crop: a layer that rounds its size down ends so.
+    """
+    padding = []
+    for n, k, y, s, d, first in zip(images, taps, pixels, strides, dilation, low, strict=True):
+        last = (y - 1) * s + (k - 1) * d + 1 - first - n
+        if first < 0 or last <= -s:
+            return None
+        padding.append((first, max(last, 0)))
+    return padding
+
+
+def _refused(eqn: Eqn, c: Conv) -> str:
+    """Returns the reason why oneDNN cannot compute a convolution, or ''."""
+    if c.symbolic:
+        return "a symbolic size"
+    if not all((*c.image, *c.kernel, *c.out)):
+        return "an empty array"
+    if len(c.strides) > _MOST_AXES or not c.strides:
+        return f"{len(c.strides)} spatial axes"
+    dtypes = {v.aval.dtype.name for v in (*eqn.invars, *eqn.outvars)}
+    if len(dtypes) > 1 or not dtypes <= set(_TYPES):
+        return f"of {', '.join(sorted(dtypes))}"
+    if c.options["precision"] is not None:
+        return "of a precision of its own"
+    return onednn.missing()
+
+
+def _shapes(eqn: Eqn) -> list[jax.ShapeDtypeStruct]:
+    avals = [v.aval for v in (*eqn.invars, *eqn.outvars)]
+    return [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals]
+
+
+def _kernel(passing: str, arrays: tuple, window: dict) -> str:
+    """Returns why oneDNN has no fast kernel for a layer (images, kernel, result), or ''."""
+    sizes = [a.shape for a in arrays]
+    name = onednn.kernel_name(passing, arrays[0].dtype.name, sizes, window)
+    if name.startswith("none"):
+        return f"oneDNN has no kernel ({name.removeprefix('none: ')})"
+    return f"oneDNN has only a slow kernel ({name})" if "ref" in name else ""
+
+
+def _call(eqn: Eqn, fast: Callable) -> Callable:
+    return calls.differentiable(fast, lambda *operands: bind(eqn, operands)[0])

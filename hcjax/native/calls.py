@@ -1,0 +1,70 @@
+"""Calls from XLA's CPU programs into libraries of C++; the one file that touches `jax.ffi`.
+
+In: a library and the name of a handler in it. Out: a function of arrays that can be jitted, mapped
+and differentiated. The name of a target holds the library's hash, so that a program in the
+compilation cache that calls another library is not taken for this one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax import lax
+
+
+def include_folder() -> str:
+    """Returns the folder of the headers that a library must be built with, of this jaxlib."""
+    return jax.ffi.include_dir()
+
+
+@cache
+def load(library: Path) -> ctypes.CDLL:
+    """Loads a library, once."""
+    return ctypes.CDLL(str(library))
+
+
+@cache
+def target(library: Path, symbol: str) -> str:
+    """Registers a handler of a library with XLA, once, and returns its target's name."""
+    name = f"{symbol}_{library.parent.name}"
+    handler = getattr(load(library), symbol)
+    jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(handler), platform="cpu")
+    return name
+
+
+def call(name: str, result: jax.ShapeDtypeStruct, *args: Any, **attributes: Any) -> jax.Array:
+    """Calls a target.
+
+    Args:
+      name: of `target`.
+      result: shape and dtype of the array that it writes.
+      *args: arrays. In a `vmap` all of them get the mapped axes in front.
+      **attributes: static; NumPy arrays and scalars, whose dtypes the handler names.
+    """
+    y = jax.ffi.ffi_call(name, result, vmap_method="broadcast_all")(*args, **attributes)
+    # under shard_map the result of a call has lost the mesh axes that it varies over, and jax would
+    # take it for equal on all devices
+    axes = set().union(*(_varying(x) for x in args)) - _varying(y)
+    return lax.pcast(y, tuple(sorted(axes)), to="varying") if axes else y
+
+
+def differentiable(fast: Callable, plain: Callable) -> Callable:
+    """Gives a function of arrays the derivatives of another one with the same values."""
+    fn = jax.custom_jvp(lambda *args: fast(*args))
+
+    @fn.defjvp
+    def tangent(primals: Sequence, tangents: Sequence):
+        return fn(*primals), jax.jvp(plain, primals, tangents)[1]
+
+    return fn
+
+
+def _varying(x: Any) -> frozenset:
+    """Returns the mesh axes that an array varies over, inside a shard_map."""
+    kind = getattr(jax.typeof(x), "manual_axis_type", None)
+    return frozenset(kind.varying) if kind is not None else frozenset()

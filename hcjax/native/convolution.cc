@@ -1,0 +1,481 @@
+// Convolutions of XLA's CPU programs, computed by oneDNN: forward, kernel gradient, transposed.
+//
+// An array is described by the order of its axes, so that any layout is read and written in place.
+// Channels-last arrays stay as they are, kernels and other layouts are brought into the form that
+// oneDNN finds fastest. Primitives are made once per shape, scratch memory once per thread.
+
+#include <omp.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <oneapi/dnnl/dnnl.hpp>
+#include <stdexcept>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "xla/ffi/api/ffi.h"
+
+namespace ffi = xla::ffi;
+using dnnl::algorithm;
+using dnnl::memory;
+using Span = ffi::Span<const int64_t>;
+
+namespace {
+
+int g_threads = 1;
+
+const dnnl::engine& Engine() {
+  static const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
+  return engine;
+}
+
+dnnl::stream& Stream() {
+  static thread_local dnnl::stream stream(Engine());
+  return stream;
+}
+
+// Memory of this thread that lives as long as it does, and grows; a call hands out parts of it.
+class Scratch {
+ public:
+  static void Begin(size_t size) {
+    if (size > capacity_) {
+      std::free(base_);
+      capacity_ = (size + 4095) / 4096 * 4096;
+      base_ = static_cast<char*>(std::aligned_alloc(4096, capacity_));
+      if (base_ == nullptr) {
+        capacity_ = 0;
+        throw std::bad_alloc();
+      }
+    }
+    used_ = 0;
+  }
+  static void* Take(size_t size) {
+    void* part = base_ + used_;
+    used_ += Rounded(size);
+    return part;
+  }
+  static size_t Rounded(size_t size) { return (size + 63) / 64 * 64; }
+
+ private:
+  static thread_local char* base_;
+  static thread_local size_t capacity_, used_;
+};
+thread_local char* Scratch::base_ = nullptr;
+thread_local size_t Scratch::capacity_ = 0;
+thread_local size_t Scratch::used_ = 0;
+
+memory::data_type TypeOf(ffi::DataType type) {
+  switch (type) {
+    case ffi::DataType::F32: return memory::data_type::f32;
+    case ffi::DataType::BF16: return memory::data_type::bf16;
+    default: throw std::invalid_argument("an array that is neither float32 nor bfloat16");
+  }
+}
+
+// The last axes of a buffer; those before them are of a mapped (vmap) call.
+Span Last(Span dims, size_t count) { return Span(dims.end() - count, count); }
+
+int64_t Product(Span dims) {
+  int64_t product = 1;
+  for (int64_t n : dims) product *= n;
+  return product;
+}
+
+// Sizes and strides of an array's axes, in a given order of them.
+struct Axes {
+  memory::dims sizes, strides;
+
+  Axes(Span dims, Span order) {
+    dims = Last(dims, order.size());
+    memory::dims steps(dims.size());
+    int64_t step = 1;
+    for (size_t i = dims.size(); i-- > 0;) {
+      steps[i] = step;
+      step *= dims[i];
+    }
+    for (int64_t axis : order) {
+      sizes.push_back(dims[axis]);
+      strides.push_back(steps[axis]);
+    }
+  }
+};
+
+// Orders are N, spatial axes, C for images, and spatial axes, I, O for kernels.
+memory::desc ImageOf(Span dims, memory::data_type type, Span order) {
+  Axes axes(dims, order);
+  auto channels_second = [](memory::dims& v) { std::rotate(v.begin() + 1, v.end() - 1, v.end()); };
+  channels_second(axes.sizes);
+  channels_second(axes.strides);
+  return memory::desc(axes.sizes, type, axes.strides);
+}
+
+// Groups lie in the outputs' axis, or in a transposed convolution, whose groups the equation counts
+// at its other end, in the inputs'.
+memory::desc KernelOf(Span dims, memory::data_type type, Span order, int64_t groups,
+                      bool grouped_inputs) {
+  Axes axes(dims, order);
+  auto outputs_first = [](memory::dims& v) {
+    std::rotate(v.begin(), v.end() - 2, v.end());
+    std::swap(v[0], v[1]);
+  };
+  outputs_first(axes.sizes);
+  outputs_first(axes.strides);
+  if (groups > 1) {
+    const int axis = grouped_inputs ? 1 : 0;
+    axes.sizes[axis] /= groups;
+    const int64_t step = axes.sizes[axis] * axes.strides[axis];
+    axes.sizes.insert(axes.sizes.begin(), groups);
+    axes.strides.insert(axes.strides.begin(), step);
+  }
+  return memory::desc(axes.sizes, type, axes.strides);
+}
+
+memory::desc Anyhow(const memory::desc& desc) {
+  return memory::desc(desc.get_dims(), desc.get_data_type(), memory::format_tag::any);
+}
+
+// An image stays in its layout if that is channels-last.
+memory::desc Preferred(const memory::desc& image) {
+  const auto sizes = image.get_dims(), strides = image.get_strides();
+  int64_t step = sizes[1];
+  bool last = strides[1] == 1;
+  for (size_t axis = sizes.size(); axis-- > 0;) {
+    if (axis == 1) continue;
+    last = last && strides[axis] == step;
+    step *= sizes[axis];
+  }
+  return last ? image : Anyhow(image);
+}
+
+// One operand of a primitive: as it is, and as the primitive takes it.
+struct Operand {
+  memory::desc plain, taken;
+  dnnl::reorder reorder;
+  bool reordered = false;
+
+  size_t Bytes() const { return reordered ? Scratch::Rounded(taken.get_size()) : 0; }
+};
+
+// A primitive with its operands, the result first, and what else its arguments are.
+struct Program {
+  dnnl::primitive primitive;
+  std::vector<std::pair<int, Operand>> operands;
+  std::vector<std::pair<int, memory::desc>> extra;  // read as they are
+  memory::desc scratchpad;
+
+  void Add(int argument, const memory::desc& plain, const memory::desc& taken, bool result) {
+    Operand operand{plain, taken, {}, plain != taken};
+    if (operand.reordered) {
+      const auto& from = result ? taken : plain;
+      const auto& to = result ? plain : taken;
+      operand.reorder = dnnl::reorder(dnnl::reorder::primitive_desc(Engine(), from, Engine(), to));
+    }
+    operands.emplace_back(argument, std::move(operand));
+  }
+
+  // pointers: of the result, then of the operands, then of the extra ones
+  void Run(const std::vector<void*>& pointers) const {
+    size_t bytes = Scratch::Rounded(scratchpad.get_size());
+    for (const auto& [argument, operand] : operands) bytes += operand.Bytes();
+    Scratch::Begin(bytes);
+    std::unordered_map<int, memory> arguments;
+    for (size_t i = 0; i < operands.size(); ++i) {
+      const auto& [argument, operand] = operands[i];
+      void* place = operand.reordered ? Scratch::Take(operand.taken.get_size()) : pointers[i];
+      memory taken(operand.taken, Engine(), place);
+      if (operand.reordered && i > 0) {
+        memory plain(operand.plain, Engine(), pointers[i]);
+        operand.reorder.execute(Stream(), plain, taken);
+      }
+      arguments.emplace(argument, taken);
+    }
+    for (size_t i = 0; i < extra.size(); ++i) {
+      const auto& [argument, desc] = extra[i];
+      arguments.emplace(argument, memory(desc, Engine(), pointers[operands.size() + i]));
+    }
+    if (scratchpad.get_size() > 0) {
+      void* place = Scratch::Take(scratchpad.get_size());
+      arguments.emplace(DNNL_ARG_SCRATCHPAD, memory(scratchpad, Engine(), place));
+    }
+    primitive.execute(Stream(), arguments);
+    if (operands[0].second.reordered) {
+      memory plain(operands[0].second.plain, Engine(), pointers[0]);
+      operands[0].second.reorder.execute(Stream(), arguments.at(operands[0].first), plain);
+    }
+    Stream().wait();
+  }
+};
+
+dnnl::primitive_attr Attributes() {
+  dnnl::primitive_attr attributes;
+  attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  return attributes;
+}
+
+// The layer's geometry, as attributes of the call give it.
+struct Window {
+  memory::dims strides, dilation, low, high;
+
+  Window(Span s, Span d, Span l, Span h)
+      : strides(s.begin(), s.end()), dilation(d.begin(), d.end()), low(l.begin(), l.end()),
+        high(h.begin(), h.end()) {
+    for (auto& step : dilation) step -= 1;
+  }
+};
+
+using Key = std::vector<int64_t>;
+
+void Append(Key& key, Span values) { key.insert(key.end(), values.begin(), values.end()); }
+
+// Runs a program once for every element of the leading axes that `vmap` puts before all arrays.
+void RunAll(const Program& program, const std::vector<ffi::AnyBuffer>& buffers, size_t rank) {
+  const Span dims = buffers[0].dimensions();
+  const Span leading(dims.begin(), dims.size() - rank);
+  const int64_t count = Product(leading);
+  std::vector<void*> pointers;
+  std::vector<size_t> steps;
+  for (const auto& buffer : buffers) {
+    pointers.push_back(buffer.untyped_data());
+    steps.push_back(count > 0 ? buffer.size_bytes() / count : 0);
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    program.Run(pointers);
+    for (size_t j = 0; j < pointers.size(); ++j) {
+      pointers[j] = static_cast<char*>(pointers[j]) + steps[j];
+    }
+  }
+}
+
+// Returns the program of a key, made if it is not there.
+template <typename Make>
+std::shared_ptr<const Program> Cached(const Key& key, Make make) {
+  static std::mutex mutex;
+  static std::map<Key, std::shared_ptr<const Program>> programs;
+  std::lock_guard<std::mutex> lock(mutex);
+  auto& program = programs[key];
+  if (program == nullptr) program = std::make_shared<const Program>(make());
+  return program;
+}
+
+// Runs oneDNN's threads for this call only as many as this process gave it.
+template <typename Body>
+ffi::Error Guarded(Body body) {
+  try {
+    omp_set_num_threads(g_threads);
+    body();
+    return ffi::Error::Success();
+  } catch (const std::exception& error) {
+    return ffi::Error::Internal(std::string("oneDNN: ") + error.what());
+  }
+}
+
+// A layer as its three arrays in oneDNN's terms, and its window.
+struct Layer {
+  memory::desc source, weights, result;
+  Window window;
+
+  // The description of its forward pass, which its gradients ask for.
+  dnnl::convolution_forward::primitive_desc Described() const {
+    return {Engine(), dnnl::prop_kind::forward_training, algorithm::convolution_direct,
+            Preferred(source), Anyhow(weights), Preferred(result), window.strides,
+            window.dilation, window.low, window.high, Attributes()};
+  }
+};
+
+// What comes after the sums of a forward pass.
+struct After {
+  bool bias, sum, clip;
+  float least, most;
+};
+
+Program MakeForward(const Layer& layer, const After& after, std::string* name = nullptr) {
+  const auto& [source, weights, result, window] = layer;
+  auto attributes = Attributes();
+  dnnl::post_ops steps;
+  if (after.sum) steps.append_binary(algorithm::binary_add, result);
+  if (after.clip && after.least == 0 && after.most > 3e38f) {
+    steps.append_eltwise(algorithm::eltwise_relu, 0, 0);
+  } else if (after.clip) {
+    steps.append_eltwise(algorithm::eltwise_clip, after.least, after.most);
+  }
+  attributes.set_post_ops(steps);
+  const auto kind = dnnl::prop_kind::forward_inference;
+  const auto how = algorithm::convolution_direct;
+  memory::desc bias({result.get_dims()[1]}, memory::data_type::f32, memory::format_tag::x);
+  const auto described =
+      after.bias ? dnnl::convolution_forward::primitive_desc(
+                       Engine(), kind, how, Preferred(source), Anyhow(weights), bias,
+                       Preferred(result), window.strides, window.dilation, window.low, window.high,
+                       attributes)
+                 : dnnl::convolution_forward::primitive_desc(
+                       Engine(), kind, how, Preferred(source), Anyhow(weights), Preferred(result),
+                       window.strides, window.dilation, window.low, window.high, attributes);
+  if (name != nullptr) *name = described.impl_info_str();
+  Program made;
+  made.primitive = dnnl::convolution_forward(described);
+  made.Add(DNNL_ARG_DST, result, described.dst_desc(), true);
+  made.Add(DNNL_ARG_SRC, source, described.src_desc(), false);
+  made.Add(DNNL_ARG_WEIGHTS, weights, described.weights_desc(), false);
+  if (after.bias) made.extra.emplace_back(DNNL_ARG_BIAS, bias);
+  if (after.sum) {
+    made.extra.emplace_back(DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1, result);
+  }
+  made.scratchpad = described.scratchpad_desc();
+  return made;
+}
+
+Program MakeKernelGradient(const Layer& layer, std::string* name = nullptr) {
+  const auto& [source, weights, result, window] = layer;
+  const dnnl::convolution_backward_weights::primitive_desc described(
+      Engine(), algorithm::convolution_direct, Preferred(source), Anyhow(weights),
+      Preferred(result), window.strides, window.dilation, window.low, window.high,
+      layer.Described(), Attributes());
+  if (name != nullptr) *name = described.impl_info_str();
+  Program made;
+  made.primitive = dnnl::convolution_backward_weights(described);
+  made.Add(DNNL_ARG_DIFF_WEIGHTS, weights, described.diff_weights_desc(), true);
+  made.Add(DNNL_ARG_SRC, source, described.src_desc(), false);
+  made.Add(DNNL_ARG_DIFF_DST, result, described.diff_dst_desc(), false);
+  made.scratchpad = described.scratchpad_desc();
+  return made;
+}
+
+Program MakeTransposed(const Layer& layer, std::string* name = nullptr) {
+  const auto& [source, weights, result, window] = layer;
+  const dnnl::convolution_backward_data::primitive_desc described(
+      Engine(), algorithm::convolution_direct, Preferred(source), Anyhow(weights),
+      Preferred(result), window.strides, window.dilation, window.low, window.high,
+      layer.Described(), Attributes());
+  if (name != nullptr) *name = described.impl_info_str();
+  Program made;
+  made.primitive = dnnl::convolution_backward_data(described);
+  made.Add(DNNL_ARG_DIFF_SRC, source, described.diff_src_desc(), true);
+  made.Add(DNNL_ARG_DIFF_DST, result, described.diff_dst_desc(), false);
+  made.Add(DNNL_ARG_WEIGHTS, weights, described.weights_desc(), false);
+  made.scratchpad = described.scratchpad_desc();
+  return made;
+}
+
+// The arrays of a layer and how they lie, as a call has them.
+struct Call {
+  Span x, k, y;
+  memory::data_type type;
+  Span strides, dilation, low, high, x_order, k_order, y_order;
+  int64_t groups;
+
+  Layer AsLayer(bool grouped_inputs = false) const {
+    return {ImageOf(x, type, x_order), KernelOf(k, type, k_order, groups, grouped_inputs),
+            ImageOf(y, type, y_order), Window(strides, dilation, low, high)};
+  }
+
+  Key AsKey(int64_t pass) const {
+    Key key = {pass, groups, static_cast<int64_t>(type)};
+    for (Span s : {strides, dilation, low, high, x_order, k_order, y_order}) Append(key, s);
+    for (Span dims : {x, k, y}) Append(key, Last(dims, x_order.size()));
+    return key;
+  }
+};
+
+ffi::Error Forward(ffi::AnyBuffer x, ffi::AnyBuffer k, ffi::RemainingArgs rest,
+                   ffi::Result<ffi::AnyBuffer> y, Span strides, Span dilation, Span low, Span high,
+                   Span x_order, Span k_order, Span y_order, int64_t groups, bool bias, bool sum,
+                   bool clip, float least, float most) {
+  return Guarded([&] {
+    const Call call{x.dimensions(), k.dimensions(), y->dimensions(), TypeOf(x.element_type()),
+                    strides, dilation, low, high, x_order, k_order, y_order, groups};
+    Key key = call.AsKey(0);
+    int32_t bits[2];
+    std::memcpy(&bits[0], &least, 4);
+    std::memcpy(&bits[1], &most, 4);
+    key.insert(key.end(), {bias, sum, clip, bits[0], bits[1]});
+    const After after{bias, sum, clip, least, most};
+    const auto program = Cached(key, [&] { return MakeForward(call.AsLayer(), after); });
+    std::vector<ffi::AnyBuffer> buffers = {*y, x, k};
+    for (size_t i = 0; i < rest.size(); ++i) buffers.push_back(*rest.get<ffi::AnyBuffer>(i));
+    RunAll(*program, buffers, x_order.size());
+  });
+}
+
+ffi::Error KernelGradient(ffi::AnyBuffer x, ffi::AnyBuffer dy, ffi::Result<ffi::AnyBuffer> k,
+                          Span strides, Span dilation, Span low, Span high, Span x_order,
+                          Span k_order, Span y_order, int64_t groups) {
+  return Guarded([&] {
+    const Call call{x.dimensions(), k->dimensions(), dy.dimensions(), TypeOf(x.element_type()),
+                    strides, dilation, low, high, x_order, k_order, y_order, groups};
+    const auto program =
+        Cached(call.AsKey(1), [&] { return MakeKernelGradient(call.AsLayer()); });
+    RunAll(*program, {*k, x, dy}, x_order.size());
+  });
+}
+
+// The gradient of a layer's images, which is a transposed convolution of dy.
+ffi::Error Transposed(ffi::AnyBuffer dy, ffi::AnyBuffer k, ffi::Result<ffi::AnyBuffer> x,
+                      Span strides, Span dilation, Span low, Span high, Span x_order, Span k_order,
+                      Span y_order, int64_t groups) {
+  return Guarded([&] {
+    const Call call{x->dimensions(), k.dimensions(), dy.dimensions(), TypeOf(dy.element_type()),
+                    strides, dilation, low, high, x_order, k_order, y_order, groups};
+    const auto program = Cached(call.AsKey(2), [&] { return MakeTransposed(call.AsLayer(true)); });
+    RunAll(*program, {*x, dy, k}, x_order.size());
+  });
+}
+
+}  // namespace
+
+extern "C" void hcjax_set_threads(int threads) { g_threads = std::max(threads, 1); }
+
+// Writes the name of the kernel that computes a layer's pass (0 forward, 1 kernel gradient, 2
+// transposed), or why there is none. sizes: of the layer's images, kernel and result; window:
+// strides, dilation, low, high of each spatial axis; orders: as in a call.
+extern "C" void hcjax_kernel_name(int pass, int bfloat16, int spatial, const int64_t* sizes,
+                                  const int64_t* window, const int64_t* orders, int64_t groups,
+                                  char* name, int length) {
+  const size_t n = spatial, rank = n + 2;
+  auto part = [](const int64_t* all, size_t i, size_t size) { return Span(all + i * size, size); };
+  const Call call{part(sizes, 0, rank), part(sizes, 1, rank), part(sizes, 2, rank),
+                  bfloat16 ? memory::data_type::bf16 : memory::data_type::f32,
+                  part(window, 0, n), part(window, 1, n), part(window, 2, n), part(window, 3, n),
+                  part(orders, 0, rank), part(orders, 1, rank), part(orders, 2, rank), groups};
+  std::string found;
+  try {
+    omp_set_num_threads(g_threads);
+    if (pass == 0) MakeForward(call.AsLayer(), After{}, &found);
+    if (pass == 1) MakeKernelGradient(call.AsLayer(), &found);
+    if (pass == 2) MakeTransposed(call.AsLayer(true), &found);
+  } catch (const std::exception& error) {
+    found = std::string("none: ") + error.what();
+  }
+  std::snprintf(name, length, "%s", found.c_str());
+}
+
+#define HCJAX_WINDOW(bind)        \
+  bind.Attr<Span>("strides")      \
+      .Attr<Span>("dilation")     \
+      .Attr<Span>("low")          \
+      .Attr<Span>("high")         \
+      .Attr<Span>("x_order")      \
+      .Attr<Span>("k_order")      \
+      .Attr<Span>("y_order")      \
+      .Attr<int64_t>("groups")
+
+#define HCJAX_TWO ffi::Ffi::Bind().Arg<ffi::AnyBuffer>().Arg<ffi::AnyBuffer>()
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(hcjax_convolution, Forward,
+                              HCJAX_WINDOW(HCJAX_TWO.RemainingArgs().Ret<ffi::AnyBuffer>())
+                                  .Attr<bool>("bias")
+                                  .Attr<bool>("sum")
+                                  .Attr<bool>("clip")
+                                  .Attr<float>("least")
+                                  .Attr<float>("most"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(hcjax_kernel_gradient, KernelGradient,
+                              HCJAX_WINDOW(HCJAX_TWO.Ret<ffi::AnyBuffer>()));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(hcjax_transposed, Transposed,
+                              HCJAX_WINDOW(HCJAX_TWO.Ret<ffi::AnyBuffer>()));
