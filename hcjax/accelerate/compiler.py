@@ -21,9 +21,8 @@ from jax import lax
 
 from hcjax.accelerate.accelerate import accelerate
 from hcjax.accelerate.rules import RULES, here
-from hcjax.core import walker
+from hcjax.core import system, walker
 from hcjax.core.files import write_json
-from hcjax.devices import platform
 from hcjax.errors import CheckpointError
 from hcjax.native import onednn
 
@@ -80,7 +79,7 @@ def _cached(file: Path) -> bool | None:
 
 def _cache_key() -> dict[str, Any]:
     """Returns the options and the machine that a cached result is valid for."""
-    return {"options": OPTIONS, "machine": platform.fingerprint()}
+    return {"options": OPTIONS, "machine": system.fingerprint()}
 
 
 def _probe() -> bool:

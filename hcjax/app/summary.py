@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from hcjax import data, trees
+from hcjax.core import system
 from hcjax.devices import environment, platform
 from hcjax.prove import cards
 from hcjax.report import curves, plots, tables, writers
@@ -69,7 +70,7 @@ def summarize(
         "params_sha256": trees.sha256(fitted.params),
         "versions": environment.versions(),
         "git_commit": environment.git_commit(),
-        "device": f"{environment.device()}, {platform.threads()} threads",
+        "device": f"{environment.device()}, {system.threads()} threads",
     }
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import hashlib
 import importlib.util
 import os
 import platform as machine
@@ -20,6 +19,7 @@ from pathlib import Path
 import jax
 import jaxlib
 
+from hcjax.core import system
 from hcjax.devices import libtpu
 from hcjax.errors import ConfigError, PlatformError
 
@@ -78,31 +78,15 @@ def cache_folder(base: str | Path | None = None) -> Path:
     """Returns the compilation cache's folder for this jax, jaxlib and processor.
 
     Args:
-      base: folder of all such caches; None for `base_folder()`.
+      base: folder of all such caches; None for `system.base_folder()`.
 
     Note:
       XLA compiles for the processor's own instructions: programs of another machine can crash here,
       so the name holds a hash of the processor's model and flags.
     """
-    digest = fingerprint()
+    digest = system.fingerprint()
     name = f"jax-{jax.__version__}-jaxlib-{jaxlib.__version__}-{digest}"
-    return Path(base or base_folder()).expanduser().absolute() / "compiled" / name
-
-
-def base_folder() -> Path:
-    """Returns the folder of all that hcjax keeps: `$XDG_CACHE_HOME/hcjax` or `~/.cache/hcjax`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hcjax"
-
-
-def fingerprint() -> str:
-    """Hashes jax, jaxlib and processor, on which compiled code depends, to 12 hex digits.
-
-    Example:
-      >>> len(fingerprint())
-      12
-    """
-    parts = [jax.__version__, jaxlib.__version__, machine.machine(), _processor()]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+    return Path(base or system.base_folder()).expanduser().absolute() / "compiled" / name
 
 
 def use_cache(folder: Path | None) -> Counter:
@@ -146,17 +130,10 @@ def describe(cache: Path | None) -> list[str]:
     kind = devices[0].device_kind
     return [
         f"platform {devices[0].platform}: {count} ({kind}), host {jax.process_index()} of "
-        f"{jax.process_count()}, {threads()} threads",
+        f"{jax.process_count()}, {system.threads()} threads",
         f"python {machine.python_version()}, jax {jax.__version__}, jaxlib {jaxlib.__version__}",
         f"compilation cache: {f'{cache} ({entries} programs)' if cache else 'off'}",
     ]
-
-
-def threads() -> int:
-    """Returns the number of processor threads that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def peak_memory_bytes() -> int:
@@ -169,13 +146,3 @@ def _only_libtpu() -> bool:
     """Tells whether libtpu is installed without a TPU; it then prints many errors."""
     here = glob.glob("/dev/accel[0-9]*") or glob.glob("/dev/vfio/[0-9]*")
     return not here and importlib.util.find_spec("libtpu") is not None
-
-
-def _processor() -> str:
-    """Reads the processor's model and instruction flags, if the system lists them."""
-    info = Path("/proc/cpuinfo")
-    if not info.exists():
-        return machine.processor()
-    wanted = ("model name", "flags", "Features", "CPU implementer", "CPU part")
-    lines = info.read_text().split("\n\n")[0].splitlines()
-    return "\n".join(line for line in lines if line.startswith(wanted))

@@ -19,7 +19,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from hcjax.devices import platform
+from hcjax.core import system
 
 _FLAGS = ("-std=c++17", "-O3", "-march=native", "-shared", "-fPIC", "-w")
 _WHY = "failed.txt"
@@ -49,7 +49,7 @@ def compiler() -> tuple[str, ...]:
 @cache
 def folder() -> Path:
     """Returns the folder of built libraries; where it cannot be written, one for this process."""
-    place = platform.base_folder() / "native"
+    place = system.base_folder() / "native"
     try:
         place.mkdir(parents=True, exist_ok=True)
     except OSError:
@@ -83,7 +83,7 @@ def library(
         again until the folder is removed, which the message names.
     """
     command = [*compiler(), *_FLAGS, *flags]
-    parts = [*command, _version(compiler()), depends, platform.fingerprint()]
+    parts = [*command, _version(compiler()), depends, system.fingerprint()]
     digest = hashlib.sha256("\n".join(parts).encode())
     for source in sources:
         digest.update(source.read_bytes())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform as machine
+import platform
 import subprocess
 import sys
 from functools import cache
@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from hcjax.devices import platform
+from hcjax.core import system
 from hcjax.native import build, calls
 
 SOURCE = Path(__file__).parent / "convolution.cc"
@@ -40,7 +40,7 @@ def missing() -> str:
         return f"the platform is {jax.default_backend()}"
     try:
         library = _library()
-        threads = max(1, platform.threads() // jax.local_device_count())
+        threads = max(1, system.threads() // jax.local_device_count())
         calls.load(library).hcjax_set_threads(threads)
     except build.BuildError as error:
         return str(error)
@@ -127,8 +127,8 @@ def kernel_name(passing: str, dtype: str, sizes, window: dict) -> str:
 @cache
 def _library() -> Path:
     """Returns the built library."""
-    if sys.platform != "linux" or machine.machine() != "x86_64":
-        raise build.BuildError(f"oneDNN's wheel is for Linux on x86_64, not {machine.machine()}")
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        raise build.BuildError(f"oneDNN's wheel is for Linux on x86_64, not {platform.machine()}")
     # waiting threads sleep: they must not take a core from XLA's own
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     shared, headers = _file(_WHEELS[0], "libdnnl.so.3"), _file(_WHEELS[1], "oneapi/dnnl/dnnl.hpp")

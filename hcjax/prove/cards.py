@@ -15,9 +15,9 @@ import numpy as np
 
 from hcjax import metrics
 from hcjax.accelerate import compiler
-from hcjax.core import brief, files, text
+from hcjax.core import brief, files, system, text
 from hcjax.data import Dataset, make_prepare
-from hcjax.devices import environment, platform
+from hcjax.devices import environment
 from hcjax.errors import DataError
 from hcjax.export.hcz import pack
 from hcjax.graph.cost import cost, kernels
@@ -151,7 +151,7 @@ def scorecard(
         nonzero_macs=nonzero_macs,
         latency_seconds=latency,
         images_per_second=BATCHES[1] / batch if batch else None,
-        device=f"{environment.device()}, {platform.threads()} threads",
+        device=f"{environment.device()}, {system.threads()} threads",
         predictions=predictions,
         labels=labels,
     )

@@ -18,8 +18,8 @@ def test_the_cache_folder_names_this_jax_and_nothing_else_changes_it(tmp_path):
     [
         ("hcjax.devices.platform.jax.__version__", "99.1"),
         ("hcjax.devices.platform.jaxlib.__version__", "99.1"),
-        ("hcjax.devices.platform._processor", lambda: "model name: another"),
-        ("hcjax.devices.platform.machine.machine", lambda: "another64"),
+        ("hcjax.core.system._processor", lambda: "model name: another"),
+        ("hcjax.core.system.machine.machine", lambda: "another64"),
     ],
     ids=["jax", "jaxlib", "processor", "architecture"],
 )

@@ -261,7 +261,7 @@ def test_it_can_be_switched_off(monkeypatch):
 
 
 def test_another_machine_gets_todays_rules(monkeypatch):
-    monkeypatch.setattr(onednn.machine, "machine", lambda: "aarch64")
+    monkeypatch.setattr(onednn.platform, "machine", lambda: "aarch64")
     assert "for Linux on x86_64, not aarch64" in answer(monkeypatch)
 
 
