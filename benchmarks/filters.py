@@ -5,10 +5,11 @@
     python benchmarks/filters.py --quick              ResNet-8, 100 steps on MNIST: that it runs
 
 Each way takes the trained network and leaves at most --macs of its products; each is then trained
-by the workdir's recipe, but with --epochs and --rate, once for every seed.
+for --epochs, once for every seed; all but the first by the workdir's recipe, with --rate.
 
-    hcjax               the pipeline's stage `shrink`, as `launch.py` runs it: folded, channels
-                        scored and layers refitted on 512 training images, trained without BatchNorm
+    hcjax               the pipeline of configs/resnet20_shrink.py, as `launch.py` runs it: folded,
+                        channels scored and layers refitted on 512 training images, then trained
+                        without BatchNorm, taught by the network before
     hcjax, BatchNorm    the same channels taken out of the network in training mode by `hcjax.cut`,
                         and trained with it; no refit
     hcjax, inside       the same, of the channels inside the blocks alone
@@ -116,9 +117,11 @@ def train(changes: dict, workdir: Path) -> str:
 
 def piped(start: Start, macs: float, round_to: int, epochs: float, rate: float, seed: int, runs):
     """Returns the networks of the product's own stage: shrunk, and trained after that."""
-    config = start.config | {"stages": ("shrink",), "teacher": start.workdir, "seed": seed}
+    config = configfile.load("configs/resnet20_shrink.py").to_dict()
+    config |= {"teacher": start.workdir, "seed": seed, "data": start.config["data"]}
+    config["augment"] = start.config["augment"]
     options = {"macs": macs, "round_to": round_to, "epochs": epochs}
-    config["shrink"] = options | ({"learning_rate": rate} if epochs else {})
+    config["shrink"] |= options | {"learning_rate": rate if epochs else None}
     workdir = runs / f"shrink-{macs:g}-{round_to}-epochs{epochs:g}-rate{rate:g}-seed{seed}"
     workdir.mkdir(parents=True, exist_ok=True)
     networks = pipeline.compress(stages.parse(config), workdir.absolute())
@@ -188,7 +191,7 @@ def main() -> None:
     parser.add_argument("--macs", type=float, help="the part of them that stays (0.5; small: 0.7)")
     parser.add_argument("--epochs", type=float, help="of training afterwards (6; small: 0)")
     parser.add_argument("--rate", type=float, default=0.03, help="its peak learning rate")
-    parser.add_argument("--folded-rate", type=float, default=0.01, help="the pipeline's")
+    parser.add_argument("--folded-rate", type=float, default=2e-3, help="the pipeline's")
     parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2), help="of trainings")
     parser.add_argument("--rounds", type=int, default=7, help="of timing")
     parser.add_argument("--round-to", type=int, help="hcjax's channel counts (4; small: 1)")

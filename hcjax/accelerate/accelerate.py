@@ -121,7 +121,7 @@ def explanation(
     rows = []
     for eqn, place in walker.equations(jaxpr):
         tried = _tried(table, eqn, place)
-        if not tried:
+        if all(answer == "" for _, answer in tried):
             continue
         rule, answer = tried[-1]
         if not isinstance(answer, str):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import site
 import sysconfig
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
@@ -24,11 +25,13 @@ class Place(NamedTuple):
     """The place of an equation in a program.
 
     loop: whether a loop repeats the equation. producers: variable -> equation that computes it,
-    for the variables of the same jaxpr.
+    for the variables of the same jaxpr. uses: variable -> how often its equations and results read
+    it.
     """
 
     loop: bool
     producers: Mapping[core.Var, Eqn]
+    uses: Mapping[core.Var, int]
 
     def producer(self, v: core.Var | Literal) -> Eqn | None:
         """Returns the equation that computes a variable; None for an input or a literal."""
@@ -159,7 +162,9 @@ _INSTALLED = (*site.getsitepackages(), site.getusersitepackages(), sysconfig.get
 
 
 def _place_in(jaxpr: core.Jaxpr, loop: bool) -> Place:
-    return Place(loop, {v: eqn for eqn in jaxpr.eqns for v in eqn.outvars})
+    reads = [v for eqn in jaxpr.eqns for v in eqn.invars] + list(jaxpr.outvars)
+    uses = Counter(v for v in reads if not _is_literal(v))
+    return Place(loop, {v: eqn for eqn in jaxpr.eqns for v in eqn.outvars}, uses)
 
 
 def _dead_after(jaxpr: core.Jaxpr, replacements: list) -> list[set]:

@@ -31,6 +31,8 @@ using Span = ffi::Span<const int64_t>;
 namespace {
 
 int g_threads = 1;
+constexpr double kAlone = 4e6;  // products of a call that is not worth waking another thread for
+constexpr size_t kAloneBytes = 1 << 18;  // and of an array that is only brought into another layout
 
 const dnnl::engine& Engine() {
   static const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
@@ -161,6 +163,14 @@ struct Operand {
   dnnl::reorder reorder;
   bool reordered = false;
 
+  // A small array is moved before another thread is awake.
+  void Reorder(memory from, memory to) const {
+    const int threads = omp_get_max_threads();
+    if (taken.get_size() < kAloneBytes) omp_set_num_threads(1);
+    reorder.execute(Stream(), from, to);
+    omp_set_num_threads(threads);
+  }
+
   size_t Bytes() const { return reordered ? Scratch::Rounded(taken.get_size()) : 0; }
 };
 
@@ -170,6 +180,7 @@ struct Program {
   std::vector<std::pair<int, Operand>> operands;
   std::vector<std::pair<int, memory::desc>> extra;  // read as they are
   memory::desc scratchpad;
+  int threads = 1;
 
   void Add(int argument, const memory::desc& plain, const memory::desc& taken, bool result) {
     Operand operand{plain, taken, {}, plain != taken};
@@ -193,7 +204,7 @@ struct Program {
       memory taken(operand.taken, Engine(), place);
       if (operand.reordered && i > 0) {
         memory plain(operand.plain, Engine(), pointers[i]);
-        operand.reorder.execute(Stream(), plain, taken);
+        operand.Reorder(plain, taken);
       }
       arguments.emplace(argument, taken);
     }
@@ -208,7 +219,7 @@ struct Program {
     primitive.execute(Stream(), arguments);
     if (operands[0].second.reordered) {
       memory plain(operands[0].second.plain, Engine(), pointers[0]);
-      operands[0].second.reorder.execute(Stream(), arguments.at(operands[0].first), plain);
+      operands[0].second.Reorder(arguments.at(operands[0].first), plain);
     }
     Stream().wait();
   }
@@ -262,14 +273,14 @@ std::shared_ptr<const Program> Cached(const Key& key, Make make) {
   std::lock_guard<std::mutex> lock(mutex);
   auto& program = programs[key];
   if (program == nullptr) program = std::make_shared<const Program>(make());
+  omp_set_num_threads(program->threads);  // of this thread's calls; it is made for as many
   return program;
 }
 
-// Runs oneDNN's threads for this call only as many as this process gave it.
+// Returns what the body does, or its error.
 template <typename Body>
 ffi::Error Guarded(Body body) {
   try {
-    omp_set_num_threads(g_threads);
     body();
     return ffi::Error::Success();
   } catch (const std::exception& error) {
@@ -281,6 +292,16 @@ ffi::Error Guarded(Body body) {
 struct Layer {
   memory::desc source, weights, result;
   Window window;
+
+  // How many threads a pass is made for; a small one is done before another thread is awake.
+  int Threads() const {
+    double products = 1;
+    for (int64_t n : result.get_dims()) products *= n;
+    const auto kernel = weights.get_dims();
+    const size_t first = kernel.size() - result.get_dims().size() + 1;
+    for (size_t axis = first; axis < kernel.size(); ++axis) products *= kernel[axis];
+    return products < kAlone ? 1 : g_threads;
+  }
 
   // The description of its forward pass, which its gradients ask for.
   dnnl::convolution_forward::primitive_desc Described() const {
@@ -297,6 +318,7 @@ struct After {
 };
 
 Program MakeForward(const Layer& layer, const After& after, std::string* name = nullptr) {
+  omp_set_num_threads(layer.Threads());
   const auto& [source, weights, result, window] = layer;
   auto attributes = Attributes();
   dnnl::post_ops steps;
@@ -320,6 +342,7 @@ Program MakeForward(const Layer& layer, const After& after, std::string* name = 
                        window.strides, window.dilation, window.low, window.high, attributes);
   if (name != nullptr) *name = described.impl_info_str();
   Program made;
+  made.threads = layer.Threads();
   made.primitive = dnnl::convolution_forward(described);
   made.Add(DNNL_ARG_DST, result, described.dst_desc(), true);
   made.Add(DNNL_ARG_SRC, source, described.src_desc(), false);
@@ -333,6 +356,7 @@ Program MakeForward(const Layer& layer, const After& after, std::string* name = 
 }
 
 Program MakeKernelGradient(const Layer& layer, std::string* name = nullptr) {
+  omp_set_num_threads(layer.Threads());
   const auto& [source, weights, result, window] = layer;
   const dnnl::convolution_backward_weights::primitive_desc described(
       Engine(), algorithm::convolution_direct, Preferred(source), Anyhow(weights),
@@ -340,6 +364,7 @@ Program MakeKernelGradient(const Layer& layer, std::string* name = nullptr) {
       layer.Described(), Attributes());
   if (name != nullptr) *name = described.impl_info_str();
   Program made;
+  made.threads = layer.Threads();
   made.primitive = dnnl::convolution_backward_weights(described);
   made.Add(DNNL_ARG_DIFF_WEIGHTS, weights, described.diff_weights_desc(), true);
   made.Add(DNNL_ARG_SRC, source, described.src_desc(), false);
@@ -349,6 +374,7 @@ Program MakeKernelGradient(const Layer& layer, std::string* name = nullptr) {
 }
 
 Program MakeTransposed(const Layer& layer, std::string* name = nullptr) {
+  omp_set_num_threads(layer.Threads());
   const auto& [source, weights, result, window] = layer;
   const dnnl::convolution_backward_data::primitive_desc described(
       Engine(), algorithm::convolution_direct, Preferred(source), Anyhow(weights),
@@ -356,6 +382,7 @@ Program MakeTransposed(const Layer& layer, std::string* name = nullptr) {
       layer.Described(), Attributes());
   if (name != nullptr) *name = described.impl_info_str();
   Program made;
+  made.threads = layer.Threads();
   made.primitive = dnnl::convolution_backward_data(described);
   made.Add(DNNL_ARG_DIFF_SRC, source, described.diff_src_desc(), true);
   made.Add(DNNL_ARG_DIFF_DST, result, described.diff_dst_desc(), false);
@@ -434,10 +461,11 @@ extern "C" void hcjax_set_threads(int threads) { g_threads = std::max(threads, 1
 
 // Writes the name of the kernel that computes a layer's pass (0 forward, 1 kernel gradient, 2
 // transposed), or why there is none. sizes: of the layer's images, kernel and result; window:
-// strides, dilation, low, high of each spatial axis; orders: as in a call.
+// strides, dilation, low, high of each spatial axis; orders: as in a call; after: whether bias (1), a
+// sum (2) and a clip (4) follow a forward pass.
 extern "C" void hcjax_kernel_name(int pass, int bfloat16, int spatial, const int64_t* sizes,
                                   const int64_t* window, const int64_t* orders, int64_t groups,
-                                  char* name, int length) {
+                                  int after, char* name, int length) {
   const size_t n = spatial, rank = n + 2;
   auto part = [](const int64_t* all, size_t i, size_t size) { return Span(all + i * size, size); };
   const Call call{part(sizes, 0, rank), part(sizes, 1, rank), part(sizes, 2, rank),
@@ -446,8 +474,9 @@ extern "C" void hcjax_kernel_name(int pass, int bfloat16, int spatial, const int
                   part(orders, 0, rank), part(orders, 1, rank), part(orders, 2, rank), groups};
   std::string found;
   try {
-    omp_set_num_threads(g_threads);
-    if (pass == 0) MakeForward(call.AsLayer(), After{}, &found);
+    if (pass == 0) {
+      MakeForward(call.AsLayer(), {(after & 1) != 0, (after & 2) != 0, (after & 4) != 0, 0, 6}, &found);
+    }
     if (pass == 1) MakeKernelGradient(call.AsLayer(), &found);
     if (pass == 2) MakeTransposed(call.AsLayer(true), &found);
   } catch (const std::exception& error) {

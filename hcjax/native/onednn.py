@@ -104,7 +104,7 @@ def window_of(strides, dilation, padding, x_order, k_order, y_order, groups: int
     return {k: np.array(v, np.int64) for k, v in spans.items()} | {"groups": np.int64(groups)}
 
 
-def kernel_name(passing: str, dtype: str, sizes, window: dict) -> str:
+def kernel_name(passing: str, dtype: str, sizes, window: dict, after: int = 0) -> str:
     """Returns the name of oneDNN's kernel for a pass of a layer, or "none: " and why.
 
     Args:
@@ -112,6 +112,7 @@ def kernel_name(passing: str, dtype: str, sizes, window: dict) -> str:
       dtype: "float32" or "bfloat16".
       sizes: shapes of the layer's images, kernel and result, as arrays have them.
       window: of `window_of`.
+      after: what follows a forward pass: 1 for a bias, plus 2 for a sum, plus 4 for a clip.
     """
     names = (("strides", "dilation", "low", "high"), ("x_order", "k_order", "y_order"))
     arrays = [np.array(sizes, np.int64), *(np.concatenate([window[n] for n in g]) for g in names)]
@@ -119,7 +120,7 @@ def kernel_name(passing: str, dtype: str, sizes, window: dict) -> str:
     calls.load(_library()).hcjax_kernel_name(
         PASSES.index(passing), int(dtype == "bfloat16"), len(window["strides"]),
         *(ctypes.c_void_p(np.ascontiguousarray(a).ctypes.data) for a in arrays),
-        ctypes.c_int64(int(window["groups"])), name, len(name),
+        ctypes.c_int64(int(window["groups"])), after, name, len(name),
     )  # fmt: skip
     return name.value.decode()
 

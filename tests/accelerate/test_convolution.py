@@ -125,4 +125,4 @@ def test_a_symbolic_batch_is_left_alone():
     k = jax.ShapeDtypeStruct((3, 3, 1, 4), jnp.float32)
     jaxpr = jax.make_jaxpr(layer)(x, k)
     for rule in RULES["cpu"]["conv_general_dilated"][:-2]:
-        assert rule(jaxpr.jaxpr.eqns[0], walker.Place(False, {})) == "a symbolic size"
+        assert rule(jaxpr.jaxpr.eqns[0], walker.Place(False, {}, {})) == "a symbolic size"

@@ -1,10 +1,10 @@
 """The rules of `hcjax.accelerate`: patterns that a platform's compiler is slow at, and rewrites.
 
 A rule takes an equation and its place. It returns a function to replace the equation, or the reason
-why it does not apply. The first line of its docstring describes the rewrite; the gain in it is of
-one operation, from `benchmarks/rules.py` on 2 cores of an Intel Xeon with jax 0.12.0.1, with the
-table "cpu" unless another is named. A platform without a table has no rewrites until one is
-measured to help.
+why it does not apply ("" where there is nothing to say). The first line of its docstring describes
+the rewrite; the gain in it is of one operation, from `benchmarks/rules.py` on 2 cores of an Intel
+Xeon with jax 0.12.0.1, with the table "cpu" unless another is named. A platform without a table has
+no rewrites until one is measured to help.
 """
 
 import jax
@@ -15,6 +15,7 @@ from hcjax.accelerate.rules import (
     depthwise,
     gradients,
     integers,
+    layers,
     native,
     pooling,
     sums,
@@ -22,6 +23,7 @@ from hcjax.accelerate.rules import (
 from hcjax.native import onednn
 
 _NATIVE = (native.native_kernel_gradient, native.native_transposed, native.native_convolution)
+_ENDS = ("add", "max", "min", "jit", "pjit", "custom_jvp_call")  # of a layer
 _INT8 = (integers.exact_float, integers.pixel_pairs)
 
 
@@ -60,7 +62,8 @@ RULES = {
     },
     "cpu+native": _cpu(
         gradients.kernel_gradient_barred, first=(*_NATIVE, *_INT8, depthwise.depthwise)
-    ),
+    )
+    | dict.fromkeys(_ENDS, (layers.native_layer,)),
     "cpu+onednn": _cpu(
         gradients.kernel_gradient_flat,
         gradients.kernel_gradient_barred,

@@ -40,8 +40,8 @@ def native_kernel_gradient(eqn: Eqn, place: Place) -> Callable | str:
         (kernel[-2], *kernel[:-2], kernel[-1]),
     )
     window = onednn.window_of(c.kernel_dilation, c.strides, padding, *orders, c.batch_groups)
-    x, dy, k = _shapes(eqn)
-    if why := _kernel("kernel gradient", (x, k, dy), window):
+    x, dy, k = shapes(eqn)
+    if why := kernel_missing("kernel gradient", (x, k, dy), window):
         return why
     return _call(eqn, lambda x, dy: onednn.kernel_gradient(x, dy, window=window, result=k))
 
@@ -69,8 +69,8 @@ def native_transposed(eqn: Eqn, place: Place) -> Callable | str:
     images, kernel, result = c.orders
     orders = (result, (*kernel[:-2], kernel[-1], kernel[-2]), images)
     window = onednn.window_of(c.image_dilation, c.kernel_dilation, padding, *orders, c.groups)
-    dy, k, x = _shapes(eqn)
-    if why := _kernel("transposed", (x, k, dy), window):
+    dy, k, x = shapes(eqn)
+    if why := kernel_missing("transposed", (x, k, dy), window):
         return why
 
     def run(dy, k):
@@ -82,6 +82,15 @@ def native_transposed(eqn: Eqn, place: Place) -> Callable | str:
 def native_convolution(eqn: Eqn, place: Place) -> Callable | str:
     """Computes a convolution by oneDNN."""
     del place
+    window = forward_window(eqn)
+    if isinstance(window, str):
+        return window
+    y = shapes(eqn)[-1]
+    return _call(eqn, lambda x, k: onednn.convolution(x, k, window=window, result=y))
+
+
+def forward_window(eqn: Eqn) -> dict | str:
+    """Returns the window of a convolution that oneDNN computes, or the reason why it does not."""
     c = conv(eqn)
     if why := _refused(eqn, c):
         return why
@@ -92,10 +101,7 @@ def native_convolution(eqn: Eqn, place: Place) -> Callable | str:
     if padding is None:
         return "crops the image"
     window = onednn.window_of(c.strides, c.kernel_dilation, padding, *c.orders, c.groups)
-    x, k, y = _shapes(eqn)
-    if why := _kernel("forward", (x, k, y), window):
-        return why
-    return _call(eqn, lambda x, k: onednn.convolution(x, k, window=window, result=y))
+    return kernel_missing("forward", tuple(shapes(eqn)), window) or window
 
 
 def _padding(images, taps, pixels, strides, dilation, low) -> list[tuple[int, int]] | None:
@@ -128,15 +134,15 @@ def _refused(eqn: Eqn, c: Conv) -> str:
     return onednn.missing()
 
 
-def _shapes(eqn: Eqn) -> list[jax.ShapeDtypeStruct]:
+def shapes(eqn: Eqn) -> list[jax.ShapeDtypeStruct]:
     avals = [v.aval for v in (*eqn.invars, *eqn.outvars)]
     return [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals]
 
 
-def _kernel(passing: str, arrays: tuple, window: dict) -> str:
+def kernel_missing(passing: str, arrays: tuple, window: dict, after: int = 0) -> str:
     """Returns why oneDNN has no fast kernel for a layer (images, kernel, result), or ''."""
     sizes = [a.shape for a in arrays]
-    name = onednn.kernel_name(passing, arrays[0].dtype.name, sizes, window)
+    name = onednn.kernel_name(passing, arrays[0].dtype.name, sizes, window, after)
     if name.startswith("none"):
         return f"oneDNN has no kernel ({name.removeprefix('none: ')})"
     return f"oneDNN has only a slow kernel ({name})" if "ref" in name else ""

@@ -1,0 +1,28 @@
+"""ResNet-20 on Fashion-MNIST made faster: half of its products left, whole channels gone.
+
+Paper: He et al., "Channel Pruning for Accelerating Very Deep Neural Networks", 2017,
+arXiv:1707.06168. Deviations: channels scored by what their removal does to the logits (Liu et al.,
+"Group Fisher Pruning", 2021, arXiv:2108.00708, without labels), all layers refitted; then trained
+with BatchNorm folded, by Adam, the network before as teacher.
+
+Command: python launch.py --config=configs/resnet20_shrink.py
+
+Device: 2 CPU cores, or any GPU or TPU. Expected: see docs/results.md.
+"""
+
+from configs import resnet20_int8
+
+
+def get_config():
+    """Returns the config."""
+    config = resnet20_int8.get_config()
+    config.stages = ("shrink",)
+    config.distill.weight = 0.9
+    config.distill.temperature = 4.0
+    for key in ("zero_points", "bits", "images", "epochs", "learning_rate"):
+        config.quantize[key] = None
+    config.shrink.macs = 0.5
+    config.shrink.round_to = 4
+    config.shrink.epochs = 6.0
+    config.shrink.learning_rate = 2e-3
+    return config
