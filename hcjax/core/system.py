@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform as machine
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -34,6 +35,17 @@ def threads() -> int:
     return os.cpu_count() or 1
 
 
+def multiplies_int8_exactly() -> bool:
+    """Tells whether the processor adds products of int8 in 32 bits (VNNI), not in 16, saturating.
+
+    Example:
+      >>> multiplies_int8_exactly() in (True, False)
+      True
+    """
+    return bool({"avx512_vnni", "avx_vnni"} & set(_processor().split()))
+
+
+@cache
 def _processor() -> str:
     """Reads the processor's model and instruction flags, if the system lists them."""
     info = Path("/proc/cpuinfo")

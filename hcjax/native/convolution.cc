@@ -78,7 +78,9 @@ memory::data_type TypeOf(ffi::DataType type) {
   switch (type) {
     case ffi::DataType::F32: return memory::data_type::f32;
     case ffi::DataType::BF16: return memory::data_type::bf16;
-    default: throw std::invalid_argument("an array that is neither float32 nor bfloat16");
+    case ffi::DataType::S8: return memory::data_type::s8;
+    case ffi::DataType::S32: return memory::data_type::s32;
+    default: throw std::invalid_argument("an array of another type than float32, bfloat16, int8");
   }
 }
 
@@ -394,17 +396,17 @@ Program MakeTransposed(const Layer& layer, std::string* name = nullptr) {
 // The arrays of a layer and how they lie, as a call has them.
 struct Call {
   Span x, k, y;
-  memory::data_type type;
+  memory::data_type type, result;  // of the operands; of the result of a forward pass
   Span strides, dilation, low, high, x_order, k_order, y_order;
   int64_t groups;
 
   Layer AsLayer(bool grouped_inputs = false) const {
     return {ImageOf(x, type, x_order), KernelOf(k, type, k_order, groups, grouped_inputs),
-            ImageOf(y, type, y_order), Window(strides, dilation, low, high)};
+            ImageOf(y, result, y_order), Window(strides, dilation, low, high)};
   }
 
   Key AsKey(int64_t pass) const {
-    Key key = {pass, groups, static_cast<int64_t>(type)};
+    Key key = {pass, groups, static_cast<int64_t>(type), static_cast<int64_t>(result)};
     for (Span s : {strides, dilation, low, high, x_order, k_order, y_order}) Append(key, s);
     for (Span dims : {x, k, y}) Append(key, Last(dims, x_order.size()));
     return key;
@@ -416,7 +418,8 @@ ffi::Error Forward(ffi::AnyBuffer x, ffi::AnyBuffer k, ffi::RemainingArgs rest,
                    Span x_order, Span k_order, Span y_order, int64_t groups, bool bias, bool sum,
                    bool clip, float least, float most) {
   return Guarded([&] {
-    const Call call{x.dimensions(), k.dimensions(), y->dimensions(), TypeOf(x.element_type()),
+    const Call call{x.dimensions(), k.dimensions(), y->dimensions(),
+                    TypeOf(x.element_type()), TypeOf(y->element_type()),
                     strides, dilation, low, high, x_order, k_order, y_order, groups};
     Key key = call.AsKey(0);
     int32_t bits[2];
@@ -435,7 +438,8 @@ ffi::Error KernelGradient(ffi::AnyBuffer x, ffi::AnyBuffer dy, ffi::Result<ffi::
                           Span strides, Span dilation, Span low, Span high, Span x_order,
                           Span k_order, Span y_order, int64_t groups) {
   return Guarded([&] {
-    const Call call{x.dimensions(), k->dimensions(), dy.dimensions(), TypeOf(x.element_type()),
+    const Call call{x.dimensions(), k->dimensions(), dy.dimensions(),
+                    TypeOf(x.element_type()), TypeOf(dy.element_type()),
                     strides, dilation, low, high, x_order, k_order, y_order, groups};
     const auto program =
         Cached(call.AsKey(1), [&] { return MakeKernelGradient(call.AsLayer()); });
@@ -448,7 +452,8 @@ ffi::Error Transposed(ffi::AnyBuffer dy, ffi::AnyBuffer k, ffi::Result<ffi::AnyB
                       Span strides, Span dilation, Span low, Span high, Span x_order, Span k_order,
                       Span y_order, int64_t groups) {
   return Guarded([&] {
-    const Call call{x->dimensions(), k.dimensions(), dy.dimensions(), TypeOf(dy.element_type()),
+    const Call call{x->dimensions(), k.dimensions(), dy.dimensions(),
+                    TypeOf(dy.element_type()), TypeOf(dy.element_type()),
                     strides, dilation, low, high, x_order, k_order, y_order, groups};
     const auto program = Cached(call.AsKey(2), [&] { return MakeTransposed(call.AsLayer(true)); });
     RunAll(*program, {*x, dy, k}, x_order.size());
@@ -459,17 +464,24 @@ ffi::Error Transposed(ffi::AnyBuffer dy, ffi::AnyBuffer k, ffi::Result<ffi::AnyB
 
 extern "C" void hcjax_set_threads(int threads) { g_threads = std::max(threads, 1); }
 
+namespace {
+constexpr memory::data_type kOperands[] = {memory::data_type::f32, memory::data_type::bf16,
+                                           memory::data_type::s8};
+constexpr memory::data_type kResults[] = {memory::data_type::f32, memory::data_type::bf16,
+                                          memory::data_type::s32};
+}  // namespace
+
 // Writes the name of the kernel that computes a layer's pass (0 forward, 1 kernel gradient, 2
-// transposed), or why there is none. sizes: of the layer's images, kernel and result; window:
+// transposed), or why there is none. type: 0 float32, 1 bfloat16, 2 int8. sizes: of the layer's images, kernel and result; window:
 // strides, dilation, low, high of each spatial axis; orders: as in a call; after: whether bias (1), a
 // sum (2) and a clip (4) follow a forward pass.
-extern "C" void hcjax_kernel_name(int pass, int bfloat16, int spatial, const int64_t* sizes,
+extern "C" void hcjax_kernel_name(int pass, int type, int spatial, const int64_t* sizes,
                                   const int64_t* window, const int64_t* orders, int64_t groups,
                                   int after, char* name, int length) {
   const size_t n = spatial, rank = n + 2;
   auto part = [](const int64_t* all, size_t i, size_t size) { return Span(all + i * size, size); };
   const Call call{part(sizes, 0, rank), part(sizes, 1, rank), part(sizes, 2, rank),
-                  bfloat16 ? memory::data_type::bf16 : memory::data_type::f32,
+                  kOperands[type], kResults[type],
                   part(window, 0, n), part(window, 1, n), part(window, 2, n), part(window, 3, n),
                   part(orders, 0, rank), part(orders, 1, rank), part(orders, 2, rank), groups};
   std::string found;

@@ -25,6 +25,7 @@ from hcjax.native import build, calls
 SOURCE = Path(__file__).parent / "convolution.cc"
 _OFF = "HCJAX_NATIVE"
 _WHEELS = ("onednn-cpu-gomp", "onednn-devel-cpu-gomp")
+TYPES = ("float32", "bfloat16", "int8")
 PASSES = ("forward", "kernel gradient", "transposed")
 
 
@@ -109,7 +110,7 @@ def kernel_name(passing: str, dtype: str, sizes, window: dict, after: int = 0) -
 
     Args:
       passing: one of `PASSES`.
-      dtype: "float32" or "bfloat16".
+      dtype: of the operands, one of `TYPES`; the result of int8 is int32.
       sizes: shapes of the layer's images, kernel and result, as arrays have them.
       window: of `window_of`.
       after: what follows a forward pass: 1 for a bias, plus 2 for a sum, plus 4 for a clip.
@@ -118,7 +119,7 @@ def kernel_name(passing: str, dtype: str, sizes, window: dict, after: int = 0) -
     arrays = [np.array(sizes, np.int64), *(np.concatenate([window[n] for n in g]) for g in names)]
     name = ctypes.create_string_buffer(200)
     calls.load(_library()).hcjax_kernel_name(
-        PASSES.index(passing), int(dtype == "bfloat16"), len(window["strides"]),
+        PASSES.index(passing), TYPES.index(dtype), len(window["strides"]),
         *(ctypes.c_void_p(np.ascontiguousarray(a).ctypes.data) for a in arrays),
         ctypes.c_int64(int(window["groups"])), after, name, len(name),
     )  # fmt: skip

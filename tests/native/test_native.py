@@ -14,6 +14,7 @@ from jax import lax
 from hcjax.accelerate import accelerate, compiler
 from hcjax.accelerate.accelerate import explanation
 from hcjax.accelerate.rules import RULES, native
+from hcjax.core import system
 from hcjax.native import build, calls, onednn
 from tests.accelerate.convolutions import chosen, integers
 
@@ -144,7 +145,7 @@ def test_two_runs_have_the_same_bits():
         ("crops the image", lambda x, k: layer(x, k, padding=[(-1, 1), (0, 0)]), (X, K)),
         ("crops the image", lambda x, k: layer(x, k, padding=[(0, 0), (0, -1)]), (X, K)),
         ("of float16", layer, (X.astype("float16"), K.astype("float16"))),
-        ("of float32, int8", lambda x, k: layer(x, k, preferred_element_type=jnp.float32),
+        ("of int8, int8 to float32", lambda x, k: layer(x, k, preferred_element_type=jnp.float32),
          (X.astype("int8"), K.astype("int8"))),
         ("a precision of its own", lambda x, k: layer(x, k, precision="highest"), (X, K)),
         ("an empty array", layer, (X[:0], K)),
@@ -321,3 +322,40 @@ def test_where_it_runs_here_acceleration_is_native():
     assert "ffi_call" in str(jax.make_jaxpr(accelerate(layer))(X, K))
     assert "ffi_call" not in str(jax.make_jaxpr(accelerate(layer, platform="cpu"))(X, K))
     assert calls.include_folder() and "cpu+native" in RULES
+
+
+INTEGERS = {
+    "plain": {},
+    "strided": {"window_strides": (2, 2)},
+    "dilated": {"rhs_dilation": (2, 1)},
+    "grouped": {"feature_group_count": 4},
+    "depthwise": {"feature_group_count": 16},
+}
+
+
+@NATIVE
+@pytest.mark.skipif(not system.multiplies_int8_exactly(), reason="no VNNI: sums may saturate")
+@pytest.mark.parametrize("channels", [16, 1, 3])
+@pytest.mark.parametrize("name", INTEGERS)
+def test_integers_are_exact_at_their_ends(name, channels):
+    """Products of the greatest numbers, whose sums in pairs pass 16 bits."""
+    how = {"preferred_element_type": jnp.int32, **INTEGERS[name]}
+    groups = how.get("feature_group_count", 1)
+    if channels % groups:
+        pytest.skip("not that many groups")
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.choice([-128, 127, 126, 0], (2, 9, 8, channels)), jnp.int8)
+    k = jnp.asarray(rng.choice([-127, 127], (3, 3, channels // groups, 32)), jnp.int8)
+    run = lambda x, k: layer(x, k, **how)
+    found = jax.jit(fast(run))(x, k)
+    wide = layer(x.astype("float32"), k.astype("float32"), **INTEGERS[name])
+    np.testing.assert_array_equal(found, wide.astype(jnp.int32))
+    assert chosen(run, x, k, table="cpu+native")[0].startswith("native")
+
+
+@NATIVE
+def test_integers_are_left_to_xla_where_they_may_saturate(monkeypatch):
+    monkeypatch.setattr(system, "_processor", lambda: "flags : avx2 fma")
+    run = lambda x, k: layer(x, k, preferred_element_type=jnp.int32)
+    found = chosen(run, X.astype("int8"), K.astype("int8"), table="cpu+native")
+    assert not any(name.startswith("native") for name in found)

@@ -12,10 +12,12 @@ import jax
 from jax import lax
 
 from hcjax.accelerate.rules.canonical import Conv, conv
+from hcjax.core import system
 from hcjax.core.walker import Eqn, Place, bind
 from hcjax.native import calls, onednn
 
-_TYPES = ("float32", "bfloat16")
+_INT8 = ["int8", "int8", "int32"]
+_DTYPES = (["float32"] * 3, ["bfloat16"] * 3, _INT8)
 _MOST_AXES = 3
 
 
@@ -126,9 +128,11 @@ def _refused(eqn: Eqn, c: Conv) -> str:
         return "an empty array"
     if len(c.strides) > _MOST_AXES or not c.strides:
         return f"{len(c.strides)} spatial axes"
-    dtypes = {v.aval.dtype.name for v in (*eqn.invars, *eqn.outvars)}
-    if len(dtypes) > 1 or not dtypes <= set(_TYPES):
-        return f"of {', '.join(sorted(dtypes))}"
+    dtypes = [v.aval.dtype.name for v in (*eqn.invars, *eqn.outvars)]
+    if dtypes == _INT8 and not system.multiplies_int8_exactly():
+        return "of int8, whose sums this processor may saturate"
+    if dtypes not in _DTYPES:
+        return f"of {', '.join(dtypes[:-1])} to {dtypes[-1]}"
     if c.options["precision"] is not None:
         return "of a precision of its own"
     return onednn.missing()
