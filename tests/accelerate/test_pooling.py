@@ -13,6 +13,7 @@ from jax import lax
 
 from hcjax.accelerate.accelerate import accelerate, explanation
 from hcjax.accelerate.rules import RULES
+from tests.accelerate.convolutions import chosen
 
 OPS = {"max": (lax.max, -jnp.inf), "sum": (lax.add, 0.0)}
 
@@ -102,3 +103,15 @@ def test_what_is_left_alone_says_why(window, dilation, why):
     ((_, _, verdict),) = explanation(plain, x, table=RULES["cpu"])
     assert why in verdict
     np.testing.assert_array_equal(accelerate(plain, platform="cpu")(x), plain(x))
+
+
+def test_small_windows_side_by_side_are_left_to_native_programs():
+    def windows(x, size, stride):
+        shape = ((1, size, size, 1), (1, stride, stride, 1))
+        return lax.reduce_window(x, -jnp.inf, lax.max, *shape, "VALID")
+
+    x = jnp.arange(2.0 * 8 * 8 * 3).reshape(2, 8, 8, 3)
+    for size, stride, named in ((2, 2, []), (3, 3, ["wide_max_pool"]), (2, 1, ["wide_max_pool"])):
+        run = lambda x, size=size, stride=stride: windows(x, size, stride)
+        assert chosen(run, x, table="cpu+native") == named
+        np.testing.assert_array_equal(accelerate(run, platform="cpu+native")(x), run(x))

@@ -102,6 +102,7 @@ def test_bfloat16_and_many_networks_at_once():
     np.testing.assert_array_equal(ours, jax.vmap(fn)(*several))
 
 
+@pytest.mark.slow
 def test_a_folded_network_calls_a_layer_at_a_time():
     network = hcjax.models.create("resnet8", input_shape=(8, 8, 3))
     params, state = network.init(jax.random.key(0))

@@ -98,6 +98,7 @@ def test_three_axes_one_axis_and_bfloat16():
             )
 
 
+SLOW, LONG = pytest.mark.slow, ("hessian", "vmap of vmap of grad")
 TRANSFORMS = {
     "grad": lambda f: jax.grad(lambda *a: (f(*a) ** 2).sum(), (0, 1)),
     "jvp": lambda f: lambda x, k: jax.jvp(f, (x, k), (x, k)),
@@ -118,7 +119,9 @@ TRANSFORMS = {
 
 @NATIVE
 @pytest.mark.parametrize("inside", [False, True], ids=["rewritten first", "rewritten last"])
-@pytest.mark.parametrize("name", TRANSFORMS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=SLOW if n in LONG else ()) for n in TRANSFORMS]
+)
 def test_every_transform_gives_the_same(name, inside):
     transform = TRANSFORMS[name]
     ours = fast(transform(strided)) if inside else transform(fast(strided))
@@ -359,3 +362,11 @@ def test_integers_are_left_to_xla_where_they_may_saturate(monkeypatch):
     run = lambda x, k: layer(x, k, preferred_element_type=jnp.int32)
     found = chosen(run, X.astype("int8"), K.astype("int8"), table="cpu+native")
     assert not any(name.startswith("native") for name in found)
+
+
+@NATIVE
+def test_a_gradient_that_mostly_moves_its_kernel_is_left_to_xla():
+    gradient = lambda x, k: jax.vjp(lambda k: layer(x, k), k)[1](layer(x, k))[0]
+    wide = jnp.ones((2, 2, 2, 64)), jnp.ones((3, 3, 64, 64))
+    assert "native_kernel_gradient" not in chosen(gradient, *wide, table="cpu+native")
+    assert "native_kernel_gradient" in chosen(gradient, X, K, table="cpu+native")

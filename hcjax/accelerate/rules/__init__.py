@@ -63,6 +63,7 @@ RULES = {
     "cpu+native": _cpu(
         gradients.kernel_gradient_barred, first=(*_NATIVE, *_INT8, depthwise.depthwise)
     )
+    | {"reduce_window_max": (pooling.wide_max_pool,)}
     | dict.fromkeys(_ENDS, (layers.native_layer,)),
     "cpu+onednn": _cpu(
         gradients.kernel_gradient_flat,
