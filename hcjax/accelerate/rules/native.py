@@ -142,6 +142,7 @@ def _refused(eqn: Eqn, c: Conv) -> str:
 
 
 def shapes(eqn: Eqn) -> list[jax.ShapeDtypeStruct]:
+    """Returns shape and dtype of an equation's operands and result."""
     avals = [v.aval for v in (*eqn.invars, *eqn.outvars)]
     return [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals]
 
