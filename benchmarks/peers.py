@@ -3,6 +3,7 @@
     python benchmarks/peers.py                          everything: an hour
     python benchmarks/peers.py --quick                  training, three networks and peers
     python benchmarks/peers.py --only ResNet-20 --modes inference latency --peers torch
+    python benchmarks/peers.py --python .venv/bin/python .venv-newest/bin/python   a race for each
 
 Each racer has a process of its own on the same two CPUs (on Linux; two threads elsewhere) and the
 launcher's allocator settings (plain Flax a second one without, which is how its own examples run);
@@ -25,6 +26,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -175,6 +177,32 @@ def write(rows: list[dict], path: Path | None) -> None:
         path.write_text(json.dumps(rows, indent=1) + "\n")
 
 
+def race_each(pythons: list[str], arguments: list[str], path: Path | None) -> int:
+    """Runs the race once for each Python, then prints them beside each other.
+
+    Args:
+      pythons: interpreters that have hcjax's requirements.
+      arguments: of the command line, without those.
+      path: where to write the rows of all, or None.
+
+    Returns:
+      The greatest exit code.
+    """
+    codes, found = [], {}
+    for python in pythons:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "rows.json"
+            command = [python, __file__, *arguments, "--json", str(file)]
+            codes.append(subprocess.run(command).returncode)
+            rows = json.loads(file.read_text()) if file.exists() else []
+        versions = [row["versions"]["hcjax"] for row in rows if "versions" in row]
+        name = f"Python {versions[0]['python']}, jax {versions[0]['jax']}" if versions else python
+        found[name] = [row | {"python": name} for row in rows]
+    print("\nhcjax / best float32 torch\n\n" + results.beside(found))
+    write([row for rows in found.values() for row in rows], path)
+    return max(codes)
+
+
 def main() -> int:
     """Returns the exit code."""
     parser = argparse.ArgumentParser(
@@ -189,7 +217,16 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write all rows there")
     parser.add_argument("--chart", type=Path, help="write a bar chart (PNG) there")
     parser.add_argument("--venvs", type=Path, default=VENVS, help="folder of the environments")
-    options = parser.parse_args()
+    parser.add_argument("--python", nargs="+", metavar="PYTHON", help="interpreters to race with")
+    options, arguments = parser.parse_args(), sys.argv[1:]
+    if options.python:
+        for option in ("--python", "--json"):
+            if option in arguments:
+                start = end = arguments.index(option) + 1
+                while end < len(arguments) and not arguments[end].startswith("--"):
+                    end += 1
+                del arguments[start - 1 : end]
+        return race_each(options.python, arguments, options.json)
     works = options.only or (QUICK["works"] if options.quick else list(networks.WORKS))
     if unknown := set(works) - set(networks.WORKS):
         parser.error(f"unknown work: {', '.join(unknown)}; there are {', '.join(networks.WORKS)}")

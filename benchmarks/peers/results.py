@@ -45,6 +45,29 @@ def table(mode, rows, works, peers):
     return "\n".join(lines)
 
 
+def beside(found):
+    """Returns, as a Markdown table, the worst ratio to PyTorch's float32 of each race.
+
+    found: name of a race -> its rows; a network and a way of running it are a row of the table.
+    """
+    lines = ["| work | mode | " + " | ".join(found) + " |", "|" + "---|" * (2 + len(found))]
+    keys = dict.fromkeys((r["work"], r["mode"]) for rows in found.values() for r in rows)
+    for work, mode in keys:
+        cells = []
+        for rows in found.values():
+            here = [r for r in rows if (r["work"], r["mode"]) == (work, mode) and "ratio" in r]
+            torch = [r for r in here if r["peer"].startswith("torch") and "bf16" not in r["peer"]]
+            least = min(torch, key=lambda r: r["ratio"], default=None)
+            cells.append(
+                f"{least['ours_images_per_second']:,.0f}, **{least['ratio']:.2f}** "
+                f"({least['ratio_min']:.2f}–{least['ratio_max']:.2f}, {least['peer']})"
+                if least
+                else "not run"
+            )
+        lines.append(f"| {work} | {mode} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def _ours(found):
     """Returns the cells of hcjax's speed, of the floor's, and the one's part of the other."""
     first = next(iter(found.values()))
