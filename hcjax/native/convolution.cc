@@ -4,8 +4,6 @@
 // Channels-last arrays stay as they are, kernels and other layouts are brought into the form that
 // oneDNN finds fastest. Primitives are made once per shape, scratch memory once per thread.
 
-#include <omp.h>
-
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
@@ -22,6 +20,10 @@
 #include <vector>
 
 #include "xla/ffi/api/ffi.h"
+
+// of the OpenMP runtime that oneDNN brings along; a compiler without OpenMP will do
+extern "C" void omp_set_num_threads(int);
+extern "C" int omp_get_max_threads();
 
 namespace ffi = xla::ffi;
 using dnnl::algorithm;

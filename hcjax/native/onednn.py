@@ -135,7 +135,7 @@ def _library() -> Path:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     shared, headers = _file(_WHEELS[0], "libdnnl.so.3"), _file(_WHEELS[1], "oneapi/dnnl/dnnl.hpp")
     include = headers.parents[2]
-    flags = ("-fopenmp", "-isystem", calls.include_folder(), "-isystem", str(include))
+    flags = ("-isystem", calls.include_folder(), "-isystem", str(include))
     flags += (f"-Wl,-rpath,{shared.parent}", "-Wl,--no-as-needed", str(shared))
     depends = "\n".join(f"{wheel} {metadata.version(wheel)}" for wheel in _WHEELS)
     return build.library([SOURCE], flags=flags, depends=depends, check=_probe)

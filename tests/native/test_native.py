@@ -281,6 +281,17 @@ def test_without_a_compiler_the_cure_is_named(monkeypatch):
         build.compiler.__wrapped__()
 
 
+def test_the_compiler_is_the_users_choice_or_comes_as_a_wheel(monkeypatch):
+    monkeypatch.setattr(build.shutil, "which", lambda name: f"/bin/{name}")
+    monkeypatch.setenv("CXX", "their-c++")
+    assert build.compiler.__wrapped__() == ("/bin/their-c++",)
+    monkeypatch.delenv("CXX")
+    assert build.compiler.__wrapped__() == ("/bin/g++",)
+    monkeypatch.setattr(build.shutil, "which", lambda name: None)
+    monkeypatch.setattr(build.importlib.util, "find_spec", lambda name: name == "ziglang")
+    assert build.compiler.__wrapped__()[1:4] == ("-m", "ziglang", "c++")
+
+
 def test_a_failed_build_is_named_and_not_tried_again(tmp_path, monkeypatch):
     source = tmp_path / "wrong.cc"
     source.write_text("int main() { return nothing; }\n")
