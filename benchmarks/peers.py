@@ -8,7 +8,8 @@
 Each racer has a process of its own on the same two CPUs (on Linux; two threads elsewhere) and the
 launcher's allocator settings (plain Flax a second one without, which is how its own examples run);
 they take turns, and a ratio is the median over rounds of hcjax's images per second by the peer's:
-above 1 hcjax is faster. Where a racer fails, its cell says so, and the exit code is 1. The peers'
+above 1 hcjax is faster. Beside it the most memory that each process has had (what it imports
+included), in MiB. Where a racer fails, its cell says so, and the exit code is 1. The peers'
 virtual environments are made on first use from benchmarks/peers/*.txt (in ~/.cache/hcjax/peers).
 Images are random, networks as in benchmarks/peers/networks.py. Run it on a quiet machine.
 
@@ -147,6 +148,7 @@ def race(work: str, mode: str, peers: dict[str, Peer], options) -> list[dict]:
                 except TROUBLE as error:
                     failed[name] = str(error)[:200]
                     del rates[name]
+        memory = {name: racers[name].memory() for name in rates}
     finally:
         for racer in racers.values():
             racer.close()
@@ -159,6 +161,7 @@ def race(work: str, mode: str, peers: dict[str, Peer], options) -> list[dict]:
             rows.append(row | {"failed": "; ".join(why)})
             continue
         versions = racers[name].facts | {"hcjax": racers["hcjax"].facts}
+        row |= {"ours_memory": memory["hcjax"], "peer_memory": memory[name]}
         rows.append(row | results.row(ours, rates[name]) | {"versions": versions})
     return rows
 

@@ -25,10 +25,11 @@ class Racer:
 
     def round(self, seconds: float) -> float:
         """Returns images per second over about that long; RuntimeError where the process died."""
-        with suppress(BrokenPipeError):  # why it died is read below
-            self._process.stdin.write(f"{seconds}\n")
-            self._process.stdin.flush()
-        return float(self._line())
+        return self._answer(f"{seconds}")
+
+    def memory(self) -> int:
+        """Returns the most memory that the process has had so far, in bytes."""
+        return int(self._answer("memory"))
 
     def close(self) -> None:
         """Ends the process."""
@@ -38,6 +39,12 @@ class Racer:
             self._process.stdin.close()
         self._process.stdout.close()
         self._errors.close()
+
+    def _answer(self, question: str) -> float:
+        with suppress(BrokenPipeError):  # why it died is read below
+            self._process.stdin.write(question + "\n")
+            self._process.stdin.flush()
+        return float(self._line())
 
     def _line(self) -> str:
         for line in self._process.stdout:

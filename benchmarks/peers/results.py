@@ -74,7 +74,9 @@ def _ours(found):
     ours, floor = first["ours_images_per_second"], f"{first['floor_images_per_second']:,.0f}"
     if ours is None:
         return ["failed", floor, "failed"]
-    return [f"{ours:,.0f}", floor, f"{first['fraction_of_floor']:.0%}"]
+    memory = max((r.get("ours_memory", 0) for r in found.values()), default=0)
+    most = f", {memory / 2**20:,.0f} MiB" if memory else ""
+    return [f"{ours:,.0f}{most}", floor, f"{first['fraction_of_floor']:.0%}"]
 
 
 def _best(found, peers):
@@ -91,7 +93,8 @@ def _cell(r):
     if "failed" in r:
         return "failed"
     spread = f"{r['ratio']:.2f}, {r['ratio_min']:.2f}–{r['ratio_max']:.2f}"
-    return f"{r['peer_images_per_second']:,.0f} ({spread})"
+    most = f", {r['peer_memory'] / 2**20:,.0f} MiB" if "peer_memory" in r else ""
+    return f"{r['peer_images_per_second']:,.0f} ({spread}){most}"
 
 
 def chart(rows, path):

@@ -3,7 +3,8 @@
     python serve.py MODULE WORK MODE VARIANT kept|released
 
 Says one JSON line when it is ready (versions, parameters, seconds it took); then, for each line
-with a number of seconds, runs about that long and answers with images per second. Every racer is
+with a number of seconds, runs about that long and answers with images per second, and for "memory"
+with the most bytes that it has had. Every racer is
 limited to the same two CPUs, and has, unless its memory is to be released, the same allocator
 settings.
 """
@@ -12,6 +13,7 @@ import importlib
 import importlib.util
 import json
 import os
+import resource
 import sys
 import time
 from pathlib import Path
@@ -32,6 +34,15 @@ def keep_memory():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.keep_memory()
+
+
+def peak_memory():
+    """Returns the most bytes of memory that this process has had."""
+    status = Path("/proc/self/status")
+    if status.exists():  # resource's number is the parent's, if that had more when it forked
+        lines = status.read_text().splitlines()
+        return 1024 * int(next(x for x in lines if x.startswith("VmHWM")).split()[1])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def main():
@@ -58,6 +69,9 @@ def answer(run, images, facts):
     each = (time.perf_counter() - begin) / 3
     print(json.dumps(facts), flush=True)
     for line in sys.stdin:
+        if line.strip() == "memory":
+            print(peak_memory(), flush=True)
+            continue
         count = max(2, int(float(line) / each))
         begin = time.perf_counter()
         run(count)
