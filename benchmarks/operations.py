@@ -22,7 +22,7 @@ def arrays(*shapes: tuple[int, ...], dtype=np.float32) -> list[jax.Array]:
 
 def layer(x, k, *, stride=1, padding="SAME", layout=("NHWC", "HWIO", "NHWC"), **options):
     """Returns a convolution."""
-    strides = (stride, stride)
+    strides = (stride,) * (np.ndim(x) - 2)
     return lax.conv_general_dilated(x, k, strides, padding, dimension_numbers=layout, **options)
 
 
@@ -37,6 +37,14 @@ def gradient(of: int, image, kernel, **options):
     x, k = arrays(image, kernel)
     dy = arrays(jax.eval_shape(run, x, k).shape)
     return lambda x, k, dy: jax.vjp(run, x, k)[1](dy)[of], [x, k, *dy]
+
+
+def finished(image, kernel, **options):
+    """A layer with bias, the sum of a residual branch, and a relu."""
+    run = partial(layer, **options)
+    x, k, bias = arrays(image, kernel, kernel[-1:])
+    branch = arrays(jax.eval_shape(run, x, k).shape)
+    return lambda x, k, bias, branch: nn.relu(run(x, k) + bias + branch), [x, k, bias, *branch]
 
 
 def activated(run):

@@ -47,11 +47,14 @@ from hcjax.accelerate.rules import (  # noqa: E402
     depthwise,
     gradients,
     integers,
+    layers,
+    native,
     pooling,
     sums,
 )
+from hcjax.native import onednn  # noqa: E402
 
-TABLES = ("cpu", "cpu+onednn")
+TABLES = ("cpu", "cpu+onednn", "cpu+native")
 
 
 class Entry(NamedTuple):
@@ -63,17 +66,44 @@ class Entry(NamedTuple):
     rule: Callable
     label: str
     make: Callable
-    tables: tuple[str, ...] = TABLES
+    tables: tuple[str, ...] = TABLES[:2]
     beyond: str = ""
 
 
 INT8 = {"dtype": np.int8, "preferred_element_type": jnp.int32}
 NCHW = {"layout": ("NCHW", "OIHW", "NCHW")}
 THIN = {"feature_group_count": 64}
-CPU, ONEDNN = TABLES[:1], TABLES[1:]
+VOLUMES = {"layout": ("NHWDC", "HWDIO", "NHWDC")}
+CPU, ONEDNN, NATIVE = TABLES[:1], TABLES[1:2], TABLES[2:]
 # fmt: off
 # loops over convolutions are in CPU alone: `hcjax.jit` compiles them so, as the options hang there
 ENTRIES = [
+    Entry(native.native_convolution, "ResNet-20",
+          partial(ops.forward, (128, 32, 32, 16), (3, 3, 16, 16)), NATIVE),
+    Entry(native.native_convolution, "MobileNet, depthwise",
+          partial(ops.forward, (32, 32, 32, 64), (3, 3, 1, 64), **THIN), NATIVE),
+    Entry(native.native_convolution, "Equinox, channels first",
+          partial(ops.forward, (32, 32, 32, 32), (32, 32, 3, 3), **NCHW), NATIVE),
+    Entry(native.native_convolution, "three axes",
+          partial(ops.forward, (1, 32, 32, 32, 16), (3, 3, 3, 16, 32), **VOLUMES), NATIVE),
+    Entry(native.native_convolution, "ResNet-20, int8",
+          partial(ops.forward, (128, 32, 32, 16), (3, 3, 16, 16), **INT8), NATIVE),
+    Entry(native.native_kernel_gradient, "ResNet-20",
+          partial(ops.gradient, 1, (128, 32, 32, 16), (3, 3, 16, 16)), NATIVE),
+    Entry(native.native_kernel_gradient, "LeNet-5, second",
+          partial(ops.gradient, 1, (128, 12, 12, 20), (5, 5, 20, 50), padding="VALID"), NATIVE),
+    Entry(native.native_kernel_gradient, "three axes",
+          partial(ops.gradient, 1, (1, 32, 32, 32, 16), (3, 3, 3, 16, 32), **VOLUMES), NATIVE),
+    Entry(native.native_transposed, "ResNet-20, by 2",
+          partial(ops.gradient, 0, (128, 32, 32, 16), (3, 3, 16, 32), stride=2), NATIVE),
+    Entry(native.native_transposed, "U-Net, up by 2",
+          partial(ops.transposed, (32, 8, 8, 128), (2, 2, 128, 64), 2), NATIVE),
+    Entry(layers.native_layer, "ResNet-20, end of a block",
+          partial(ops.finished, (128, 32, 32, 16), (3, 3, 16, 16)), NATIVE),
+    Entry(pooling.wide_max_pool, "ResNet-18, 3 x 3 by 2",
+          partial(ops.pool, nn.max_pool, (32, 32, 32, 64), 3, 2), NATIVE),
+    Entry(pooling.wide_max_pool, "LeNet-5, 2 x 2",
+          partial(ops.pool, nn.max_pool, (128, 24, 24, 20), 2, 2), NATIVE, beyond="_FEW"),
     Entry(pooling.max_pool, "LeNet-5, 2 x 2",
           partial(ops.pool, nn.max_pool, (128, 24, 24, 20), 2, 2)),
     Entry(pooling.max_pool, "ResNet-18, 3 x 3 by 2",
@@ -213,6 +243,8 @@ def main() -> int:
     for entry in chosen:
         for table in entry.tables:
             if table == "cpu+onednn" and not compiler.probed():
+                continue
+            if table == "cpu+native" and onednn.missing():
                 continue
             rows.append(measure(entry, table, options.seconds))
             print(line(rows[-1]), flush=True)

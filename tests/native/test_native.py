@@ -379,5 +379,5 @@ def test_integers_are_left_to_xla_where_they_may_saturate(monkeypatch):
 def test_a_gradient_that_mostly_moves_its_kernel_is_left_to_xla():
     gradient = lambda x, k: jax.vjp(lambda k: layer(x, k), k)[1](layer(x, k))[0]
     wide = jnp.ones((2, 2, 2, 64)), jnp.ones((3, 3, 64, 64))
-    assert "native_kernel_gradient" not in chosen(gradient, *wide, table="cpu+native")
+    assert not chosen(gradient, *wide, table="cpu+native")[-1].startswith("native")
     assert "native_kernel_gradient" in chosen(gradient, X, K, table="cpu+native")
