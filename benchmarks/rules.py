@@ -102,8 +102,6 @@ ENTRIES = [
           partial(ops.finished, (128, 32, 32, 16), (3, 3, 16, 16)), NATIVE),
     Entry(pooling.wide_max_pool, "ResNet-18, 3 x 3 by 2",
           partial(ops.pool, nn.max_pool, (32, 32, 32, 64), 3, 2), NATIVE),
-    Entry(pooling.wide_max_pool, "LeNet-5, 2 x 2",
-          partial(ops.pool, nn.max_pool, (128, 24, 24, 20), 2, 2), NATIVE, beyond="_FEW"),
     Entry(pooling.max_pool, "LeNet-5, 2 x 2",
           partial(ops.pool, nn.max_pool, (128, 24, 24, 20), 2, 2)),
     Entry(pooling.max_pool, "ResNet-18, 3 x 3 by 2",
