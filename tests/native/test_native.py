@@ -150,7 +150,11 @@ def test_two_runs_have_the_same_bits():
         ("of float16", layer, (X.astype("float16"), K.astype("float16"))),
         ("of int8, int8 to float32", lambda x, k: layer(x, k, preferred_element_type=jnp.float32),
          (X.astype("int8"), K.astype("int8"))),
-        ("a precision of its own", lambda x, k: layer(x, k, precision="highest"), (X, K)),
+        (
+            "a precision of its own",
+            lambda x, k: layer(x, k, precision="BF16_BF16_F32", preferred_element_type="float32"),
+            (X, K),
+        ),
         ("an empty array", layer, (X[:0], K)),
         ("batch groups", lambda x, k: layer(x, k, batch_group_count=2), (X, K)),
         ("4 spatial axes", lambda x, k: lax.conv_general_dilated(x, k, (1,) * 4, "SAME"),
@@ -194,6 +198,11 @@ total = jax.shard_map(accelerate(lambda x, k: lax.psum(jax.grad(
     lambda k: (layer(x, k) ** 2).sum())(k), "d"), platform="cpu+native"),
     mesh=mesh, in_specs=(P("d"), P()), out_specs=P(), check_vma=False)
 close(jax.jit(total)(x, K), jax.grad(lambda k: (layer(x, k) ** 2).sum())(K), atol=1e-2)
+with jax.set_mesh(jax.make_mesh((2,), ("d",))) as explicit:
+    typed, kernel = (jax.device_put(a, P(*axes)) for a, axes in ((x, ("d",)), (K, ())))
+    y = jax.jit(fast)(typed, kernel)
+    assert jax.typeof(y).sharding.spec[0] == "d", jax.typeof(y)
+    close(y, plain)
 spread = jax.device_put(x, NamedSharding(mesh, P("d")))
 close(jax.jit(fast)(spread, K), plain)
 print("all the same")
@@ -381,3 +390,11 @@ def test_a_gradient_that_mostly_moves_its_kernel_is_left_to_xla():
     wide = jnp.ones((2, 2, 2, 64)), jnp.ones((3, 3, 64, 64))
     assert not chosen(gradient, *wide, table="cpu+native")[-1].startswith("native")
     assert "native_kernel_gradient" in chosen(gradient, X, K, table="cpu+native")
+
+
+@NATIVE
+@pytest.mark.parametrize("precision", ["default", "high", "highest", ("highest", "default")])
+def test_float32_is_as_precise_as_any_precision_asks(precision):
+    run = lambda x, k: layer(x, k, precision=precision)
+    assert chosen(run, X, K, table="cpu+native") == ["native_convolution"]
+    np.testing.assert_array_equal(jax.jit(fast(run))(X, K), run(X, K))

@@ -144,8 +144,13 @@ def _refused(eqn: Eqn, c: Conv) -> str:
         return "of int8, whose sums this processor may saturate"
     if dtypes not in _DTYPES:
         return f"of {', '.join(dtypes[:-1])} to {dtypes[-1]}"
-    if c.options["precision"] is not None:
-        return "of a precision of its own"
+    # float32's sums are float32's, which all of these allow; others name an algorithm
+    precision = c.options["precision"]
+    pair = precision if isinstance(precision, tuple) else (precision,)
+    if not all(p is None or isinstance(p, lax.Precision) for p in pair):
+        return f"of a precision of its own, {precision}"
+    if any(any(v.aval.sharding.spec) for v in (*eqn.invars, *eqn.outvars)):
+        return "of arrays that are sharded over a mesh, which a call is not"
     return onednn.missing()
 
 
