@@ -78,7 +78,7 @@ def test_the_default_values_of_load_are_those_of_the_config():
 
 
 # configs that train another's network and go on with it
-STAGED = ("lenet_int8", "resnet20_compress", "resnet20_int4", "resnet20_int8")
+STAGED = ("lenet_int8", "resnet20_compress", "resnet20_int4", "resnet20_int8", "resnet20_shrink")
 # configs that go on with the network that their teacher's config trains, and have none of their own
 TAUGHT = ("lenet_compress", "lenet_distill", "lenet_prune")
 
