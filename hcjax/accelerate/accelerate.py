@@ -16,7 +16,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from hcjax.accelerate.rules import RULES, here
+from hcjax.accelerate import groups
+from hcjax.accelerate.rules import GROUPED, RULES, here
 from hcjax.core import walker
 
 Rule = Callable[[walker.Eqn, walker.Place], Callable | walker.Replacement | str]
@@ -65,15 +66,15 @@ def accelerate(fn: Callable, *, platform: str | None = None) -> Callable:
 
     @wraps(fn)
     def accelerated(*args, **kwargs):
-        table = RULES.get(platform or here())
-        if not table:
+        name = platform or here()
+        if not RULES.get(name):
             return fn(*args, **kwargs)
         dynamic, static, tree = _split(args, kwargs)
         try:
             traced = cached(tree, static)
         except TypeError:  # a static leaf that cannot be hashed
             traced = _Traced(fn, tree, static)
-        run, structure = traced.rewritten(dynamic, table)
+        run, structure = traced.rewritten(dynamic, name)
         return jax.tree.unflatten(structure, run(*dynamic)) if run else fn(*args, **kwargs)
 
     return accelerated
@@ -180,19 +181,28 @@ class _Traced:
             return result
 
         self.flat, self._jitted = flat, jax.jit(flat)
-        self._rewrites: dict[int, tuple] = {}
+        self._rewrites: dict[tuple[int, str], tuple] = {}
 
-    def rewritten(self, dynamic: list, table: Table) -> tuple[Callable | None, Any]:
+    def rewritten(self, dynamic: list, platform: str) -> tuple[Callable | None, Any]:
         """Returns the rewritten function of the array leaves (or None) and its result's tree."""
         trace = self._jitted.trace(*dynamic)
         jaxpr, structure = trace.jaxpr, jax.tree.structure(trace.out_info)
         if len(jaxpr.in_avals) != len(dynamic):  # it closes over values of an enclosing trace
             jaxpr = jax.make_jaxpr(self.flat)(*dynamic)
-            return walker.rewrite(jaxpr, chooser(table)), structure
-        if id(jaxpr) not in self._rewrites:
+            return _rewritten(jaxpr, dynamic, platform), structure
+        key = id(jaxpr), platform
+        if key not in self._rewrites:
             # a reference to the jaxpr keeps its id unique
-            self._rewrites[id(jaxpr)] = (walker.rewrite(jaxpr, chooser(table)), jaxpr)
-        return self._rewrites[id(jaxpr)][0], structure
+            self._rewrites[key] = (_rewritten(jaxpr, dynamic, platform), jaxpr)
+        return self._rewrites[key][0], structure
+
+
+def _rewritten(jaxpr: Any, dynamic: list, platform: str) -> Callable | None:
+    """Returns the function of a jaxpr with its patterns replaced, then its groups."""
+    run = walker.rewrite(jaxpr, chooser(RULES[platform]))
+    if platform not in GROUPED:
+        return run
+    return groups.grouped(jax.make_jaxpr(run)(*dynamic) if run else jaxpr) or run
 
 
 def _objects(tree: Any) -> list:

@@ -133,6 +133,12 @@ def bind(eqn: Eqn, inputs: Sequence[Any], params: dict | None = None) -> list:
     return list(outputs) if primitive.multiple_results else [outputs]
 
 
+def run(eqn: Eqn, inputs: Sequence[Any]) -> list:
+    """Binds an equation again, as `bind` does, under the names that profiles show it by."""
+    with _name_scope(eqn):
+        return bind(eqn, inputs)
+
+
 def _name_scope(eqn: Eqn) -> AbstractContextManager:
     """Enters the user's `named_scope`, for profiles to show it."""
     return jax.named_scope(s) if (s := str(eqn.source_info.name_stack)) else nullcontext()

@@ -38,23 +38,44 @@ def target(library: Path, symbol: str) -> str:
 
 
 def call(name: str, result: jax.ShapeDtypeStruct, *args: Any, **attributes: Any) -> jax.Array:
+    """Calls a target with one result, see `call_all`."""
+    return call_all(name, [result], *args, **attributes)[0]
+
+
+def call_all(
+    name: str,
+    results: Sequence[jax.ShapeDtypeStruct],
+    *args: Any,
+    vmap: str = "broadcast_all",
+    **attributes: Any,
+) -> list[jax.Array]:
     """Calls a target.
 
     Args:
       name: of `target`.
-      result: shape and dtype of the array that it writes.
-      *args: arrays. In a `vmap` all of them get the mapped axes in front.
-      **attributes: static; NumPy arrays and scalars, whose dtypes the handler names.
+      results: shape and dtype of each array that it writes.
+      *args: arrays.
+      vmap: what a `vmap` does: "broadcast_all" puts the mapped axes before those of all arrays,
+        "sequential" calls once for each element.
+      **attributes: static; strings, NumPy arrays and scalars, whose dtypes the handler names.
     """
-    y = jax.ffi.ffi_call(name, result, vmap_method="broadcast_all")(*args, **attributes)
+    found = jax.ffi.ffi_call(name, list(results), vmap_method=vmap)(*args, **attributes)
     # under shard_map the result of a call has lost the mesh axes that it varies over, and jax would
     # take it for equal on all devices
-    axes = set().union(*(_varying(x) for x in args)) - _varying(y)
-    return lax.pcast(y, tuple(sorted(axes)), to="varying") if axes else y
+    all_axes = set().union(*(_varying(x) for x in args))
+
+    def vary(y):
+        axes = all_axes - _varying(y)
+        return lax.pcast(y, tuple(sorted(axes)), to="varying") if axes else y
+
+    return [vary(y) for y in found]
 
 
 def differentiable(fast: Callable, plain: Callable) -> Callable:
-    """Gives a function of arrays the derivatives of another one with the same values."""
+    """Gives a function of arrays the derivatives of another one with the same values.
+
+    Both return an array, or both a list of arrays.
+    """
     fn = jax.custom_jvp(lambda *args: fast(*args))
 
     @fn.defjvp

@@ -73,6 +73,9 @@ RULES = {
     ),
 }
 
+# whose groups of elementwise operations become generated loops (hcjax.accelerate.groups)
+GROUPED = ("cpu+native",)
+
 
 def here() -> str:
     """Returns the name of the table for programs that are compiled for this process, and run here.
@@ -83,4 +86,4 @@ def here() -> str:
     return "cpu+native" if backend == "cpu" and not onednn.missing() else backend
 
 
-__all__ = ["RULES", "here"]
+__all__ = ["GROUPED", "RULES", "here"]

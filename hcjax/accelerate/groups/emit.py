@@ -1,0 +1,173 @@
+"""Writes a kernel as a function of C.
+
+In: a kernel. Out: the text of a loop over rows of as many elements as vector registers are filled
+with at once, and how it is called. The same text serves all kernels that are alike.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hcjax.accelerate.groups.find import Value
+from hcjax.accelerate.groups.kernels import Kernel
+
+_WIDTHS = (64, 1024)  # elements of a row: enough to fill registers, few enough to keep their sums
+_REGISTER = 16  # elements of the widest vector registers
+_BLOCK = 256  # rows whose sums are kept in float32
+
+_TEXT = {
+    "add": "{0} + {1}",
+    "add_any": "{0} + {1}",
+    "sub": "{0} - {1}",
+    "mul": "{0} * {1}",
+    "div": "{0} / {1}",
+    "copy": "{0}",
+    # NaN wins, as in XLA
+    "max": "({0} >= {1}) | ({0} != {0}) ? {0} : {1}",
+    "min": "({0} <= {1}) | ({0} != {0}) ? {0} : {1}",
+    "neg": "-{0}",
+    "square": "{0} * {0}",
+    "select_n": "{0} ? {2} : {1}",
+    "gt": "{0} > {1}",
+    "lt": "{0} < {1}",
+    "ge": "{0} >= {1}",
+    "le": "{0} <= {1}",
+    "eq": "{0} == {1}",
+    "ne": "{0} != {1}",
+    "and": "{0} & {1}",
+    "or": "{0} | {1}",
+    "xor": "{0} ^ {1}",
+    "not": "!{0}",
+    "sqrt": "__builtin_sqrtf({0})",
+    "abs": "__builtin_fabsf({0})",
+    "sign": "{0} > 0 ? 1.0f : {0} < 0 ? -1.0f : {0}",
+}
+
+
+class Loop(NamedTuple):
+    """A kernel as C.
+
+    text: of the function, named `@`. rows: how many it has. channels: numbers of a sum. arrays: the
+    values of its results that are full, sums: those that are summed, in the results' order.
+    """
+
+    text: str
+    rows: int
+    channels: int
+    arrays: list[Value]
+    sums: list[Value]
+
+
+def emit(kernel: Kernel) -> Loop:
+    """Writes a kernel."""
+    channels = kernel.shape[-1]
+    rows = math.prod(kernel.shape[:-1])
+    many = _rows_at_once(rows, channels)
+    arrays = list(dict.fromkeys(t.value for t in kernel.targets if not t.total))
+    sums = list(dict.fromkeys(t.value for t in kernel.targets if t.total))
+    names: dict[Value, str] = {}
+    before, inner, after = [], [], []
+    fulls = {v: i for i, v in enumerate(kernel.full)}
+    smalls = {v: len(fulls) + i for i, v in enumerate(dict.fromkeys(s.data for s in kernel.small))}
+    for v, i in fulls.items():
+        kind = "float" if v.aval.dtype.name == "float32" else "unsigned char"
+        before.append(f"const {kind}* __restrict a{i} = (const {kind}*)in[{i}] + begin * {channels * many};")
+    read = {}
+    for value, v in kernel.places.items():
+        read.setdefault(v, f"a{fulls[v]}[i + j]")
+        names[value] = f"r{fulls[v]}"
+    for value, v in kernel.signs.items():
+        read.setdefault(v, f"a{fulls[v]}[i + j]")
+        names[value] = f"g{len(names)}"
+    inner += [f"const {_c(v.aval.dtype.name)} r{fulls[v]} = {text};" for v, text in read.items()]
+    width = channels * many
+    for value in kernel.small:
+        i, kind = smalls[value.data], _stored(value)
+        if value.op == "scalar":
+            before.append(f"const {_c(value.kind)} s{i} = *(const {kind}*)in[{i}];")
+            names[value] = f"s{i}"
+        else:
+            before.append(
+                f"{kind} v{i}[{width}]; for (int j = 0; j < {width}; ++j) "
+                f"v{i}[j] = ((const {kind}*)in[{i}])[j % {channels}];"
+            )
+            names[value] = f"v{i}[j]"
+    for value in kernel.order:
+        if value in kernel.signs:
+            text = f"r{fulls[kernel.signs[value]]} > 0"
+        else:
+            text = _expression(value, [_name(a, names) for a in value.args])
+        names.setdefault(value, f"t{len(names)}")
+        inner.append(f"const {_c(value.kind)} {names[value]} = {text};")
+    for i, value in enumerate(arrays):
+        kind = _stored(value)
+        before.append(f"{kind}* __restrict o{i} = ({kind}*)out[{i}] + begin * {width};")
+        inner.append(f"o{i}[i + j] = {names[value]};")
+    zero = [f"float z{i}[{width}] = {{0}};" for i in range(len(sums))]
+    for i, value in enumerate(sums):
+        inner.append(f"z{i}[j] += {names[value]};")
+        after.append(
+            f"for (int j = 0; j < {width}; ++j) sums[{i * channels} + j % {channels}] += z{i}[j];"
+        )
+    lines = [
+        'extern "C" void @(long begin, long end, const void* const* in, void* const* out, double* sums) {',
+        *before,
+        f"const long n = (end - begin) * {width};",
+        f"for (long first = 0; first < n; first += {_BLOCK * width}) {{",
+        f"const long last = n < first + {_BLOCK * width} ? n : first + {_BLOCK * width};",
+        *zero,
+        f"for (long i = first; i < last; i += {width})",
+        f"for (int j = 0; j < {width}; ++j) {{",
+        *inner,
+        "}",
+        *after,
+        "}",
+        "}",
+    ]
+    return Loop("\n".join(lines), rows // many, channels, arrays, sums)
+
+
+def _rows_at_once(rows: int, channels: int) -> int:
+    """Returns how many rows to put together: a divisor, so that nothing is left over."""
+    least, most = _WIDTHS
+    divisors = [d for d in range(1, max(1, most // channels) + 1) if rows % d == 0]
+    wide = [d for d in divisors if d * channels >= least]
+    full = [d for d in wide if d * channels % _REGISTER == 0]
+    return (full or wide or divisors[-1:])[0]
+
+
+def _expression(value: Value, args: list[str]) -> str:
+    """Returns an operation as C."""
+    op = value.op
+    if op == "integer_pow":
+        return " * ".join(args * value.data)
+    if op == "convert_element_type":
+        return f"{args[0]} != 0" if value.kind == "bool" else f"(float){args[0]}"
+    return _TEXT[op].format(*args)
+
+
+def _name(value: Value, names: dict[Value, str]) -> str:
+    return _number(value.data, value.kind) if value.op == "number" else names[value]
+
+
+def _number(x: Any, kind: str) -> str:
+    """Returns a number as C, with all its bits."""
+    if kind == "bool":
+        return str(int(bool(x)))
+    x = float(np.float32(x))
+    if math.isnan(x):
+        return '__builtin_nanf("")'
+    if math.isinf(x):
+        return "__builtin_inff()" if x > 0 else "(-__builtin_inff())"
+    return f"({x.hex()}f)" if x < 0 or math.copysign(1, x) < 0 else f"{x.hex()}f"
+
+
+def _c(kind: str) -> str:
+    return "float" if kind == "float32" else "int"
+
+
+def _stored(value: Value) -> str:
+    return "float" if value.kind == "float32" else "unsigned char"

@@ -1,0 +1,162 @@
+"""Divides what a program must compute among kernels.
+
+A target can be computed when its leaves are ready, and must be before it is read; those whose spans
+overlap and that read the same arrays go into one kernel. A value that several kernels would compute
+again from many arrays becomes a target itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from typing import Any
+
+from hcjax.accelerate.groups.find import Value, expressions, is_column_sum
+from hcjax.accelerate.groups.flat import Flat, is_literal
+from hcjax.accelerate.groups.kernels import Kernel, Memory, Target, kernel
+from hcjax.accelerate.groups.merge import merged
+
+_MOST_ARRAYS, _MOST_SMALL, _MOST_OPERATIONS = 16, 64, 200
+_LEAST_BYTES = 1 << 18
+# what XLA does not fuse with what stands around it
+_HARD = ("ffi_call", "conv_general_dilated", "dot_general", "custom_jvp_call", "custom_vjp_call")
+
+
+def schedule(program: Flat, least: int, least_bytes: int = _LEAST_BYTES) -> list[Kernel]:
+    """Returns the kernels of a program that pay; each target's variable is written by one.
+
+    Args:
+      least: elements of an array that is worth a loop.
+      least_bytes: that a kernel must read and write.
+    """
+    values, inside = expressions(program, least)
+    targets = _targets(program, values, inside)
+    made = {v: i for i, step in enumerate(program.steps) for v in step.writes}
+    targets += _shared(program, values, targets, made)
+    memory = _memory(targets)
+    kernels = merged(targets, memory, made, _fits)
+    hard = {v for s in program.steps if s.name in _HARD for v in (*s.reads, *s.writes)
+            if not is_literal(v)}  # fmt: skip
+    hard |= {v for k in kernels for v in k.full} & {t.variable for t in targets}
+    return [k for k in kernels if _pays(k, hard, least_bytes)]
+
+
+def size(variable: Any) -> int:
+    """Returns the bytes of a variable."""
+    aval = variable.aval
+    return math.prod(aval.shape) * aval.dtype.itemsize
+
+
+def moved(k: Kernel) -> int:
+    """Returns the bytes of full arrays that a kernel reads and writes."""
+    return sum(map(size, k.full)) + sum(size(t.variable) for t in k.targets if not t.total)
+
+
+def _targets(program: Flat, values: dict, inside: set) -> list[Target]:
+    """Returns the sums, and the arrays that something outside of expressions reads."""
+    reader = {v: math.inf for v in program.results if not is_literal(v)}
+    for index in reversed(range(len(program.steps))):
+        step = program.steps[index]
+        # a sum of a full array computes the array itself
+        if index not in inside and not (is_column_sum(step) and step.reads[0] in values):
+            reader.update((v, index) for v in step.reads if not is_literal(v))
+    targets = []
+    for index, step in enumerate(program.steps):
+        v = step.writes[0] if step.writes else None
+        if v not in reader:
+            continue
+        if index in inside and values[v].args:
+            targets.append(Target(v, values[v], False, v.aval.shape, reader[v]))
+        elif is_column_sum(step) and (x := values.get(step.reads[0])) is not None:
+            if x.kind == "float32" and x.op not in ("vector", "scalar", "number"):
+                targets.append(Target(v, x, True, step.reads[0].aval.shape, reader[v]))
+    return targets
+
+
+def _memory(targets: list[Target]) -> Memory:
+    """Returns what is in memory once the targets are."""
+    stored = {t.value: t.variable for t in targets if not t.total}
+    clips = {}
+    for value, v in stored.items():
+        if value.op == "max":
+            for x, zero in (value.args, value.args[::-1]):
+                if zero.op == "number" and zero.data == 0 and x.args:
+                    clips[x] = v
+    return Memory(stored, clips)
+
+
+def _shared(program: Flat, values: dict, targets: list[Target], made: dict) -> list[Target]:
+    """Returns values that had better be in memory too, as targets.
+
+    A value that n kernels compute, each from arrays that it reads for nothing else, costs n times
+    their bytes; in memory it costs them once, and n times its own.
+    """
+    memory = _memory(targets)
+    kernels = {t: kernel([t], memory) for t in targets}
+    due = {t: t.reader for t in targets}
+    holding: dict[Value, dict[Target, None]] = defaultdict(dict)
+    fans: dict[Value, set[Value]] = defaultdict(set)
+    for t, k in kernels.items():
+        for value in k.order:
+            holding[value][t] = None
+            for a in value.args:
+                fans[a].add(value)
+        fans[t.value].add(t)
+    added: list[Target] = []
+    for v, value in values.items():
+        users = [t for t in holding.get(value, ()) if t.shape == v.aval.shape]
+        if len(users) < 2 or len(fans[value]) < 2 or value in memory.stored:
+            continue
+        spans = [(max((made.get(r, -1) for r in kernels[t].reads), default=-1), due[t])
+                 for t in users]  # fmt: skip
+        count = _points(spans)
+        new = Target(v, value, False, v.aval.shape, min(d for _, d in spans))
+        changed = Memory({**memory.stored, value: v}, memory.clips)
+        mine = kernel([new], changed)
+        without = {t: kernel([t], changed) for t in users}
+        needed = {a for k in without.values() for a in k.full}
+        extra = sum(size(a) for a in mine.full if a not in needed)
+        if count < 2 or count * extra <= extra + count * size(v):
+            continue
+        added.append(new)
+        memory = changed
+        due[new] = new.reader
+        for t, k in (*without.items(), (new, mine)):
+            for each in kernels[t].order if t in kernels else ():
+                holding[each].pop(t)
+            for each in k.order:
+                holding[each][t] = None
+        kernels |= without | {new: mine}
+    # nothing but other kernels reads them
+    return [Target(t.variable, t.value, False, t.shape, math.inf) for t in added]
+
+
+def _points(spans: list[tuple[float, float]]) -> int:
+    """Returns how many moments are needed so that each span (ready, due) holds one."""
+    count, last = 0, -math.inf
+    for ready, due in sorted(spans, key=lambda span: span[1]):
+        if ready >= last:
+            count, last = count + 1, due
+    return count
+
+
+def _pays(k: Kernel, hard: set, least_bytes: int) -> bool:
+    """Tells whether a kernel is worth its call.
+
+    One without sums must stand mostly between what XLA does not fuse with its neighbours.
+    """
+    if not _fits(k) or moved(k) < least_bytes:
+        return False
+    if any(t.total for t in k.targets):
+        return True
+    ends = [*k.full, *(t.variable for t in k.targets)]
+    return len(k.order) >= 2 and 2 * sum(v in hard for v in ends) > len(ends)
+
+
+def _fits(k: Kernel) -> bool:
+    """Tells whether a kernel is small enough for a compiler, and for registers."""
+    return (
+        len(k.full) + len(k.targets) <= _MOST_ARRAYS
+        and len(k.small) <= _MOST_SMALL
+        and len(k.order) <= _MOST_OPERATIONS
+    )
