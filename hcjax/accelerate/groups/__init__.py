@@ -15,17 +15,18 @@ from hcjax.accelerate.groups.schedule import schedule
 from hcjax.native import build
 
 LEAST = 1 << 14  # elements of an array that is worth a loop
+LEAST_BYTES = 1 << 18
 
 
 def grouped(
-    jaxpr: Any, *, least: int = LEAST, least_bytes: int = 1 << 18
+    jaxpr: Any, *, least: int = LEAST, least_bytes: int = LEAST_BYTES
 ) -> Callable[..., list] | None:
     """Returns the function of a closed jaxpr with its groups as loops.
 
     Args:
       jaxpr: closed.
       least: elements of an array that is worth a loop.
-      least_bytes: that a loop must read and write.
+      least_bytes: that a loop must read and write; 0 for every group, whether it pays or not.
 
     Returns:
       A function of the jaxpr's inputs to the list of its outputs; None if there is no group that
@@ -41,4 +42,4 @@ def grouped(
         return None
 
 
-__all__ = ["LEAST", "grouped"]
+__all__ = ["LEAST", "LEAST_BYTES", "grouped"]

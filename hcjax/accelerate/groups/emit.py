@@ -25,9 +25,6 @@ _TEXT = {
     "mul": "{0} * {1}",
     "div": "{0} / {1}",
     "copy": "{0}",
-    # NaN wins, as in XLA
-    "max": "({0} >= {1}) | ({0} != {0}) ? {0} : {1}",
-    "min": "({0} <= {1}) | ({0} != {0}) ? {0} : {1}",
     "neg": "-{0}",
     "square": "{0} * {0}",
     "select_n": "{0} ? {2} : {1}",
@@ -43,8 +40,15 @@ _TEXT = {
     "not": "!{0}",
     "sqrt": "__builtin_sqrtf({0})",
     "abs": "__builtin_fabsf({0})",
-    "sign": "{0} > 0 ? 1.0f : {0} < 0 ? -1.0f : {0}",
+    "sign": "{0} > 0 ? 1.0f : {0} < 0 ? -1.0f : {0} != {0} ? {0} : __builtin_copysignf(0, {0})",
 }
+# as in XLA NaN wins, and -0.0 is less than 0.0; the bits of equal numbers differ for zeros only
+_BITS = "__builtin_bit_cast(float, __builtin_bit_cast(int, {0}) %s __builtin_bit_cast(int, {1}))"
+_ENDS = {
+    "max": "({0} > {1}) | ({0} != {0}) ? {0} : ({1} > {0}) | ({1} != {1}) ? {1} : " + _BITS % "&",
+    "min": "({0} < {1}) | ({0} != {0}) ? {0} : ({1} < {0}) | ({1} != {1}) ? {1} : " + _BITS % "|",
+}
+_RELU = "({0} > 0) | ({0} != {0}) ? {0} : 0.0f"
 
 
 class Loop(NamedTuple):
@@ -74,7 +78,9 @@ def emit(kernel: Kernel) -> Loop:
     smalls = {v: len(fulls) + i for i, v in enumerate(dict.fromkeys(s.data for s in kernel.small))}
     for v, i in fulls.items():
         kind = "float" if v.aval.dtype.name == "float32" else "unsigned char"
-        before.append(f"const {kind}* __restrict a{i} = (const {kind}*)in[{i}] + begin * {channels * many};")
+        before.append(
+            f"const {kind}* __restrict a{i} = (const {kind}*)in[{i}] + begin * {channels * many};"
+        )
     read = {}
     for value, v in kernel.places.items():
         read.setdefault(v, f"a{fulls[v]}[i + j]")
@@ -142,6 +148,12 @@ def _rows_at_once(rows: int, channels: int) -> int:
 def _expression(value: Value, args: list[str]) -> str:
     """Returns an operation as C."""
     op = value.op
+    if op in _ENDS and value.kind == "bool":
+        return _TEXT["or" if op == "max" else "and"].format(*args)
+    if op == "max" and args[1] == _number(0.0, "float32"):
+        return _RELU.format(args[0])
+    if op in _ENDS:
+        return _ENDS[op].format(*args)
     if op == "integer_pow":
         return " * ".join(args * value.data)
     if op == "convert_element_type":

@@ -26,6 +26,7 @@ OPERATIONS = {
     "copy": 1, "copy_p": 1, "stop_gradient": 1,
 }  # fmt: skip
 _SAME = ("copy", "copy_p", "stop_gradient")
+_NUMBERS = ("add", "add_any", "sub", "mul", "neg", "abs", "sign")  # whose bool kinds are others
 _CALLS = ("jit", "pjit", "closed_call", "custom_jvp_call", "core_call")
 _TYPES = ("float32", "bool")
 _MOST_CHANNELS = 2048  # of which a thread keeps sums on its stack
@@ -116,9 +117,7 @@ def _value(eqn: walker.Eqn, reads: Sequence, aval: Any, operand: Any) -> Value |
         data = eqn.params["y"]
         if data not in (2, 3):
             return None
-    elif name == "select_n" and args[0].kind != "bool":
-        return None
-    elif name in ("add", "sub", "mul", "neg", "abs", "sign", "add_any") and kind == "bool":
+    if (name == "select_n" and args[0].kind != "bool") or (kind == "bool" and name in _NUMBERS):
         return None
     if name in _SAME or (name == "convert_element_type" and args[0].kind == kind):
         name = "copy"

@@ -1,6 +1,6 @@
 """A jaxpr as one list of steps: plain calls of jitted functions are opened.
 
-In: a closed jaxpr. Out: steps, whose variables are those of the jaxpr or, in opened calls, new ones.
+In: a closed jaxpr. Out: steps, each an equation between variables of the program.
 """
 
 from __future__ import annotations

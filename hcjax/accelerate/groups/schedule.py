@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from typing import Any
+from typing import Any, NamedTuple
 
 from hcjax.accelerate.groups.find import Value, expressions, is_column_sum
 from hcjax.accelerate.groups.flat import Flat, is_literal
@@ -17,17 +17,16 @@ from hcjax.accelerate.groups.kernels import Kernel, Memory, Target, kernel
 from hcjax.accelerate.groups.merge import merged
 
 _MOST_ARRAYS, _MOST_SMALL, _MOST_OPERATIONS = 16, 64, 200
-_LEAST_BYTES = 1 << 18
 # what XLA does not fuse with what stands around it
 _HARD = ("ffi_call", "conv_general_dilated", "dot_general", "custom_jvp_call", "custom_vjp_call")
 
 
-def schedule(program: Flat, least: int, least_bytes: int = _LEAST_BYTES) -> list[Kernel]:
+def schedule(program: Flat, least: int, least_bytes: int) -> list[Kernel]:
     """Returns the kernels of a program that pay; each target's variable is written by one.
 
     Args:
       least: elements of an array that is worth a loop.
-      least_bytes: that a kernel must read and write.
+      least_bytes: that a kernel must read and write; 0 for every kernel, whether it pays or not.
     """
     values, inside = expressions(program, least)
     targets = _targets(program, values, inside)
@@ -35,10 +34,11 @@ def schedule(program: Flat, least: int, least_bytes: int = _LEAST_BYTES) -> list
     targets += _shared(program, values, targets, made)
     memory = _memory(targets)
     kernels = merged(targets, memory, made, _fits)
-    hard = {v for s in program.steps if s.name in _HARD for v in (*s.reads, *s.writes)
-            if not is_literal(v)}  # fmt: skip
-    hard |= {v for k in kernels for v in k.full} & {t.variable for t in targets}
-    return [k for k in kernels if _pays(k, hard, least_bytes)]
+    kernels = [k for k in kernels if _fits(k)]
+    if not least_bytes:
+        return kernels
+    ends = _ends(program, targets)
+    return [k for k in kernels if _pays(k, ends, least_bytes)]
 
 
 def size(variable: Any) -> int:
@@ -67,9 +67,9 @@ def _targets(program: Flat, values: dict, inside: set) -> list[Target]:
             continue
         if index in inside and values[v].args:
             targets.append(Target(v, values[v], False, v.aval.shape, reader[v]))
-        elif is_column_sum(step) and (x := values.get(step.reads[0])) is not None:
-            if x.kind == "float32" and x.op not in ("vector", "scalar", "number"):
-                targets.append(Target(v, x, True, step.reads[0].aval.shape, reader[v]))
+        x = values.get(step.reads[0]) if is_column_sum(step) else None
+        if x is not None and x.kind == "float32" and (x.args or x.op == "read"):
+            targets.append(Target(v, x, True, step.reads[0].aval.shape, reader[v]))
     return targets
 
 
@@ -140,17 +140,40 @@ def _points(spans: list[tuple[float, float]]) -> int:
     return count
 
 
-def _pays(k: Kernel, hard: set, least_bytes: int) -> bool:
+class _Ends(NamedTuple):
+    """Variables by what stands at their ends.
+
+    hard: those that a step reads or writes which XLA does not fuse with its neighbours. hidden:
+    those that XLA need not put in memory, as nothing of the kind reads or writes them.
+    """
+
+    hard: set
+    hidden: set
+
+
+def _ends(program: Flat, targets: list[Target]) -> _Ends:
+    """Returns the ends of a program's variables."""
+    hard, written = set(), set()
+    for step in program.steps:
+        written.update(step.writes)
+        if step.name in _HARD:
+            hard.update(v for v in (*step.reads, *step.writes) if not is_literal(v))
+    stored = {v for v in program.results if not is_literal(v)} | {t.variable for t in targets}
+    return _Ends(hard, written - hard - stored)
+
+
+def _pays(k: Kernel, ends: _Ends, least_bytes: int) -> bool:
     """Tells whether a kernel is worth its call.
 
-    One without sums must stand mostly between what XLA does not fuse with its neighbours.
+    One without sums must stand mostly between what XLA does not fuse with its neighbours; and none
+    may read mostly what XLA would not have in memory.
     """
-    if not _fits(k) or moved(k) < least_bytes:
+    if moved(k) < least_bytes:
         return False
     if any(t.total for t in k.targets):
-        return True
-    ends = [*k.full, *(t.variable for t in k.targets)]
-    return len(k.order) >= 2 and 2 * sum(v in hard for v in ends) > len(ends)
+        return 2 * sum(size(v) for v in k.full if v in ends.hidden) <= moved(k)
+    both = [*k.full, *(t.variable for t in k.targets)]
+    return len(k.order) >= 2 and 2 * sum(v in ends.hard for v in both) > len(both)
 
 
 def _fits(k: Kernel) -> bool:
