@@ -101,6 +101,8 @@ def explain(fn: Callable, *args: Any, platform: str | None = None, **kwargs: Any
         print(f"{platform}: nothing is rewritten on this platform")
         return
     rows = Counter(explanation(fn, *args, table=table, **kwargs))
+    if platform in GROUPED:
+        rows.update(_grouped_rows(fn, args, kwargs, table))
     if not rows:
         print(f"{platform}: nothing in this function has a rule")
     for (line, what, verdict), count in rows.items():
@@ -134,6 +136,14 @@ def explanation(
         what = f"{eqn.primitive.name} {shapes}{' in a loop' if place.loop else ''}"
         rows.append((walker.source_line(eqn), what, "\n    ".join(verdicts)))
     return rows
+
+
+def _grouped_rows(fn: Callable, args: tuple, kwargs: dict, table: Table) -> list:
+    """Returns the rows of `explain` for the groups of a function, once it is rewritten."""
+    dynamic, static, tree = _split(args, kwargs)
+    jaxpr = jax.make_jaxpr(_Traced(fn, tree, static).flat)(*dynamic)
+    run = walker.rewrite(jaxpr, chooser(table))
+    return groups.described(jax.make_jaxpr(run)(*dynamic) if run else jaxpr)
 
 
 def chooser(table: Table) -> walker.Chooser:

@@ -1,14 +1,26 @@
 """Generated loops: the values of XLA's own operations, in every transform; what is grouped."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
 
+import hcjax
+from hcjax import explain
+from hcjax.accelerate import accelerate
 from hcjax.accelerate.groups import grouped
-from hcjax.native import onednn
+from hcjax.accelerate.groups.flat import flat
+from hcjax.accelerate.groups.schedule import schedule
+from hcjax.native import build, onednn
+from hcjax.native import loops as loops_of_c
 
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(bool(onednn.missing()), reason=onednn.missing())
 
 SHAPE = (4, 3, 8)
@@ -169,3 +181,222 @@ def test_a_layers_derivative_is_grouped_too():
     inside = OUTSIDE["grad"](layer)
     ours = loops(inside, *LAYER)
     jax.tree.map(close, jax.jit(ours)(*LAYER), jax.jit(inside)(*LAYER))
+
+
+def linen_norm():
+    import flax.linen as nn
+
+    class Block(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = nn.BatchNorm(use_running_average=False)(nn.Conv(16, (3, 3))(x))
+            return nn.Conv(16, (3, 3))(nn.relu(x))
+
+    block = Block()
+
+    def fn(variables, x):
+        y, state = block.apply(variables, x, mutable=["batch_stats"])
+        return jnp.square(y).mean(), state
+
+    return fn, block.init(jax.random.key(0), BLOCK)
+
+
+def nnx_norm():
+    from flax import nnx
+
+    class Block(nnx.Module):
+        def __init__(self, rngs):
+            self.one, self.two = (nnx.Conv(16, 16, (3, 3), rngs=rngs) for _ in range(2))
+            self.norm = nnx.BatchNorm(16, rngs=rngs)
+
+        def __call__(self, x):
+            return self.two(nnx.relu(self.norm(self.one(x))))
+
+    graph, state = nnx.split(Block(nnx.Rngs(0)))
+
+    def fn(state, x):
+        block = nnx.merge(graph, state)
+        return jnp.square(block(x)).mean(), nnx.state(block)
+
+    return fn, state
+
+
+def own_network():
+    network = hcjax.models.create("resnet8", input_shape=(8, 8, 16))
+    params, state = network.init(jax.random.key(0))
+
+    def fn(params, x):
+        y, new = network.apply(params, state, x, train=True)
+        return jnp.square(y).mean(), new
+
+    return fn, params
+
+
+BLOCK = normal(64, 8, 8, 16)
+
+
+@pytest.mark.parametrize("make", [linen_norm, nnx_norm, own_network])
+def test_a_step_of_a_network_is_the_same(make):
+    fn, params = make()
+
+    def step(params, x):
+        grads, state = jax.grad(fn, has_aux=True, allow_int=True)(params, x)
+        move = lambda p, g: p - 0.1 * g if p.dtype == jnp.float32 else p
+        return jax.tree.map(move, params, grads), state
+
+    ours = jax.jit(accelerate(step, platform="cpu+native"))
+    text = str(jax.make_jaxpr(accelerate(step, platform="cpu+native"))(params, BLOCK))
+    assert text.count("hcjax_loop") >= 4  # sums and results, forward and backward
+    found = ours(params, BLOCK)
+    jax.tree.map(close, found, jax.jit(step)(params, BLOCK))
+    jax.tree.map(np.testing.assert_array_equal, found, ours(params, BLOCK))
+
+
+def kernels(fn, *args, least_bytes=0):
+    """Returns (operations, sums, arrays read, arrays written) of each loop of a function."""
+    return [
+        (len(k.order), sum(t.total for t in k.targets), len(k.full),
+         sum(not t.total for t in k.targets))
+        for k, _ in schedule(flat(jax.make_jaxpr(fn)(*args)), 1, least_bytes)
+    ]  # fmt: skip
+
+
+def test_what_is_read_and_written():
+    hold = lax.optimization_barrier
+    x, y = normal(*SHAPE), normal(*SHAPE, seed=1)
+    v = normal(8, seed=2)
+    assert kernels(lambda x: (x.sum((0, 1)), (x * x).sum((0, 1))), x) == [(1, 2, 1, 0)]
+    assert kernels(lambda x, v: jax.nn.relu(x * v + 1.0), x, v) == [(3, 0, 1, 1)]
+    # a mask is not kept: it is computed again from x, which is read anyway
+    masked = lambda x, y: (hold(jax.nn.relu(x * 2)), jnp.where(x * 2 > 0, hold(y), 0) * x)
+    assert sorted(kernels(masked, x, y)) == [(2, 0, 1, 1), (4, 0, 2, 1)]
+
+    # or read off the relu's result, where x is a sum of several arrays
+    def sums(x, y):
+        z = x + y
+        return jnp.where(z > 0, hold(jax.nn.relu(z)), 0.0)
+
+    assert sorted(kernels(sums, x, y)) == [(2, 0, 2, 1), (2, 0, 2, 1)]
+
+    # what three loops would compute from two arrays each is kept
+    def shared(x, y):
+        z, total = x + y, 0.0
+        for _ in range(3):
+            total = hold((z * total).sum((0, 1)))
+        return total
+
+    assert sorted(kernels(shared, x, y)) == [(1, 1, 1, 0), (1, 1, 1, 0), (2, 1, 2, 1)]
+    # not worth a call, or not possible
+    assert grouped(jax.make_jaxpr(lambda x: x.sum((0, 1)))(x)) is None
+    assert kernels(lambda x: jnp.exp(x).sum(0), x) == []
+    assert kernels(lambda x: x.astype(jnp.bfloat16) * 2, x) == []
+    assert kernels(lambda x: x * x[:, :, :1] + x[:1], x) == []
+    big = normal(64, 64, 16)
+    update = lambda p, g: (p * 0.9 + g, g * 0.1)  # of an optimizer
+    assert kernels(update, big, big, least_bytes=1) == []
+    assert kernels(lambda x: jnp.exp(x).sum((0, 1)), big, least_bytes=1) == []
+
+
+def test_a_failed_build_leaves_the_program(monkeypatch):
+    def fail(*args, **kwargs):
+        raise build.BuildError("no compiler")
+
+    monkeypatch.setattr(build, "library", fail)
+    x = normal(64, 64, 16)
+    assert grouped(jax.make_jaxpr(lambda x: x.sum((0, 1)))(x)) is None
+    fn = accelerate(lambda x: (x * x).sum((0, 1)), platform="cpu+native")
+    assert "ffi_call" not in str(jax.make_jaxpr(fn)(x))
+    close(fn(x), (x * x).sum((0, 1)))
+
+
+def test_a_loop_that_is_not_loaded_is_an_error_and_no_crash():
+    target = lambda x: loops_of_c.call(
+        "nobody.k0", [jax.ShapeDtypeStruct((8,), "float32")], x, rows=12, channels=8, sums=1
+    )
+    with pytest.raises(Exception, match="has not loaded the loop nobody"):
+        jax.block_until_ready(jax.jit(target)(normal(*SHAPE)))
+
+
+def test_a_sum_is_more_accurate_than_one_in_float32():
+    x = normal(4096, 16) + 1000
+    ours = jax.jit(loops(lambda x: x.sum(0), x))(x)
+    exact = np.asarray(x, np.float64).sum(0)
+    np.testing.assert_allclose(ours, exact, rtol=2e-7)
+
+
+def test_explain_prints_a_line_for_a_group(capsys):
+    explain(lambda x: jax.nn.relu(x * x).sum((0, 1)), normal(64, 64, 16), platform="cpu+native")
+    printed = capsys.readouterr().out
+    assert "2 elementwise operations, 1 sum of f32[64,64,16]" in printed
+    assert "a loop that reads 1 array and writes 0: 0.3 MB" in printed
+
+
+MAPPED = """
+import jax, numpy as np, jax.numpy as jnp
+from functools import partial
+from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+from hcjax.accelerate import accelerate
+from tests.native.test_loops import normal
+assert jax.device_count() == 2
+def fn(x, v):
+    mean = x.mean((0, 1, 2))
+    return jax.nn.relu((x - mean) * v * lax.rsqrt(jnp.square(x - mean).mean((0, 1, 2)) + 0.1))
+x, v = normal(256, 8, 8, 16), normal(16)
+fast = accelerate(lambda *a: (fn(*a).sum((0, 1, 2)), fn(*a)), platform="cpu+native")
+halves = [fn(h, v) for h in (x[:128], x[128:])]
+close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4)
+mapped = jax.pmap(fast, in_axes=(0, None))(x.reshape(2, 128, 8, 8, 16), v)
+close(mapped[1], np.stack(halves))
+mesh = Mesh(np.array(jax.devices()), ("d",))
+specs = {"mesh": mesh, "in_specs": (P("d"), P())}
+each = jax.jit(jax.shard_map(fast, out_specs=(P("d"), P("d")), **specs))
+assert "hcjax_loop" in str(jax.make_jaxpr(each)(x, v))
+close(each(x, v)[1], np.concatenate(halves))
+try:
+    jax.jit(jax.shard_map(lambda *a: fast(*a)[0], out_specs=P(), **specs))(x, v)
+except ValueError as error:
+    assert "out_specs" in str(error)
+else:
+    raise AssertionError("values that differ between devices were taken for equal")
+total = accelerate(lambda x, v: lax.psum(fn(x, v).sum((0, 1, 2)), "d"), platform="cpu+native")
+close(jax.jit(jax.shard_map(total, out_specs=P(), **specs))(x, v),
+      sum(h.sum((0, 1, 2)) for h in halves), rtol=1e-3)
+spread = jax.device_put(x, NamedSharding(mesh, P("d")))
+close(jax.jit(fast)(spread, v)[1], fn(x, v))
+print("all the same")
+"""
+
+SECOND = """
+import sys
+from hcjax.devices import platform
+from pathlib import Path
+counts = platform.use_cache(Path(sys.argv[1]))
+import jax
+from hcjax.accelerate import accelerate
+from tests.native.test_loops import normal
+x = normal(64, 8, 8, 16)
+jax.clear_caches()
+counts.clear()
+fast = accelerate(lambda x: jax.nn.relu(x * x).sum((0, 1, 2)), platform="cpu+native")
+assert "hcjax_loop" in str(jax.make_jaxpr(fast)(x))
+jax.jit(fast)(x).block_until_ready()
+print(counts["hits"], counts["misses"])
+"""
+
+
+def process(text, *args, **variables):
+    command = [sys.executable, "-c", text, *map(str, args)]
+    environment = os.environ | variables
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-2000:]
+    return run.stdout.strip()
+
+
+def test_devices_and_meshes():
+    two = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    assert process(MAPPED, **two) == "all the same"
+
+
+def test_a_second_process_finds_the_program_and_the_loops(tmp_path):
+    assert [process(SECOND, tmp_path) for _ in range(2)] == ["0 1", "1 0"]

@@ -11,7 +11,7 @@ from typing import Any
 
 from hcjax.accelerate.groups.evaluate import function
 from hcjax.accelerate.groups.flat import flat
-from hcjax.accelerate.groups.schedule import schedule
+from hcjax.accelerate.groups.schedule import moved, schedule
 from hcjax.native import build
 
 LEAST = 1 << 14  # elements of an array that is worth a loop
@@ -33,7 +33,7 @@ def grouped(
       pays, or loops cannot be built here.
     """
     program = flat(jaxpr)
-    kernels = schedule(program, least, least_bytes)
+    kernels = [group.kernel for group in schedule(program, least, least_bytes)]
     if not kernels:
         return None
     try:
@@ -42,4 +42,30 @@ def grouped(
         return None
 
 
-__all__ = ["LEAST", "LEAST_BYTES", "grouped"]
+def described(
+    jaxpr: Any, *, least: int = LEAST, least_bytes: int = LEAST_BYTES
+) -> list[tuple[str, str, str]]:
+    """Returns (where, group, what its loop does) of each group that `grouped` makes a loop.
+
+    An equation of a rewritten program has lost the line that it came from.
+
+    Args:
+      jaxpr, least, least_bytes: see `grouped`.
+    """
+    rows = []
+    for k, apart in schedule(flat(jaxpr), least, least_bytes):
+        arrays = sum(not t.total for t in k.targets)
+        sizes = ",".join(map(str, k.shape))
+        what = f"{_count(len(k.order), 'elementwise operation')}"
+        what += f", {_count(len(k.targets) - arrays, 'sum')} of f32[{sizes}]"
+        does = f"a loop that reads {_count(len(k.full), 'array')} and writes {arrays}: "
+        does += f"{moved(k) / 1e6:.1f} MB, {(apart - moved(k)) / 1e6:.1f} MB less than one by one"
+        rows.append(("(rewritten program)", what, does))
+    return rows
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+__all__ = ["LEAST", "LEAST_BYTES", "described", "grouped"]

@@ -18,6 +18,26 @@ _WIDTHS = (64, 1024)  # elements of a row: enough to fill registers, few enough 
 _REGISTER = 16  # elements of the widest vector registers
 _BLOCK = 256  # rows whose sums are kept in float32
 
+_STORED = {"float32": "float", "bool": "unsigned char"}
+_HELD = {"float32": "float", "bool": "int"}
+
+_FUNCTION = """
+extern "C" void @(long begin, long end, const void* const* in, void* const* out, double* sums) {{
+const long from = begin * {width}, n = end * {width} - from;
+{before}
+for (long first = 0; first < n; first += {block}) {{
+const long last = n < first + {block} ? n : first + {block};
+{zeros}
+for (long i = first; i < last; i += {width})
+for (int j = 0; j < {width}; ++j) {{
+{inner}
+}}
+for (int j = 0; j < {width}; ++j) {{
+{totals}
+}}
+}}
+}}"""
+
 _TEXT = {
     "add": "{0} + {1}",
     "add_any": "{0} + {1}",
@@ -69,74 +89,49 @@ def emit(kernel: Kernel) -> Loop:
     """Writes a kernel."""
     channels = kernel.shape[-1]
     rows = math.prod(kernel.shape[:-1])
-    many = _rows_at_once(rows, channels)
-    arrays = list(dict.fromkeys(t.value for t in kernel.targets if not t.total))
+    together = _rows_together(rows, channels)
+    width = channels * together
+    arrays = [t.value for t in kernel.targets if not t.total]
     sums = list(dict.fromkeys(t.value for t in kernel.targets if t.total))
-    names: dict[Value, str] = {}
-    before, inner, after = [], [], []
-    fulls = {v: i for i, v in enumerate(kernel.full)}
-    smalls = {v: len(fulls) + i for i, v in enumerate(dict.fromkeys(s.data for s in kernel.small))}
-    for v, i in fulls.items():
-        kind = "float" if v.aval.dtype.name == "float32" else "unsigned char"
-        before.append(
-            f"const {kind}* __restrict a{i} = (const {kind}*)in[{i}] + begin * {channels * many};"
-        )
-    read = {}
-    for value, v in kernel.places.items():
-        read.setdefault(v, f"a{fulls[v]}[i + j]")
-        names[value] = f"r{fulls[v]}"
-    for value, v in kernel.signs.items():
-        read.setdefault(v, f"a{fulls[v]}[i + j]")
-        names[value] = f"g{len(names)}"
-    inner += [f"const {_c(v.aval.dtype.name)} r{fulls[v]} = {text};" for v, text in read.items()]
-    width = channels * many
+    places = {v: i for i, v in enumerate(kernel.reads)}
+    names = {value: f"r{places[v]}" for value, v in kernel.places.items()}
+    before, inner = [], []
+    for v in kernel.full:
+        i, kind = places[v], v.aval.dtype.name
+        before.append(f"const {_STORED[kind]}* __restrict a{i} = {_operand(i, kind)} + from;")
+        inner.append(f"const {_HELD[kind]} r{i} = a{i}[i + j];")
     for value in kernel.small:
-        i, kind = smalls[value.data], _stored(value)
+        i, kind = places[value.data], value.kind
         if value.op == "scalar":
-            before.append(f"const {_c(value.kind)} s{i} = *(const {kind}*)in[{i}];")
+            before.append(f"const {_HELD[kind]} s{i} = *{_operand(i, kind)};")
             names[value] = f"s{i}"
         else:
-            before.append(
-                f"{kind} v{i}[{width}]; for (int j = 0; j < {width}; ++j) "
-                f"v{i}[j] = ((const {kind}*)in[{i}])[j % {channels}];"
-            )
+            before.append(f"{_STORED[kind]} v{i}[{width}];")
+            copy = f"v{i}[j] = {_operand(i, kind)}[j % {channels}];"
+            before.append(f"for (int j = 0; j < {width}; ++j) {copy}")
             names[value] = f"v{i}[j]"
     for value in kernel.order:
         if value in kernel.signs:
-            text = f"r{fulls[kernel.signs[value]]} > 0"
+            text = f"r{places[kernel.signs[value]]} > 0"
         else:
             text = _expression(value, [_name(a, names) for a in value.args])
-        names.setdefault(value, f"t{len(names)}")
-        inner.append(f"const {_c(value.kind)} {names[value]} = {text};")
+        names[value] = f"t{len(names)}"
+        inner.append(f"const {_HELD[value.kind]} {names[value]} = {text};")
     for i, value in enumerate(arrays):
-        kind = _stored(value)
-        before.append(f"{kind}* __restrict o{i} = ({kind}*)out[{i}] + begin * {width};")
+        kind = _STORED[value.kind]
+        before.append(f"{kind}* __restrict o{i} = ({kind}*)out[{i}] + from;")
         inner.append(f"o{i}[i + j] = {names[value]};")
-    zero = [f"float z{i}[{width}] = {{0}};" for i in range(len(sums))]
-    for i, value in enumerate(sums):
-        inner.append(f"z{i}[j] += {names[value]};")
-        after.append(
-            f"for (int j = 0; j < {width}; ++j) sums[{i * channels} + j % {channels}] += z{i}[j];"
-        )
-    lines = [
-        'extern "C" void @(long begin, long end, const void* const* in, void* const* out, double* sums) {',
-        *before,
-        f"const long n = (end - begin) * {width};",
-        f"for (long first = 0; first < n; first += {_BLOCK * width}) {{",
-        f"const long last = n < first + {_BLOCK * width} ? n : first + {_BLOCK * width};",
-        *zero,
-        f"for (long i = first; i < last; i += {width})",
-        f"for (int j = 0; j < {width}; ++j) {{",
-        *inner,
-        "}",
-        *after,
-        "}",
-        "}",
-    ]
-    return Loop("\n".join(lines), rows // many, channels, arrays, sums)
+    inner += [f"z{i}[j] += {names[value]};" for i, value in enumerate(sums)]
+    zeros = [f"float z{i}[{width}] = {{0}};" for i in range(len(sums))]
+    totals = [f"sums[{i * channels} + j % {channels}] += z{i}[j];" for i in range(len(sums))]
+    text = _FUNCTION.format(
+        width=width, block=_BLOCK * width, before="\n".join(before), inner="\n".join(inner),
+        zeros="\n".join(zeros), totals="\n".join(totals),
+    )  # fmt: skip
+    return Loop(text, rows // together, channels, arrays, sums)
 
 
-def _rows_at_once(rows: int, channels: int) -> int:
+def _rows_together(rows: int, channels: int) -> int:
     """Returns how many rows to put together: a divisor, so that nothing is left over."""
     least, most = _WIDTHS
     divisors = [d for d in range(1, max(1, most // channels) + 1) if rows % d == 0]
@@ -177,9 +172,5 @@ def _number(x: Any, kind: str) -> str:
     return f"({x.hex()}f)" if x < 0 or math.copysign(1, x) < 0 else f"{x.hex()}f"
 
 
-def _c(kind: str) -> str:
-    return "float" if kind == "float32" else "int"
-
-
-def _stored(value: Value) -> str:
-    return "float" if value.kind == "float32" else "unsigned char"
+def _operand(i: int, kind: str) -> str:
+    return f"((const {_STORED[kind]}*)in[{i}])"

@@ -81,12 +81,12 @@ def expressions(program: Flat, least: int) -> tuple[dict, set]:
 
 
 def is_full(aval: Any, least: int) -> bool:
-    """Tells whether a type is that of a full array."""
+    """Tells whether a type is that of a full array, which has more than one row."""
     shape = getattr(aval, "shape", ())
     return (
         len(shape) >= 2
         and all(isinstance(n, int) for n in shape)
-        and math.prod(shape) >= least
+        and math.prod(shape) >= max(least, 2 * shape[-1])
         and shape[-1] <= _MOST_CHANNELS
         and aval.dtype.name in _TYPES
     )
@@ -112,11 +112,9 @@ def _value(eqn: walker.Eqn, reads: Sequence, aval: Any, operand: Any) -> Value |
     args = [operand(v, shape) for v in reads]
     if kind not in _TYPES or any(a is None or a.kind not in _TYPES for a in args):
         return None
-    data = None
-    if name == "integer_pow":
-        data = eqn.params["y"]
-        if data not in (2, 3):
-            return None
+    data = eqn.params["y"] if name == "integer_pow" else None
+    if data not in (None, 2, 3):
+        return None
     if (name == "select_n" and args[0].kind != "bool") or (kind == "bool" and name in _NUMBERS):
         return None
     if name in _SAME or (name == "convert_element_type" and args[0].kind == kind):

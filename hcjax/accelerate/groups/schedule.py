@@ -21,8 +21,15 @@ _MOST_ARRAYS, _MOST_SMALL, _MOST_OPERATIONS = 16, 64, 200
 _HARD = ("ffi_call", "conv_general_dilated", "dot_general", "custom_jvp_call", "custom_vjp_call")
 
 
-def schedule(program: Flat, least: int, least_bytes: int) -> list[Kernel]:
-    """Returns the kernels of a program that pay; each target's variable is written by one.
+class Group(NamedTuple):
+    """A kernel that pays, and the bytes that it would move with a loop for each of its targets."""
+
+    kernel: Kernel
+    apart: int
+
+
+def schedule(program: Flat, least: int, least_bytes: int) -> list[Group]:
+    """Returns the groups of a program that pay; each target's variable is written by one.
 
     Args:
       least: elements of an array that is worth a loop.
@@ -31,14 +38,14 @@ def schedule(program: Flat, least: int, least_bytes: int) -> list[Kernel]:
     values, inside = expressions(program, least)
     targets = _targets(program, values, inside)
     made = {v: i for i, step in enumerate(program.steps) for v in step.writes}
-    targets += _shared(program, values, targets, made)
+    targets += _shared(values, targets, made)
     memory = _memory(targets)
-    kernels = merged(targets, memory, made, _fits)
-    kernels = [k for k in kernels if _fits(k)]
-    if not least_bytes:
-        return kernels
-    ends = _ends(program, targets)
-    return [k for k in kernels if _pays(k, ends, least_bytes)]
+    ends = _ends(program, inside, targets)
+    groups = []
+    for k in merged(targets, memory, made, _fits):
+        if _fits(k) and (not least_bytes or _pays(k, ends, least_bytes)):
+            groups.append(Group(k, sum(moved(kernel([t], memory)) for t in k.targets)))
+    return groups
 
 
 def size(variable: Any) -> int:
@@ -85,7 +92,7 @@ def _memory(targets: list[Target]) -> Memory:
     return Memory(stored, clips)
 
 
-def _shared(program: Flat, values: dict, targets: list[Target], made: dict) -> list[Target]:
+def _shared(values: dict, targets: list[Target], made: dict) -> list[Target]:
     """Returns values that had better be in memory too, as targets.
 
     A value that n kernels compute, each from arrays that it reads for nothing else, costs n times
@@ -151,12 +158,12 @@ class _Ends(NamedTuple):
     hidden: set
 
 
-def _ends(program: Flat, targets: list[Target]) -> _Ends:
+def _ends(program: Flat, inside: set, targets: list[Target]) -> _Ends:
     """Returns the ends of a program's variables."""
     hard, written = set(), set()
-    for step in program.steps:
+    for index, step in enumerate(program.steps):
         written.update(step.writes)
-        if step.name in _HARD:
+        if step.name in _HARD and index not in inside:
             hard.update(v for v in (*step.reads, *step.writes) if not is_literal(v))
     stored = {v for v in program.results if not is_literal(v)} | {t.variable for t in targets}
     return _Ends(hard, written - hard - stored)
