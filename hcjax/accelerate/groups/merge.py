@@ -56,10 +56,20 @@ class _Graph:
     def __init__(self, kernels: list[Kernel], made: dict[Any, int]):
         self.kernels, self.made = dict(enumerate(kernels)), made
         self.owner = {t.variable: i for i, k in self.kernels.items() for t in k.targets}
+        self._readers: dict[int, set[int]] = {i: set() for i in self.kernels}
+        for i, k in self.kernels.items():
+            for source in self.sources(k):
+                self._readers[source].add(i)
         self.ready: dict[int, float] = {}
         self.due: dict[int, float] = {}
-        for i in self.kernels:
-            self._set_ready(i)
+        waiting = list(self.kernels)
+        while waiting:
+            i = waiting.pop()
+            before = [s for s in self.sources(self.kernels[i]) if s not in self.ready]
+            if before:
+                waiting += [i, *before]
+            else:
+                self.ready[i] = self._ready(self.kernels[i], self.ready, ())
         for i in sorted(self.kernels, key=self.ready.__getitem__, reverse=True):
             own = {t.reader for t in self.kernels[i].targets}
             self.due[i] = min(own | {self.due[r] for r in self.readers(i)})
@@ -70,20 +80,7 @@ class _Graph:
 
     def readers(self, i: int) -> list[int]:
         """Returns the kernels that read what one makes."""
-        if not hasattr(self, "_readers"):
-            self._readers = {j: set() for j in self.kernels}
-            for j, k in self.kernels.items():
-                for source in self.sources(k):
-                    self._readers[source].add(j)
         return sorted(self._readers[i])
-
-    def _set_ready(self, i: int) -> float:
-        """Finds when a kernel is ready, and before it those that it reads from."""
-        if i not in self.ready:
-            for source in self.sources(self.kernels[i]):
-                self._set_ready(source)
-            self.ready[i] = self._ready(self.kernels[i], self.ready, ())
-        return self.ready[i]
 
     def _ready(self, k: Kernel, ready: dict[int, float], own: tuple[int, ...]) -> float:
         steps = [self.made.get(v, -1) for v in k.reads if v not in self.owner]
