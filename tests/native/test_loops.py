@@ -17,6 +17,7 @@ from hcjax.accelerate import accelerate
 from hcjax.accelerate.groups import grouped
 from hcjax.accelerate.groups.flat import flat
 from hcjax.accelerate.groups.schedule import schedule
+from hcjax.models.norm import batch_norm
 from hcjax.native import build, onednn
 from hcjax.native import loops as loops_of_c
 
@@ -121,7 +122,7 @@ def close(a, b):
     )
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(6))
 def test_random_programs_have_the_same_values(seed):
     fn, args = random_program(seed), arguments(seed)
     ours = jax.jit(loops(fn, *args))(*args)
@@ -221,6 +222,18 @@ def nnx_norm():
     return fn, state
 
 
+def own_norm():
+    def fn(params, x):
+        y, state = batch_norm(params["norm"], STATE, x, train=True)
+        y = jax.nn.relu(x + convolve(y, params["one"]))
+        z, other = batch_norm(params["norm"], STATE, convolve(y, params["two"]), train=True)
+        return jnp.square(convolve(jax.nn.relu(y + z), params["one"])).mean(), (state, other)
+
+    norm = {"scale": normal(16, seed=1), "bias": normal(16, seed=2)}
+    params = {"norm": norm, "one": normal(3, 3, 16, 16, seed=3), "two": normal(1, 1, 16, 16)}
+    return fn, params
+
+
 def own_network():
     network = hcjax.models.create("resnet8", input_shape=(8, 8, 16))
     params, state = network.init(jax.random.key(0))
@@ -233,9 +246,16 @@ def own_network():
 
 
 BLOCK = normal(64, 8, 8, 16)
+STATE = {"mean": jnp.zeros(16), "variance": jnp.ones(16)}
+convolve = lambda x, k: lax.conv_general_dilated(
+    x, k, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+)
 
 
-@pytest.mark.parametrize("make", [linen_norm, nnx_norm, own_network])
+SLOW = [pytest.param(make, marks=pytest.mark.slow) for make in (linen_norm, own_network)]
+
+
+@pytest.mark.parametrize("make", [own_norm, nnx_norm, *SLOW])
 def test_a_step_of_a_network_is_the_same(make):
     fn, params = make()
 

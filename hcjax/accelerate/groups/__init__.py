@@ -11,7 +11,8 @@ from typing import Any
 
 from hcjax.accelerate.groups.evaluate import function
 from hcjax.accelerate.groups.flat import flat
-from hcjax.accelerate.groups.schedule import moved, schedule
+from hcjax.accelerate.groups.kernels import moved
+from hcjax.accelerate.groups.schedule import schedule
 from hcjax.native import build
 
 LEAST = 1 << 14  # elements of an array that is worth a loop

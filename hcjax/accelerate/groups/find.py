@@ -143,7 +143,7 @@ def _small(v: Any, shape: tuple, known: dict) -> Value | None:
     if kind not in _TYPES:
         return None
     if is_literal(v):
-        return Value("number", (), v.val, kind) if np.ndim(v.val) == 0 else None
+        return Value("number", (), np.asarray(v.val)[()], kind) if np.ndim(v.val) == 0 else None
     key = v, len(shape) and shape[-1]
     if key not in known:
         size = math.prod(aval.shape)
@@ -167,7 +167,7 @@ def _call(eqn: walker.Eqn, reads: Sequence, shape: tuple, operand: Any) -> Value
     for v, outer in zip(jaxpr.invars, reads, strict=True):
         inner[v] = operand(outer, shape)
         if inner[v] is None and is_literal(outer) and np.ndim(outer.val) == 0:
-            inner[v] = Value("number", (), outer.val, str(outer.aval.dtype))
+            inner[v] = Value("number", (), np.asarray(outer.val)[()], str(outer.aval.dtype))
 
     def inside(v, shape):
         return inner.get(v) if not is_literal(v) else _small(v, shape, {})

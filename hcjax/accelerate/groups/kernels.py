@@ -6,6 +6,7 @@ that are in memory anyway.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -82,6 +83,17 @@ def kernel(targets: Iterable[Target], memory: Memory) -> Kernel:
     return Kernel(targets, _unique(full), small, places, signs, order)
 
 
+def size(variable: Any) -> int:
+    """Returns the bytes of a variable."""
+    aval = variable.aval
+    return math.prod(aval.shape) * aval.dtype.itemsize
+
+
+def moved(k: Kernel) -> int:
+    """Returns the bytes of full arrays that a kernel reads and writes."""
+    return sum(map(size, k.full)) + sum(size(t.variable) for t in k.targets if not t.total)
+
+
 def _unique(places: Mapping[Any, Any]) -> tuple:
     return tuple(dict.fromkeys(places.values()))
 
@@ -113,7 +125,7 @@ def _walk(
             small.append(value)
         elif value in signs:
             order.append(value)
-        elif (x := _positive(value)) in memory.clips:
+        elif (x := positive(value)) in memory.clips:
             possible[value] = x
         elif value.op != "number":
             stack.append((value, True))
@@ -121,7 +133,7 @@ def _walk(
     return tuple(order), places, tuple(small), possible
 
 
-def _positive(value: Value) -> Value | None:
+def positive(value: Value) -> Value | None:
     """Returns x of a value x > 0, or None."""
     if value.op not in ("gt", "lt") or value.variable is None:
         return None

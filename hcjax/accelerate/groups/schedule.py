@@ -8,13 +8,13 @@ again from many arrays becomes a target itself.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from hcjax.accelerate.groups.find import Value, expressions, is_column_sum
+from hcjax.accelerate.groups.find import expressions, is_column_sum
 from hcjax.accelerate.groups.flat import Flat, is_literal
-from hcjax.accelerate.groups.kernels import Kernel, Memory, Target, kernel
+from hcjax.accelerate.groups.kernels import Kernel, Memory, Target, kernel, moved, size
 from hcjax.accelerate.groups.merge import merged
+from hcjax.accelerate.groups.share import shared
 
 _MOST_ARRAYS, _MOST_SMALL, _MOST_OPERATIONS = 16, 64, 200
 # what XLA does not fuse with what stands around it
@@ -38,7 +38,7 @@ def schedule(program: Flat, least: int, least_bytes: int) -> list[Group]:
     values, inside = expressions(program, least)
     targets = _targets(program, values, inside)
     made = {v: i for i, step in enumerate(program.steps) for v in step.writes}
-    targets += _shared(values, targets, made)
+    targets += shared(values, targets, _memory(targets), made)
     memory = _memory(targets)
     ends = _ends(program, inside, targets)
     groups = []
@@ -46,17 +46,6 @@ def schedule(program: Flat, least: int, least_bytes: int) -> list[Group]:
         if _fits(k) and (not least_bytes or _pays(k, ends, least_bytes)):
             groups.append(Group(k, sum(moved(kernel([t], memory)) for t in k.targets)))
     return groups
-
-
-def size(variable: Any) -> int:
-    """Returns the bytes of a variable."""
-    aval = variable.aval
-    return math.prod(aval.shape) * aval.dtype.itemsize
-
-
-def moved(k: Kernel) -> int:
-    """Returns the bytes of full arrays that a kernel reads and writes."""
-    return sum(map(size, k.full)) + sum(size(t.variable) for t in k.targets if not t.total)
 
 
 def _targets(program: Flat, values: dict, inside: set) -> list[Target]:
@@ -90,61 +79,6 @@ def _memory(targets: list[Target]) -> Memory:
                 if zero.op == "number" and zero.data == 0 and x.args:
                     clips[x] = v
     return Memory(stored, clips)
-
-
-def _shared(values: dict, targets: list[Target], made: dict) -> list[Target]:
-    """Returns values that had better be in memory too, as targets.
-
-    A value that n kernels compute, each from arrays that it reads for nothing else, costs n times
-    their bytes; in memory it costs them once, and n times its own.
-    """
-    memory = _memory(targets)
-    kernels = {t: kernel([t], memory) for t in targets}
-    due = {t: t.reader for t in targets}
-    holding: dict[Value, dict[Target, None]] = defaultdict(dict)
-    fans: dict[Value, set[Value]] = defaultdict(set)
-    for t, k in kernels.items():
-        for value in k.order:
-            holding[value][t] = None
-            for a in value.args:
-                fans[a].add(value)
-        fans[t.value].add(t)
-    added: list[Target] = []
-    for v, value in values.items():
-        users = [t for t in holding.get(value, ()) if t.shape == v.aval.shape]
-        if len(users) < 2 or len(fans[value]) < 2 or value in memory.stored:
-            continue
-        spans = [(max((made.get(r, -1) for r in kernels[t].reads), default=-1), due[t])
-                 for t in users]  # fmt: skip
-        count = _points(spans)
-        new = Target(v, value, False, v.aval.shape, min(d for _, d in spans))
-        changed = Memory({**memory.stored, value: v}, memory.clips)
-        mine = kernel([new], changed)
-        without = {t: kernel([t], changed) for t in users}
-        needed = {a for k in without.values() for a in k.full}
-        extra = sum(size(a) for a in mine.full if a not in needed)
-        if count < 2 or count * extra <= extra + count * size(v):
-            continue
-        added.append(new)
-        memory = changed
-        due[new] = new.reader
-        for t, k in (*without.items(), (new, mine)):
-            for each in kernels[t].order if t in kernels else ():
-                holding[each].pop(t)
-            for each in k.order:
-                holding[each][t] = None
-        kernels |= without | {new: mine}
-    # nothing but other kernels reads them
-    return [Target(t.variable, t.value, False, t.shape, math.inf) for t in added]
-
-
-def _points(spans: list[tuple[float, float]]) -> int:
-    """Returns how many moments are needed so that each span (ready, due) holds one."""
-    count, last = 0, -math.inf
-    for ready, due in sorted(spans, key=lambda span: span[1]):
-        if ready >= last:
-            count, last = count + 1, due
-    return count
 
 
 class _Ends(NamedTuple):
