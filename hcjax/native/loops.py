@@ -20,7 +20,7 @@ from hcjax.core import system
 from hcjax.native import build, calls
 
 SOURCE = Path(__file__).parent / "loops.cc"
-# without contraction into fused products a number is the same wherever it is computed again
+# the source says where a product and a sum are rounded once: a number is the same in every loop
 _FLAGS = ("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
 
 

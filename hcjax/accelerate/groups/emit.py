@@ -16,10 +16,18 @@ from hcjax.accelerate.groups.kernels import Kernel
 
 _WIDTHS = (64, 1024)  # elements of a row: enough to fill registers, few enough to keep their sums
 _REGISTER = 16  # elements of the widest vector registers
-_BLOCK = 256  # rows whose sums are kept in float32
+_BLOCK = 16  # rows summed in float32, then added in float64: equal numbers round alike each time
 
 _STORED = {"float32": "float", "bool": "unsigned char"}
 _HELD = {"float32": "float", "bool": "int"}
+
+HEAD = """
+#ifdef __FMA__
+#define HCJAX_FMA(a, b, c) __builtin_fmaf(a, b, c)
+#else
+#define HCJAX_FMA(a, b, c) ((a) * (b) + (c))
+#endif
+"""
 
 _FUNCTION = """
 extern "C" void @(long begin, long end, const void* const* in, void* const* out, double* sums) {{
@@ -110,11 +118,15 @@ def emit(kernel: Kernel) -> Loop:
             copy = f"v{i}[j] = {_operand(i, kind)}[j % {channels}];"
             before.append(f"for (int j = 0; j < {width}; ++j) {copy}")
             names[value] = f"v{i}[j]"
+    # a product in memory is rounded there, and so must be the same wherever it is computed
+    products = {v for v in kernel.order if v.op in ("mul", "square")} - set(arrays)
     for value in kernel.order:
         if value in kernel.signs:
             text = f"r{places[kernel.signs[value]]} > 0"
         else:
-            text = _expression(value, [_name(a, names) for a in value.args])
+            text = _contracted(value, names, products) or _expression(
+                value, [_name(a, names) for a in value.args]
+            )
         names[value] = f"t{len(names)}"
         inner.append(f"const {_HELD[value.kind]} {names[value]} = {text};")
     for i, value in enumerate(arrays):
@@ -138,6 +150,20 @@ def _rows_together(rows: int, channels: int) -> int:
     wide = [d for d in divisors if d * channels >= least]
     full = [d for d in wide if d * channels % _REGISTER == 0]
     return (full or wide or divisors[-1:])[0]
+
+
+def _contracted(value: Value, names: dict[Value, str], products: set[Value]) -> str:
+    """Returns a sum with a product as C that rounds once, as XLA does; '' for anything else."""
+    if value.op not in ("add", "add_any", "sub"):
+        return ""
+    for i, product in enumerate(value.args):
+        if product in products:
+            a, b = (_name(v, names) for v in (product.args * 2)[:2])
+            other = _name(value.args[1 - i], names)
+            if value.op == "sub":
+                a, other = (a, f"-({other})") if i == 0 else (f"-({a})", other)
+            return f"HCJAX_FMA({a}, {b}, {other})"
+    return ""
 
 
 def _expression(value: Value, args: list[str]) -> str:

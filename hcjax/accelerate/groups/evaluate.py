@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from hcjax.accelerate.groups.emit import Loop, emit
+from hcjax.accelerate.groups.emit import HEAD, Loop, emit
 from hcjax.accelerate.groups.flat import Flat, Step, is_literal
 from hcjax.accelerate.groups.kernels import Kernel
 from hcjax.core import walker
@@ -28,7 +28,7 @@ def function(program: Flat, kernels: Sequence[Kernel]) -> Callable[..., list]:
     """
     written = [emit(k) for k in kernels]
     texts = {text: f"k{i}" for i, text in enumerate(dict.fromkeys(w.text for w in written))}
-    source = "\n".join(text.replace("@", name, 1) for text, name in texts.items())
+    source = HEAD + "\n".join(text.replace("@", name, 1) for text, name in texts.items())
     names = loops.compiled(source, list(texts.values()))
     made_by = {v: step for step in program.steps for v in step.writes}
     items: list[Step] = list(program.steps)
