@@ -385,6 +385,12 @@ close(jax.jit(jax.shard_map(total, out_specs=P(), **specs))(x, v),
       sum(h.sum((0, 1, 2)) for h in halves), rtol=1e-3)
 spread = jax.device_put(x, NamedSharding(mesh, P("d")))
 close(jax.jit(fast)(spread, v)[1], fn(x, v))
+with jax.set_mesh(jax.make_mesh((2,), ("d",))):
+    typed, vector = (jax.device_put(a, P(*axes)) for a, axes in ((x, ("d",)), (v, ())))
+    assert "hcjax_loop" not in str(jax.make_jaxpr(fast)(typed, vector))
+    y = jax.jit(fast)(typed, vector)[1]
+    assert jax.typeof(y).sharding.spec[0] == "d", jax.typeof(y)
+    close(y, fn(x, v))
 print("all the same")
 """
 

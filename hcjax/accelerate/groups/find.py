@@ -89,7 +89,13 @@ def is_full(aval: Any, least: int) -> bool:
         and math.prod(shape) >= max(least, 2 * shape[-1])
         and shape[-1] <= _MOST_CHANNELS
         and aval.dtype.name in _TYPES
+        and not _is_split(aval)
     )
+
+
+def _is_split(aval: Any) -> bool:
+    """Tells whether a type says that an array is sharded over a mesh, which a call is not."""
+    return any(aval.sharding.spec)
 
 
 def is_column_sum(step: Step) -> bool:
@@ -140,7 +146,7 @@ def _small(v: Any, shape: tuple, known: dict) -> Value | None:
         return v
     aval = v.aval
     kind = getattr(getattr(aval, "dtype", None), "name", "")
-    if kind not in _TYPES:
+    if kind not in _TYPES or _is_split(aval):
         return None
     if is_literal(v):
         return Value("number", (), np.asarray(v.val)[()], kind) if np.ndim(v.val) == 0 else None
