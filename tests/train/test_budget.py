@@ -17,6 +17,7 @@ import hcjax
 from benchmarks import ours
 from hcjax.accelerate import compiler
 from hcjax.core import walker
+from hcjax.native import onednn as native
 
 BATCH = 128
 SHAPES = {"lenet5": (28, 28, 1), "resnet20": (32, 32, 3)}
@@ -42,12 +43,10 @@ def products(name):
 
 @functools.cache
 def lowered(name, way):
-    """A training step before XLA: "plain", rewritten for the "cpu", or as `fit` takes it."""
+    """A training step before XLA: "plain", or rewritten by a table: "cpu", "cpu+native", …."""
     step, state = ours.step(name, SHAPES[name])
-    if way == "cpu":
-        step = hcjax.accelerate(step, platform="cpu")
-    elif way == "fit":
-        step = compiler.rewritten(step)
+    if way != "plain":
+        step = hcjax.accelerate(step, platform=way)
     return jax.jit(step, donate_argnums=0).lower(state, ours.batch(SHAPES[name], BATCH))
 
 
@@ -77,7 +76,7 @@ def recomputations(text):
 def test_no_pool_is_differentiated_by_select_and_scatter():
     assert "select_and_scatter" in lowered("lenet5", "plain").as_text()
     assert "select_and_scatter" not in lowered("lenet5", "cpu").as_text()
-    assert "select_and_scatter" not in lowered("lenet5", "fit").as_text()
+    assert "select_and_scatter" not in lowered("lenet5", "cpu+native").as_text()
 
 
 @pytest.mark.skipif(
@@ -90,7 +89,7 @@ def test_no_residual_chain_is_computed_again_inside_a_transpose():
     assert not recomputations(compiled("lenet5", "cpu").as_text())
 
 
-@pytest.mark.parametrize("way", ["cpu", "fit"])
+@pytest.mark.parametrize("way", ["cpu", "cpu+native"])
 @pytest.mark.parametrize("name", SHAPES)
 def test_no_step_calls_the_host(name, way):
     callback = re.compile("callback", re.I)
@@ -129,9 +128,23 @@ def calls(program):
 
 
 @pytest.mark.parametrize("name", SHAPES)
+def test_with_native_kernels_xla_is_left_no_convolution(name):
+    if why := native.missing():
+        pytest.skip(why)
+    program = compiled(name, "cpu+native")
+    asked = lowered(name, "plain").as_text().count("stablehlo.convolution(")
+    found = {k.rpartition("_")[0]: n for k, n in calls(program).items() if k.startswith("hcjax")}
+    assert sum(n for k, n in found.items() if k != "hcjax_loop") == asked
+    assert not left_over(program)
+    assert program.cost_analysis()["bytes accessed"] <= FIT_BYTES[name]
+
+
+@pytest.mark.parametrize("name", SHAPES)
 def test_the_step_that_fit_compiles_leaves_every_convolution_to_onednn(name, onednn):
-    program = compiled(name, "fit", onednn)
-    asked = [lowered(name, w).as_text().count("stablehlo.convolution(") for w in ("cpu", "fit")]
+    """Where there are no native kernels."""
+    program = compiled(name, "cpu+onednn", onednn)
+    ways = ("cpu", "cpu+onednn")
+    asked = [lowered(name, w).as_text().count("stablehlo.convolution(") for w in ways]
     assert asked[0] < asked[1]  # kernel gradients go part by part of the batch
     assert calls(program)["__onednn$convolution"] == asked[1]
     assert set(calls(program)) <= ONEDNN  # and no other: none of the host's
