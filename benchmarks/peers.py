@@ -75,6 +75,7 @@ PEERS = {
     "plain Flax": Peer("with_flax", None, "", memory="released"),
     "plain Flax, memory kept": Peer("with_flax", None, ""),
 }
+TORCH = {name for name, peer in PEERS.items() if name.startswith("torch") and peer.float32}
 OURS = Peer("with_hcjax", None, "")
 QUICK = {
     "works": ("seed CNN", "LeNet-5", "ResNet-20"),
@@ -201,7 +202,7 @@ def race_each(pythons: list[str], arguments: list[str], path: Path | None) -> in
         versions = [row["versions"]["hcjax"] for row in rows if "versions" in row]
         name = f"Python {versions[0]['python']}, jax {versions[0]['jax']}" if versions else python
         found[name] = [row | {"python": name} for row in rows]
-    print("\nhcjax / best float32 torch\n\n" + results.beside(found))
+    print("\nhcjax / best float32 torch\n\n" + results.beside(found, TORCH))
     write([row for rows in found.values() for row in rows], path)
     return max(codes)
 
@@ -221,15 +222,12 @@ def main() -> int:
     parser.add_argument("--chart", type=Path, help="write a bar chart (PNG) there")
     parser.add_argument("--venvs", type=Path, default=VENVS, help="folder of the environments")
     parser.add_argument("--python", nargs="+", metavar="PYTHON", help="interpreters to race with")
-    options, arguments = parser.parse_args(), sys.argv[1:]
-    if options.python:
-        for option in ("--python", "--json"):
-            if option in arguments:
-                start = end = arguments.index(option) + 1
-                while end < len(arguments) and not arguments[end].startswith("--"):
-                    end += 1
-                del arguments[start - 1 : end]
-        return race_each(options.python, arguments, options.json)
+    options = parser.parse_args()
+    if options.python:  # the rest is theirs, as it was written
+        ours = argparse.ArgumentParser(add_help=False)
+        ours.add_argument("--python", nargs="+")
+        ours.add_argument("--json")
+        return race_each(options.python, ours.parse_known_args()[1], options.json)
     works = options.only or (QUICK["works"] if options.quick else list(networks.WORKS))
     if unknown := set(works) - set(networks.WORKS):
         parser.error(f"unknown work: {', '.join(unknown)}; there are {', '.join(networks.WORKS)}")
@@ -262,9 +260,7 @@ def main() -> int:
     grade(rows, machine)
     write(rows, options.json)
     for mode in MODES:
-        peers = {
-            n: n.startswith("torch") and p.float32 for n, p in PEERS.items() if mode in p.modes
-        }
+        peers = {n: n in TORCH for n, p in PEERS.items() if mode in p.modes}
         if table := results.table(mode, rows, list(networks.WORKS), peers):
             print("\n" + table)
     whole = [row for row in rows if "failed" not in row]

@@ -45,19 +45,20 @@ def table(mode, rows, works, peers):
     return "\n".join(lines)
 
 
-def beside(found):
+def beside(found, torch):
     """Returns, as a Markdown table, the worst ratio to PyTorch's float32 of each race.
 
     found: name of a race -> its rows; a network and a way of running it are a row of the table.
+    torch: the names of PyTorch's in float32.
     """
     lines = ["| work | mode | " + " | ".join(found) + " |", "|" + "---|" * (2 + len(found))]
     keys = dict.fromkeys((r["work"], r["mode"]) for rows in found.values() for r in rows)
     for work, mode in keys:
         cells = []
         for rows in found.values():
-            here = [r for r in rows if (r["work"], r["mode"]) == (work, mode) and "ratio" in r]
-            torch = [r for r in here if r["peer"].startswith("torch") and "bf16" not in r["peer"]]
-            least = min(torch, key=lambda r: r["ratio"], default=None)
+            least = _least(
+                r for r in rows if (r["work"], r["mode"]) == (work, mode) and r["peer"] in torch
+            )
             cells.append(
                 f"{least['ours_images_per_second']:,.0f}, **{least['ratio']:.2f}** "
                 f"({least['ratio_min']:.2f}–{least['ratio_max']:.2f}, {least['peer']})"
@@ -66,6 +67,11 @@ def beside(found):
             )
         lines.append(f"| {work} | {mode} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _least(rows):
+    """Returns the row of the fastest peer, or None where none came to an end."""
+    return min((r for r in rows if "failed" not in r), key=lambda r: r["ratio"], default=None)
 
 
 def _ours(found):
@@ -81,8 +87,7 @@ def _ours(found):
 
 def _best(found, peers):
     """Returns the cell of the fastest of PyTorch's."""
-    torch = [r for name, r in found.items() if peers[name] and "failed" not in r]
-    least = min(torch, key=lambda r: r["ratio"], default=None)
+    least = _least(r for name, r in found.items() if peers[name])
     return f"**{least['ratio']:.2f}** ({least['peer']})" if least else "not run"
 
 

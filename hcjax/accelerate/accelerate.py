@@ -142,8 +142,7 @@ def _grouped_rows(fn: Callable, args: tuple, kwargs: dict, table: Table) -> list
     """Returns the rows of `explain` for the groups of a function, once it is rewritten."""
     dynamic, static, tree = _split(args, kwargs)
     jaxpr = jax.make_jaxpr(_Traced(fn, tree, static).flat)(*dynamic)
-    run = walker.rewrite(jaxpr, chooser(table))
-    return groups.described(jax.make_jaxpr(run)(*dynamic) if run else jaxpr)
+    return groups.described(_by_rules(jaxpr, dynamic, table)[1])
 
 
 def chooser(table: Table) -> walker.Chooser:
@@ -209,10 +208,16 @@ class _Traced:
 
 def _rewritten(jaxpr: Any, dynamic: list, platform: str) -> Callable | None:
     """Returns the function of a jaxpr with its patterns replaced, then its groups."""
-    run = walker.rewrite(jaxpr, chooser(RULES[platform]))
     if platform not in GROUPED:
-        return run
-    return groups.grouped(jax.make_jaxpr(run)(*dynamic) if run else jaxpr) or run
+        return walker.rewrite(jaxpr, chooser(RULES[platform]))
+    run, jaxpr = _by_rules(jaxpr, dynamic, RULES[platform])
+    return groups.grouped(jaxpr) or run
+
+
+def _by_rules(jaxpr: Any, dynamic: list, table: Table) -> tuple[Callable | None, Any]:
+    """Returns the function of a jaxpr with its patterns replaced (or None), and its own jaxpr."""
+    run = walker.rewrite(jaxpr, chooser(table))
+    return run, jax.make_jaxpr(run)(*dynamic) if run else jaxpr
 
 
 def _objects(tree: Any) -> list:

@@ -227,8 +227,8 @@ def describe(on: bool) -> str:
         return "steps compiled as they are (accelerate is off)"
     backend = jax.default_backend()
     rules = "rewritten by hcjax.accelerate" if _table() in RULES else "not rewritten"
-    kernels = "XLA's own kernels"
-    if backend == "cpu" and not (why := onednn.missing()):
+    why, kernels = onednn.missing(), "XLA's own kernels"
+    if not why:
         kernels = f"native kernels of oneDNN {onednn.version()}"
     elif options():
         kernels = f"those of oneDNN that jaxlib holds, and not native ones: {why}"

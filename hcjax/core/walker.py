@@ -35,7 +35,7 @@ class Place(NamedTuple):
 
     def producer(self, v: core.Var | Literal) -> Eqn | None:
         """Returns the equation that computes a variable; None for an input or a literal."""
-        return None if _is_literal(v) else self.producers.get(v)
+        return None if is_literal(v) else self.producers.get(v)
 
 
 class Replacement(NamedTuple):
@@ -169,18 +169,18 @@ _INSTALLED = (*site.getsitepackages(), site.getusersitepackages(), sysconfig.get
 
 def _place_in(jaxpr: core.Jaxpr, loop: bool) -> Place:
     reads = [v for eqn in jaxpr.eqns for v in eqn.invars] + list(jaxpr.outvars)
-    uses = Counter(v for v in reads if not _is_literal(v))
+    uses = Counter(v for v in reads if not is_literal(v))
     return Place(loop, {v: eqn for eqn in jaxpr.eqns for v in eqn.outvars}, uses)
 
 
 def _dead_after(jaxpr: core.Jaxpr, replacements: list) -> list[set]:
     """Returns, for each equation, the variables that nothing reads after it."""
     reads = [
-        [v for v in (*eqn.invars, *(new.inputs if new else ())) if not _is_literal(v)]
+        [v for v in (*eqn.invars, *(new.inputs if new else ())) if not is_literal(v)]
         for eqn, new in zip(jaxpr.eqns, replacements, strict=True)
     ]
     last = {v: i for i, variables in enumerate(reads) for v in variables}
-    last |= {v: len(jaxpr.eqns) for v in jaxpr.outvars if not _is_literal(v)}
+    last |= {v: len(jaxpr.eqns) for v in jaxpr.outvars if not is_literal(v)}
     return [
         {v for v in (*reads[i], *eqn.outvars) if last.get(v, i) <= i}
         for i, eqn in enumerate(jaxpr.eqns)
@@ -196,7 +196,7 @@ def _evaluate(
     env |= zip(jaxpr.invars, inputs, strict=True)
 
     def read(v):
-        return v.val if _is_literal(v) else env[v]
+        return v.val if is_literal(v) else env[v]
 
     for eqn, new, dead_here in zip(jaxpr.eqns, replacements, dead, strict=True):
         values = [read(v) for v in (new.inputs if new else eqn.invars)]
@@ -261,5 +261,6 @@ def _as_list(outputs: Any, eqn: Eqn) -> list:
     return list(outputs) if eqn.primitive.multiple_results else [outputs]
 
 
-def _is_literal(v: Any) -> bool:
+def is_literal(v: Any) -> bool:
+    """Tells a literal from a variable."""
     return isinstance(v, Literal)

@@ -52,11 +52,9 @@ def compiler() -> tuple[str, ...]:
 def folder() -> Path:
     """Returns the folder of built libraries; where it cannot be written, one for this process."""
     place = system.base_folder() / "native"
-    try:
+    with suppress(OSError):
         place.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return Path(tempfile.mkdtemp(prefix="hcjax-native-"))
-    if os.access(place, os.W_OK):
+    if place.is_dir() and os.access(place, os.W_OK):
         return place
     return Path(tempfile.mkdtemp(prefix="hcjax-native-"))
 

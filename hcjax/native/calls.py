@@ -16,10 +16,17 @@ from typing import Any
 import jax
 from jax import lax
 
+from hcjax.core import system
+
 
 def include_folder() -> str:
     """Returns the folder of the headers that a library must be built with, of this jaxlib."""
     return jax.ffi.include_dir()
+
+
+def threads() -> int:
+    """Returns how many threads a call may use: the process's, divided among its devices."""
+    return max(1, system.threads() // jax.local_device_count())
 
 
 @cache

@@ -321,6 +321,27 @@ struct After {
   float least, most;
 };
 
+// The program of a described primitive; operands: what each is for, as the layer has it and as the
+// primitive takes it, the result first.
+struct Part {
+  int argument;
+  memory::desc plain, taken;
+};
+
+template <typename Primitive>
+Program Made(const Layer& layer, const typename Primitive::primitive_desc& described,
+             const std::vector<Part>& parts, std::string* name) {
+  if (name != nullptr) *name = described.impl_info_str();
+  Program made;
+  made.threads = layer.Threads();
+  made.primitive = Primitive(described);
+  for (const auto& [argument, plain, taken] : parts) {
+    made.Add(argument, plain, taken, made.operands.empty());
+  }
+  made.scratchpad = described.scratchpad_desc();
+  return made;
+}
+
 Program MakeForward(const Layer& layer, const After& after, std::string* name = nullptr) {
   omp_set_num_threads(layer.Threads());
   const auto& [source, weights, result, window] = layer;
@@ -344,18 +365,16 @@ Program MakeForward(const Layer& layer, const After& after, std::string* name = 
                  : dnnl::convolution_forward::primitive_desc(
                        Engine(), kind, how, Preferred(source), Anyhow(weights), Preferred(result),
                        window.strides, window.dilation, window.low, window.high, attributes);
-  if (name != nullptr) *name = described.impl_info_str();
-  Program made;
-  made.threads = layer.Threads();
-  made.primitive = dnnl::convolution_forward(described);
-  made.Add(DNNL_ARG_DST, result, described.dst_desc(), true);
-  made.Add(DNNL_ARG_SRC, source, described.src_desc(), false);
-  made.Add(DNNL_ARG_WEIGHTS, weights, described.weights_desc(), false);
+  auto made = Made<dnnl::convolution_forward>(
+      layer, described,
+      {{DNNL_ARG_DST, result, described.dst_desc()},
+       {DNNL_ARG_SRC, source, described.src_desc()},
+       {DNNL_ARG_WEIGHTS, weights, described.weights_desc()}},
+      name);
   if (after.bias) made.extra.emplace_back(DNNL_ARG_BIAS, bias);
   if (after.sum) {
     made.extra.emplace_back(DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1, result);
   }
-  made.scratchpad = described.scratchpad_desc();
   return made;
 }
 
@@ -366,15 +385,12 @@ Program MakeKernelGradient(const Layer& layer, std::string* name = nullptr) {
       Engine(), algorithm::convolution_direct, Preferred(source), Anyhow(weights),
       Preferred(result), window.strides, window.dilation, window.low, window.high,
       layer.Described(), Attributes());
-  if (name != nullptr) *name = described.impl_info_str();
-  Program made;
-  made.threads = layer.Threads();
-  made.primitive = dnnl::convolution_backward_weights(described);
-  made.Add(DNNL_ARG_DIFF_WEIGHTS, weights, described.diff_weights_desc(), true);
-  made.Add(DNNL_ARG_SRC, source, described.src_desc(), false);
-  made.Add(DNNL_ARG_DIFF_DST, result, described.diff_dst_desc(), false);
-  made.scratchpad = described.scratchpad_desc();
-  return made;
+  return Made<dnnl::convolution_backward_weights>(
+      layer, described,
+      {{DNNL_ARG_DIFF_WEIGHTS, weights, described.diff_weights_desc()},
+       {DNNL_ARG_SRC, source, described.src_desc()},
+       {DNNL_ARG_DIFF_DST, result, described.diff_dst_desc()}},
+      name);
 }
 
 Program MakeTransposed(const Layer& layer, std::string* name = nullptr) {
@@ -384,15 +400,12 @@ Program MakeTransposed(const Layer& layer, std::string* name = nullptr) {
       Engine(), algorithm::convolution_direct, Preferred(source), Anyhow(weights),
       Preferred(result), window.strides, window.dilation, window.low, window.high,
       layer.Described(), Attributes());
-  if (name != nullptr) *name = described.impl_info_str();
-  Program made;
-  made.threads = layer.Threads();
-  made.primitive = dnnl::convolution_backward_data(described);
-  made.Add(DNNL_ARG_DIFF_SRC, source, described.diff_src_desc(), true);
-  made.Add(DNNL_ARG_DIFF_DST, result, described.diff_dst_desc(), false);
-  made.Add(DNNL_ARG_WEIGHTS, weights, described.weights_desc(), false);
-  made.scratchpad = described.scratchpad_desc();
-  return made;
+  return Made<dnnl::convolution_backward_data>(
+      layer, described,
+      {{DNNL_ARG_DIFF_SRC, source, described.diff_src_desc()},
+       {DNNL_ARG_DIFF_DST, result, described.diff_dst_desc()},
+       {DNNL_ARG_WEIGHTS, weights, described.weights_desc()}},
+      name);
 }
 
 // The arrays of a layer and how they lie, as a call has them.
@@ -474,9 +487,9 @@ constexpr memory::data_type kResults[] = {memory::data_type::f32, memory::data_t
 }  // namespace
 
 // Writes the name of the kernel that computes a layer's pass (0 forward, 1 kernel gradient, 2
-// transposed), or why there is none. type: 0 float32, 1 bfloat16, 2 int8. sizes: of the layer's images, kernel and result; window:
-// strides, dilation, low, high of each spatial axis; orders: as in a call; after: whether bias (1), a
-// sum (2) and a clip (4) follow a forward pass.
+// transposed), or why there is none. type: 0 float32, 1 bfloat16, 2 int8. sizes: of the layer's
+// images, kernel and result; window: strides, dilation, low, high of each spatial axis; orders: as
+// in a call; after: whether bias (1), a sum (2) and a clip (4) follow a forward pass.
 extern "C" void hcjax_kernel_name(int pass, int type, int spatial, const int64_t* sizes,
                                   const int64_t* window, const int64_t* orders, int64_t groups,
                                   int after, char* name, int length) {

@@ -16,7 +16,6 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from hcjax.core import system
 from hcjax.native import build, calls
 
 SOURCE = Path(__file__).parent / "loops.cc"
@@ -84,5 +83,5 @@ def _library() -> Path:
     """Returns the built library of the handler, told how many threads it may use."""
     flags = ("-fopenmp", "-isystem", calls.include_folder())
     library = build.library([SOURCE], flags=flags)
-    calls.load(library).hcjax_loop_threads(max(1, system.threads() // jax.local_device_count()))
+    calls.load(library).hcjax_loop_threads(calls.threads())
     return library

@@ -19,7 +19,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from hcjax.core import system
 from hcjax.native import build, calls
 
 SOURCE = Path(__file__).parent / "convolution.cc"
@@ -40,9 +39,7 @@ def missing() -> str:
     if jax.default_backend() != "cpu":
         return f"the platform is {jax.default_backend()}"
     try:
-        library = _library()
-        threads = max(1, system.threads() // jax.local_device_count())
-        calls.load(library).hcjax_set_threads(threads)
+        calls.load(_library()).hcjax_set_threads(calls.threads())
     except build.BuildError as error:
         return str(error)
     except OSError as error:

@@ -12,9 +12,10 @@ from typing import Any
 import jax
 
 from hcjax.accelerate.groups.emit import HEAD, Loop, emit
-from hcjax.accelerate.groups.flat import Flat, Step, is_literal
+from hcjax.accelerate.groups.flat import Flat, Step
 from hcjax.accelerate.groups.kernels import Kernel
 from hcjax.core import walker
+from hcjax.core.walker import is_literal
 from hcjax.native import calls, loops
 
 _NEXT = 2.0**-20

@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from hcjax.accelerate.groups.flat import Flat, Step, is_literal
+from hcjax.accelerate.groups.flat import Flat, Step
 from hcjax.core import walker
+from hcjax.core.walker import is_literal
 
 # operations of which gcc makes vector code, with XLA's results
 OPERATIONS = {

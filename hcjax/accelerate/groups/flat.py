@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from hcjax.core import walker
+from hcjax.core.walker import is_literal
 
 _OPENED = ("jit", "pjit", "closed_call")
 
@@ -59,11 +60,6 @@ def flat(closed: Any) -> Flat:
 def read(variables: Sequence[Any], names: dict) -> list:
     """Returns variables by their names; literals stay."""
     return [v if is_literal(v) else names[v] for v in variables]
-
-
-def is_literal(v: Any) -> bool:
-    """Tells a literal from a variable."""
-    return isinstance(v, walker.Literal)
 
 
 def _add(eqns: Sequence, names: dict, steps: list[Step], constants: dict) -> None:

@@ -11,10 +11,11 @@ import math
 from typing import NamedTuple
 
 from hcjax.accelerate.groups.find import expressions, is_column_sum
-from hcjax.accelerate.groups.flat import Flat, is_literal
+from hcjax.accelerate.groups.flat import Flat
 from hcjax.accelerate.groups.kernels import Kernel, Memory, Target, kernel, moved, size
 from hcjax.accelerate.groups.merge import merged
 from hcjax.accelerate.groups.share import shared
+from hcjax.core.walker import is_literal
 
 _MOST_ARRAYS, _MOST_SMALL, _MOST_OPERATIONS = 16, 64, 200
 # what XLA does not fuse with what stands around it

@@ -13,7 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from hcjax.accelerate.rules.native import forward_window, kernel_missing, shapes
-from hcjax.core.walker import Eqn, Place, Replacement, as_closed, bind, nested_jaxprs
+from hcjax.core.walker import (
+    Eqn,
+    Place,
+    Replacement,
+    as_closed,
+    bind,
+    is_literal,
+    nested_jaxprs,
+)
 from hcjax.native import calls, onednn
 
 _MOST_SUMS = 2  # a bias and a residual branch
@@ -55,7 +63,7 @@ def native_layer(eqn: Eqn, place: Place) -> Replacement | str:
     def plain(*arrays):
         values = dict(zip(inputs, arrays, strict=True))
         for step in layer.equations:
-            read = [v.val if _is_number(v) else values[v] for v in step.invars]
+            read = [v.val if is_literal(v) else values[v] for v in step.invars]
             values[step.outvars[0]] = bind(step, read)[0]
         return values[eqn.outvars[0]]
 
@@ -149,4 +157,4 @@ def _clip(eqn: Eqn) -> tuple[float, float] | None:
 
 
 def _is_number(v: Any) -> bool:
-    return hasattr(v, "val") and np.ndim(v.val) == 0
+    return is_literal(v) and np.ndim(v.val) == 0

@@ -94,10 +94,7 @@ def native_convolution(eqn: Eqn, place: Place) -> Callable | str:
 
 
 def _few_pixels(c: Conv) -> bool:
-    """Whether this is a kernel gradient of fewer pixels than taps, whose batch is an image's axis.
-
-    512 channels, 3 x 3 taps on 2 x 2 pixels: 3.7 → 5 ms.
-    """
+    """Whether this is a kernel gradient of fewer pixels than taps."""
     # both operands are images, and their batches, which come first, are contracted
     return c.orders[0][-1] == c.orders[1][-2] == 0 and not c.is_kernel_gradient
 

@@ -50,7 +50,7 @@ def max_pool(eqn: Eqn, place: Place) -> Callable | str:
 def wide_max_pool(eqn: Eqn, place: Place) -> Callable | str:
     """Takes the maximum over a window that is large, or overlaps, as a maximum of shifted slices.
 
-    LeNet-5 in use, batch 128, by native kernels: 5.9 ms with its 2 x 2 windows so, 4.7 without.
+    3 x 3 windows by 2, 64 channels at 32 x 32 pixels, batch 32: 2.6 → 1.4 ms (AMD EPYC).
     """
     window, strides, _ = _window(eqn.params)
     if window == strides and math.prod(window) <= _FEW:
