@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 FRACTIONS = ("accuracy", "error", "ece", "sparsity", "density", "confidence", "difference")
+FRACTIONS += ("iou", "ap50", "recall_at_1", "recall_at_5", "f1")
 
 
 def value(name: str, x: object) -> str:

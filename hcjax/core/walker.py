@@ -26,16 +26,25 @@ class Place(NamedTuple):
 
     loop: whether a loop repeats the equation. producers: variable -> equation that computes it,
     for the variables of the same jaxpr. uses: variable -> how often its equations and results read
-    it.
+    it. constants: variable -> array that it always is; None where the program cannot hold others,
+    as in the bodies of loops.
     """
 
     loop: bool
     producers: Mapping[core.Var, Eqn]
     uses: Mapping[core.Var, int]
+    constants: Mapping[core.Var, Any] | None = None
 
     def producer(self, v: core.Var | Literal) -> Eqn | None:
         """Returns the equation that computes a variable; None for an input or a literal."""
         return None if is_literal(v) else self.producers.get(v)
+
+    def constant(self, v: core.Var | Literal) -> Any:
+        """Returns the array that a variable always is; None if it is computed, or an input.
+
+        A replacement may read another constant instead of one that this returns.
+        """
+        return None if self.constants is None or is_literal(v) else self.constants.get(v)
 
 
 class Replacement(NamedTuple):
@@ -52,6 +61,8 @@ class Replacement(NamedTuple):
 Chooser = Callable[[Eqn, Place], Callable[..., Any] | Replacement | None]
 
 LOOPS = ("scan", "while")
+# equations whose nested jaxpr holds constants of its own
+_HOLDERS = ("jit", "pjit")
 # equations with a nested jaxpr that cannot be bound again from outside
 _MAPS = ("shard_map",)
 # equations whose nested jaxprs are plain functions of arrays and may be replaced
@@ -83,13 +94,17 @@ def equations(jaxpr: Any, loop: bool = False) -> Iterator[tuple[Eqn, Place]]:
       >>> [eqn.primitive.name for eqn, _ in equations(jaxpr)][1:]
       ['sin', 'add']
     """
-    place = _place_in(as_closed(jaxpr).jaxpr, loop)
-    for eqn in as_closed(jaxpr).jaxpr.eqns:
+    yield from _equations(as_closed(jaxpr), loop, {})
+
+
+def _equations(closed: core.ClosedJaxpr, loop: bool, known: Mapping | None) -> Iterator:
+    place = _place_in(closed, loop, known)
+    for eqn in closed.jaxpr.eqns:
         yield eqn, place
         in_loop = loop or eqn.primitive.name in LOOPS
         for jaxprs in nested_jaxprs(eqn).values():
-            for nested in jaxprs:
-                yield from equations(nested, in_loop)
+            for nested in map(as_closed, jaxprs):
+                yield from _equations(nested, in_loop, _known_in(nested, eqn, place))
 
 
 def rewrite(jaxpr: Any, choose: Chooser, *, loop: bool = False) -> Callable[..., list] | None:
@@ -115,8 +130,13 @@ def rewrite(jaxpr: Any, choose: Chooser, *, loop: bool = False) -> Callable[...,
       >>> [float(x) for x in rewrite(jaxpr, choose)(0.0)]
       [2.0]
     """
-    closed = as_closed(jaxpr)
-    place = _place_in(closed.jaxpr, loop)
+    return _rewrite(as_closed(jaxpr), choose, loop, {})
+
+
+def _rewrite(
+    closed: core.ClosedJaxpr, choose: Chooser, loop: bool, known: Mapping | None
+) -> Callable[..., list] | None:
+    place = _place_in(closed, loop, known)
     replacements = [_replacement(eqn, choose, place) for eqn in closed.jaxpr.eqns]
     if not any(replacements):
         return None
@@ -167,10 +187,26 @@ def is_user_code(file_name: str) -> bool:
 _INSTALLED = (*site.getsitepackages(), site.getusersitepackages(), sysconfig.get_path("stdlib"))
 
 
-def _place_in(jaxpr: core.Jaxpr, loop: bool) -> Place:
+def _place_in(closed: core.ClosedJaxpr, loop: bool, known: Mapping | None) -> Place:
+    """Returns the place in a jaxpr; known: inputs that always are the same -> their arrays.
+
+    None for a jaxpr that cannot hold other constants than it does.
+    """
+    jaxpr = closed.jaxpr
     reads = [v for eqn in jaxpr.eqns for v in eqn.invars] + list(jaxpr.outvars)
     uses = Counter(v for v in reads if not is_literal(v))
-    return Place(loop, {v: eqn for eqn in jaxpr.eqns for v in eqn.outvars}, uses)
+    producers = {v: eqn for eqn in jaxpr.eqns for v in eqn.outvars}
+    if known is not None:
+        known = {**known, **dict(zip(jaxpr.constvars, closed.consts, strict=True))}
+    return Place(loop, producers, uses, known)
+
+
+def _known_in(closed: core.ClosedJaxpr, eqn: Eqn, place: Place) -> Mapping | None:
+    """Returns what `_place_in` takes for a jaxpr among an equation's parameters."""
+    if place.constants is None or eqn.primitive.name not in _HOLDERS:
+        return None
+    pairs = zip(closed.jaxpr.invars, map(place.constant, eqn.invars), strict=True)
+    return {v: value for v, value in pairs if value is not None}
 
 
 def _dead_after(jaxpr: core.Jaxpr, replacements: list) -> list[set]:
@@ -216,13 +252,15 @@ def _replacement(eqn: Eqn, choose: Chooser, place: Place) -> Replacement | None:
         return new._replace(run=lambda *values: _as_list(new.run(*values), eqn))
     loop = place.loop or eqn.primitive.name in LOOPS
     if eqn.primitive.name in _MAPS:
-        if not any(choose(*each) for each in equations(eqn.params["jaxpr"], loop)):
+        body = as_closed(eqn.params["jaxpr"])
+        if not any(choose(*each) for each in _equations(body, loop, None)):
             return None
         return Replacement(inputs, _rewrite_shard_map(eqn, choose, loop))
     changed = {}
     nested = nested_jaxprs(eqn) if eqn.primitive.name in _CALLS else {}
     for name, old in nested.items():
-        new = [_rewrite_nested(jaxpr, choose, loop) for jaxpr in old]
+        known = [_known_in(as_closed(jaxpr), eqn, place) for jaxpr in old]
+        new = [_rewrite_nested(a, choose, loop, k) for a, k in zip(old, known, strict=True)]
         if any(b is not a for a, b in zip(old, new, strict=True)):
             changed[name] = tuple(new) if isinstance(eqn.params[name], tuple | list) else new[0]
     if not changed:
@@ -230,25 +268,25 @@ def _replacement(eqn: Eqn, choose: Chooser, place: Place) -> Replacement | None:
     return Replacement(inputs, lambda *values: bind(eqn, values, eqn.params | changed))
 
 
-def _rewrite_nested(jaxpr: Any, choose: Chooser, loop: bool) -> Any:
+def _rewrite_nested(jaxpr: Any, choose: Chooser, loop: bool, known: Mapping | None) -> Any:
     """Rewrites a nested jaxpr to one of the same type; returns it itself if nothing changes."""
-    function = rewrite(jaxpr, choose, loop=loop)
+    closed = as_closed(jaxpr)
+    function = _rewrite(closed, choose, loop, known)
     if function is None:
         return jaxpr
-    closed = as_closed(jaxpr)
     new = jax.make_jaxpr(function)(*closed.in_avals)
     if new.out_avals != closed.out_avals:
         raise TypeError(f"a rewrite changed types: {closed.out_avals} to {new.out_avals}")
-    if len(new.consts) != len(closed.consts):
+    if known is None and len(new.consts) != len(closed.consts):
         raise TypeError("a rewrite made an array constant, which a nested body cannot hold")
     return new if isinstance(jaxpr, core.ClosedJaxpr) else new.jaxpr
 
 
 def _rewrite_shard_map(eqn: Eqn, choose: Chooser, loop: bool) -> Callable[..., list]:
     """Returns a shard_map whose body is rewritten inside it, where its axes exist."""
-    params = eqn.params
+    params, body = eqn.params, as_closed(eqn.params["jaxpr"])
     return jax.shard_map(
-        lambda *inputs: tuple(rewrite(params["jaxpr"], choose, loop=loop)(*inputs)),
+        lambda *inputs: tuple(_rewrite(body, choose, loop, None)(*inputs)),
         mesh=params["mesh"],
         in_specs=tuple(params["in_specs"]),
         out_specs=tuple(params["out_specs"]),

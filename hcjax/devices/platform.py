@@ -10,8 +10,6 @@ import glob
 import importlib.util
 import os
 import platform as machine
-import resource
-import sys
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -134,12 +132,6 @@ def describe(cache: Path | None) -> list[str]:
         f"python {machine.python_version()}, jax {jax.__version__}, jaxlib {jaxlib.__version__}",
         f"compilation cache: {f'{cache} ({entries} programs)' if cache else 'off'}",
     ]
-
-
-def peak_memory_bytes() -> int:
-    """Returns the largest resident memory of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _only_libtpu() -> bool:

@@ -2,7 +2,7 @@
 
 from hcjax.distill.activations import attention, features, hint, relational
 from hcjax.distill.guided import guided, projected
-from hcjax.distill.logits import TEACH, decoupled, ensemble, kl, taught
+from hcjax.distill.logits import TEACH, decoupled, ensemble, kl, squared, taught
 
 __all__ = [
     "TEACH",
@@ -15,5 +15,6 @@ __all__ = [
     "kl",
     "projected",
     "relational",
+    "squared",
     "taught",
 ]

@@ -14,17 +14,16 @@ from jax import lax
 
 from hcjax.distill.logits import alike
 from hcjax.errors import ConfigError, unknown_name
+from hcjax.graph import interface
 from hcjax.graph.axes import channel_axis
 from hcjax.graph.constants import evaluate_constants, layer_name
-from hcjax.graph.model import LAYERS, Model, Op, consumers, run
+from hcjax.graph.model import LAYERS, Model, Op, consumers
 from hcjax.graph.ops.kind import ELEMENTWISE
 from hcjax.graph.ops.table import family
 
 
-def features(
-    model: Model, names: Sequence[str]
-) -> Callable[[Any, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]:
-    """Makes `(params, images) -> (logits, name -> activation)`; the network needs no change.
+def features(model: Model, names: Sequence[str]) -> Callable[..., tuple[Any, dict[str, jax.Array]]]:
+    """Makes `(params, *inputs) -> (outputs, name -> activation)`; the network needs no change.
 
     A layer's activation is its output after the bias, norm, relu and other elementwise functions
     that follow it. It ends before another layer, a pooling, a sum of two branches, or where two ops
@@ -52,7 +51,7 @@ def features(
             raise ConfigError(unknown_name("layer", name, ends))
     captured = {ends[name][0]: (name, ends[name][1]) for name in names}
 
-    def apply(params, images):
+    def apply(params, *inputs):
         activations = {}
 
         def capture(number, value):
@@ -60,7 +59,8 @@ def features(
                 name, axis = captured[number]
                 activations[name] = jnp.moveaxis(value, axis, -1)
 
-        return run(model.graph, model.leaves(params), images, visit=capture), activations
+        arrays = interface.flatten(model.inputs, inputs)
+        return model.compute(model.leaves(params), arrays, capture), activations
 
     return apply
 

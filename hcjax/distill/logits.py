@@ -22,8 +22,8 @@ def kl(
     """Computes T² · KL(softmax(t / T) ‖ softmax(s / T)) of each example.
 
     Args:
-      student_logits: float[N, K].
-      teacher_logits: float[N, K].
+      student_logits: float[N, ..., K]; of logits for every pixel, or step, the mean counts.
+      teacher_logits: of the same shape.
       temperature: T > 0. The factor T² keeps the gradients' size independent of T.
 
     Returns:
@@ -42,7 +42,32 @@ def kl(
     """
     student, teacher = _logits(student_logits, teacher_logits, temperature)
     target = jax.nn.log_softmax(teacher / temperature)
-    return temperature**2 * _divergence(target, jax.nn.log_softmax(student / temperature))
+    each = _divergence(target, jax.nn.log_softmax(student / temperature))
+    return temperature**2 * (each.reshape(len(each), -1).mean(-1) if each.ndim > 1 else each)
+
+
+def squared(student: Any, teacher: Any) -> jax.Array:
+    """Computes the mean squared difference of each example's outputs: of any kind of network.
+
+    Args:
+      student, teacher: trees of arrays [N, ...] of the same shapes; of several the means are added.
+
+    Returns:
+      float32[N], in the squared unit of the outputs.
+
+    Raises:
+      ValueError: if the trees or shapes differ.
+
+    Example:
+      >>> squared(jnp.array([[1.0, 3.0]]), jnp.zeros((1, 2))).tolist()
+      [5.0]
+    """
+
+    def one(s, t):
+        s, t = alike(s, t)
+        return jnp.square(s - t).reshape(len(s), -1).mean(-1)
+
+    return sum(jax.tree.leaves(jax.tree.map(one, student, teacher)))
 
 
 def taught(
@@ -56,7 +81,8 @@ def taught(
       loss: `(logits float32[N, K], target) -> float32[N]`.
       weight: w in [0, 1].
       temperature: T > 0 of `by`.
-      by: "kl", or "decoupled", which takes the most probable class of mixed labels as the label.
+      by: "kl"; "decoupled", which takes the most probable class of mixed labels as the label; or
+        "squared", for outputs that are no logits.
 
     Raises:
       ConfigError: if weight is out of range, or `by` is unknown. When the loss is called: if there
@@ -74,7 +100,7 @@ def taught(
 
     def mixed(logits, target):
         target, teacher_logits = with_teachers("taught", target)
-        if not hasattr(teacher_logits, "shape"):
+        if by != "squared" and not hasattr(teacher_logits, "shape"):
             name = type(teacher_logits).__name__
             raise ConfigError(
                 f"taught reads a teacher's logits, and this one returns a {name}"
@@ -187,6 +213,7 @@ TEACH: dict[str, Callable] = {
     "decoupled": lambda s, t, target, temperature: decoupled(
         s, t, target.argmax(-1) if target.ndim > 1 else target, temperature=temperature
     ),
+    "squared": lambda s, t, target, temperature: squared(s, t),
 }
 
 

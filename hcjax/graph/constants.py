@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -9,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from hcjax.graph.model import Model, Op, layer_of
+from hcjax.graph.ops.table import kind_of
+from hcjax.graph.qtensor import QTensor
 
 
 def evaluate_constants(model: Model) -> tuple[list[Op], dict[int, Any], dict[int, Any]]:
@@ -47,6 +50,19 @@ def evaluate_constants(model: Model) -> tuple[list[Op], dict[int, Any], dict[int
     return ops, values, {n: results[n] for n in results if n in batch_shaped}
 
 
+def is_table(op: Op, constants: Mapping[int, Any]) -> bool:
+    """Returns whether an op looks rows of a table of numbers up by what depends on the inputs.
+
+    Args:
+      op: any op of a graph.
+      constants: number -> array, or QTensor, of what does not depend on the inputs.
+    """
+    if op.kind != "gather" or kind_of(op) is None or op.inputs[1] in constants:
+        return False
+    table = constants.get(op.inputs[0])
+    return isinstance(table, QTensor) or jnp.issubdtype(getattr(table, "dtype", bool), jnp.floating)
+
+
 def randomised(model: Model) -> dict[int, Any]:
     """Evaluates the constants for randomised parameters; no two numbers of a leaf are equal."""
     rng = np.random.default_rng(0)
@@ -66,7 +82,7 @@ def randomised(model: Model) -> dict[int, Any]:
 def trained_numbers(model: Model) -> set[int]:
     """Returns the numbers that depend on parameters and not on the images."""
     numbers = set(model.graph.params.values())
-    images = {model.graph.images}
+    images = set(model.graph.inputs)
     for op in model.graph.ops:
         if images.intersection(op.inputs):
             images.update(op.outputs)

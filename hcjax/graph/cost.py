@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hcjax.core import text
-from hcjax.graph.constants import evaluate_constants
+from hcjax.core import notebook, text
+from hcjax.graph.constants import evaluate_constants, is_table
 from hcjax.graph.model import LAYERS, Model, Op, layer_of
 from hcjax.graph.qtensor import QTensor, dequantize
 
@@ -36,6 +36,10 @@ class Cost(NamedTuple):
 
     rows: tuple[LayerCost, ...]
 
+    _repr_html_ = notebook.to_html
+    to_csv = notebook.to_csv
+    to_latex = notebook.to_latex
+
     @property
     def macs(self) -> int:
         """Multiply-accumulates for one image."""
@@ -51,12 +55,16 @@ class Cost(NamedTuple):
         """Bytes of all parameters."""
         return sum(row.weight_bytes for row in self.rows)
 
+    @property
+    def grid(self) -> notebook.Grid:
+        """The rows and their sums, for people and files."""
+        head = ("layer", "op", "output", "MACs", "parameters", "weight bytes", "activation bytes")
+        rows = [(*row[:2], str(row.shape), *row[3:7]) for row in self.rows]
+        rows.append(("all", "", "", self.macs, self.parameters, self.weight_bytes, ""))
+        return notebook.Grid(head, rows)
+
     def __repr__(self) -> str:
-        header = ("layer", "op", "output", "MACs", "parameters", "weight bytes", "activation bytes")
-        lines = [header]
-        lines += [(*row[:2], str(row.shape), *row[3:7]) for row in self.rows]
-        lines.append(("all", "", "", self.macs, self.parameters, self.weight_bytes, ""))
-        return text.aligned(lines, [False] * 3 + [True] * 4)
+        return text.aligned([self.grid.head, *self.grid.rows], [False] * 3 + [True] * 4)
 
 
 def cost(model: Model) -> Cost:
@@ -82,7 +90,7 @@ def cost(model: Model) -> Cost:
     leaves = model.leaves(model.params)
     # number -> paths of the parameters it is computed from, of numbers without images
     sources = {number: {path} for path, number in model.graph.params.items()}
-    images, rows, previous_paths = {model.graph.images}, [], set()
+    images, rows, previous_paths = set(model.graph.inputs), [], set()
     for op in model.graph.ops:
         paths = set().union(*(sources.get(i, set()) for i in op.inputs))
         if not images.intersection(op.inputs):
@@ -111,6 +119,8 @@ def cost(model: Model) -> Cost:
 def kernels(model: Model) -> tuple[int, int, int]:
     """Counts the weights of a model's kernels, the nonzeros among them, and their MACs.
 
+    A table of embeddings is a kernel of no MACs.
+
     Each weight of a kernel takes part in equally many products, so the nonzero weights of a layer
     take its MACs · nonzeros / weights.
 
@@ -131,7 +141,8 @@ def kernels(model: Model) -> tuple[int, int, int]:
     counts: dict[int, tuple[int, int]] = {}
     macs = 0
     for op in ops:
-        kernel = next((i for i in op.inputs if i in values), None) if op.kind in LAYERS else None
+        reads = op.kind in LAYERS or is_table(op, values)
+        kernel = next((i for i in op.inputs if i in values), None) if reads else None
         if kernel is None:
             macs += op.macs
             continue

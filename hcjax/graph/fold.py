@@ -13,6 +13,7 @@ import numpy as np
 
 from hcjax.graph.axes import channel_axis, kernel_axis
 from hcjax.graph.constants import evaluate_constants, source_path, trained_numbers
+from hcjax.graph.interface import names
 from hcjax.graph.model import LAYERS, Graph, Model, Op, layer_of, live_ops, unused_name
 from hcjax.graph.ops.table import defined, has
 
@@ -41,7 +42,7 @@ def fold(model: Model) -> Model:
     """
     ops, values, batch_shaped = evaluate_constants(model)
     constants = values | batch_shaped
-    uses: dict[int, int] = {model.graph.logits: 1}
+    uses: dict[int, int] = dict.fromkeys(model.graph.outputs, 1)
     for op in ops:
         for i in op.inputs:
             uses[i] = uses.get(i, 0) + 1
@@ -66,7 +67,7 @@ def fold(model: Model) -> Model:
                 items[items.index(layer)] = new
                 continue
         items.append(op)
-    return _rebuild(model, live_ops(items, model.graph.logits), values)
+    return _rebuild(model, live_ops(items, model.graph.outputs), values)
 
 
 class _Layer(NamedTuple):
@@ -131,7 +132,7 @@ def _rebuild(model: Model, items: list[Op | _Layer], values: dict[int, Any]) -> 
     """Builds the Model of the folded layers and the other ops, with its parameters renamed."""
     paths = {number: path for path, number in model.graph.params.items()}
     trained = trained_numbers(model)
-    next_number = max([*values, *(o.output for o in items), model.graph.images], default=0) + 1
+    next_number = model.graph.last + 1
     ops, params, numbers, constants = [], {}, {}, {}
 
     def store(number: int, name: str) -> None:
@@ -175,6 +176,10 @@ def _rebuild(model: Model, items: list[Op | _Layer], values: dict[int, Any]) -> 
         fields = {"inputs": (*inputs, bias_number), "outputs": (layer.output,)}
         with_bias = op.params | {"bias_axis": channel_axis(op, values)}
         ops.append(defined(op, **fields, params=with_bias))
+    for number, name in zip(model.graph.outputs, names(model.outputs, "logits"), strict=True):
+        if number in values:  # an output that no input changes
+            store(number, paths.get(number, f"{name}/value"))
     frozen = tuple(entry for entry in model.graph.frozen if entry[1] in constants)
-    graph = Graph(tuple(ops), model.graph.images, model.graph.logits, numbers, constants, frozen)
+    before = model.graph
+    graph = Graph(tuple(ops), before.inputs, before.outputs, numbers, constants, frozen)
     return model.replace(graph=graph, params=params, paths=tuple(sorted(params)))

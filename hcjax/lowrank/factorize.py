@@ -72,8 +72,7 @@ def factorize(
     replaced = {layer.op.output: (layer, ranks) for layer, ranks in layers if ranks}
     leaves = dict(model.leaves(model.params))
     paths = {number: path for path, number in model.graph.params.items()}
-    outputs = [o for op in model.graph.ops for o in op.outputs]
-    fresh = itertools.count(max([*paths, *model.graph.constants, model.graph.images, *outputs]) + 1)
+    fresh = itertools.count(model.graph.last + 1)
     ops: list[Op] = []
     for op in model.graph.ops:
         if op.output not in replaced:
@@ -90,8 +89,8 @@ def factorize(
                 value = leaves[paths[bias]]
                 paths[bias] = unused_name(f"{layer.name}/{name}/bias", leaves)
                 leaves[paths[bias]] = value
-    ops = live_ops(ops, model.graph.logits)
-    used = {i for op in ops for i in op.inputs} | {model.graph.logits}
+    ops = live_ops(ops, model.graph.outputs)
+    used = {i for op in ops for i in op.inputs}.union(model.graph.outputs)
     params = {path: number for number, path in paths.items() if number in used}
     constants = {n: v for n, v in model.graph.constants.items() if n in used}
     frozen = tuple(entry for entry in model.graph.frozen if entry[1] in used)

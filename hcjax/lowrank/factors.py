@@ -13,7 +13,7 @@ import numpy as np
 from hcjax.errors import ConfigError, no_match
 from hcjax.graph.axes import channel_axis, kernel_axis, layer_axes
 from hcjax.graph.constants import evaluate_constants, source_path
-from hcjax.graph.model import LAYERS, Model, Op, Size, layer_of
+from hcjax.graph.model import LAYERS, Model, Op, Size, input_shapes, layer_of
 
 
 class Layer(NamedTuple):
@@ -92,8 +92,7 @@ def read(model: Model, select: Sequence[str] | None) -> list[Layer]:
     """
     ops, values, broadcast = evaluate_constants(model)
     paths = {number: path for path, number in model.graph.params.items()}
-    shapes = {model.graph.images: (Size(1, 0), *(Size(0, d) for d in model.image_shape))}
-    shapes |= {op.output: op.shape for op in ops}
+    shapes = input_shapes(model) | {op.output: op.shape for op in ops}
     sources, constants = _sources(model), set(values) | set(broadcast)
     uses: dict[str, int] = {}
     for op in ops:
@@ -133,7 +132,7 @@ def read(model: Model, select: Sequence[str] | None) -> list[Layer]:
 def _sources(model: Model) -> dict[int, set[str]]:
     """Maps each value that does not depend on the images to the parameters it is computed from."""
     sources = {number: {path} for path, number in model.graph.params.items()}
-    images = {model.graph.images}
+    images = set(model.graph.inputs)
     for op in model.graph.ops:
         if images.intersection(op.inputs):
             images.update(op.outputs)

@@ -12,7 +12,7 @@ from typing import Any
 
 from hcjax.core import registry
 from hcjax.errors import ConfigError
-from hcjax.models import alexnet, lenet, mnist_cnn, nin, resnet, vgg
+from hcjax.models import alexnet, lenet, mnist_cnn, nin, resnet, sound_cnn, text_cnn, unet, vgg
 from hcjax.models.adapters import linen
 from hcjax.models.network import Network, inference
 
@@ -45,8 +45,16 @@ MODELS = {
     "resnet_tiny": partial(resnet.resnet_small, depth=8, width=4),
     "resnet18": partial(resnet.resnet, stages=(2, 2, 2, 2), bottleneck=False, stride_in="3x3"),
     "resnet50": partial(resnet.resnet, stages=(3, 4, 6, 3), bottleneck=True),
+    "sound_cnn": sound_cnn.sound_cnn,
+    "sound_cnn_tiny": partial(sound_cnn.sound_cnn, filters=(4, 8)),
     "resnet50_tiny": partial(resnet.resnet, stages=(1, 1), bottleneck=True, width=4),
+    "unet": unet.unet,
+    "unet_tiny": partial(unet.unet, filters=(4, 8, 8)),
+    "text_cnn": text_cnn.text_cnn,
+    "text_cnn_tiny": partial(text_cnn.text_cnn, width=8, filters=(8, 8)),
 }
+# what takes images and plain numbers alike
+DENSE = ("lenet_300_100", "mlp_tiny")
 
 
 def create(
@@ -61,8 +69,10 @@ def create(
 
     Args:
       name: a key of `MODELS`.
-      num_classes: K, >= 2.
-      input_shape: (H, W, C) of one image.
+      num_classes: K, >= 1: classes, or other numbers that the network gives.
+      input_shape: (H, W, C) of one image; (T,) of a text or sound, for a network with the option
+        `tokens`, the number of different ones, or `rate`, samples a second; (C,) numbers, for one
+        in `DENSE`.
       dtype: compute dtype: "float32", or "bfloat16" (parameters, normalisation statistics and
         logits stay float32).
       **options: keywords of that network, see `options(name)`: often `dropout`, `activation`,
@@ -82,10 +92,16 @@ def create(
       hcjax.errors.ConfigError: unknown model 'lenet6'; did you mean 'lenet5'? Legal: ...
     """
     function = registry.choose("model", MODELS, name)
-    if num_classes < 2:
-        raise ConfigError(f"num_classes must be >= 2, got {num_classes}")
-    if len(input_shape) != 3 or any(side < 1 for side in input_shape):
-        raise ConfigError(f"input_shape must be three sizes (H, W, C), got {tuple(input_shape)}")
+    if num_classes < 1:
+        raise ConfigError(f"num_classes must be >= 1, got {num_classes}")
+    sequence = {"tokens", "rate"} & set(registry.legal(function))
+    ranks = (1, 3) if name in DENSE else (1,) if sequence else (3,)
+    if len(input_shape) not in ranks or any(side < 1 for side in input_shape):
+        sizes = " or ".join({1: "one size (T,)", 3: "three sizes (H, W, C)"}[r] for r in ranks)
+        raise ConfigError(
+            f"model '{name}': input_shape must be {sizes}, got {tuple(input_shape)}: name a model "
+            "for such data, or other data"
+        )
     registry.check(f"model '{name}'", function, options)
     shape = tuple(input_shape)
     return function(num_classes=num_classes, input_shape=shape, dtype=dtype, **options)

@@ -65,6 +65,7 @@ def library(
     flags: Sequence[str] = (),
     depends: str = "",
     check: Callable[[Path], None] = lambda path: None,
+    own: bool = False,
 ) -> Path:
     """Builds a shared library, or finds it.
 
@@ -72,6 +73,7 @@ def library(
       sources: C++ files.
       flags: for the compiler and linker, beside those for a shared library of this processor.
       depends: what else the library depends on: versions of headers and libraries.
+      own: whether `flags` are all there are, as of a program in C.
       check: called with a library just built; raises BuildError if it does not work. It is called
         once, not for a library that was kept.
 
@@ -82,7 +84,7 @@ def library(
       BuildError: if there is no compiler, it fails, or `check` does. What failed once is not tried
         again until the folder is removed, which the message names.
     """
-    command = [*compiler(), *_FLAGS, *flags]
+    command = [*compiler(), *(() if own else _FLAGS), *flags]
     parts = [*command, _version(compiler()), depends, system.fingerprint()]
     digest = hashlib.sha256("\n".join(parts).encode())
     for source in sources:
@@ -97,7 +99,7 @@ def library(
         home.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=home) as work:
             made = Path(work) / built.name
-            _compile([*command, *map(str, sources), "-o", str(made)])
+            _compile([*command, *(str(s) for s in sources if s.suffix != ".h"), "-o", str(made)])
             check(made)
             os.replace(made, built)
     except OSError as error:

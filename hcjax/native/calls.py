@@ -44,9 +44,9 @@ def target(library: Path, symbol: str) -> str:
     return name
 
 
-def call(name: str, result: jax.ShapeDtypeStruct, *args: Any, **attributes: Any) -> jax.Array:
+def call(name: str, result: jax.ShapeDtypeStruct, *args: Any, **how: Any) -> jax.Array:
     """Calls a target with one result, see `call_all`."""
-    return call_all(name, [result], *args, **attributes)[0]
+    return call_all(name, [result], *args, **how)[0]
 
 
 def call_all(
@@ -54,6 +54,7 @@ def call_all(
     results: Sequence[jax.ShapeDtypeStruct],
     *args: Any,
     vmap: str = "broadcast_all",
+    reused: int | None = None,
     **attributes: Any,
 ) -> list[jax.Array]:
     """Calls a target.
@@ -64,9 +65,13 @@ def call_all(
       *args: arrays.
       vmap: what a `vmap` does: "broadcast_all" puts the mapped axes before those of all arrays,
         "sequential" calls once for each element.
+      reused: index of the array whose memory the first result may take, of its shape and dtype;
+        XLA copies it first if it is read again.
       **attributes: static; strings, NumPy arrays and scalars, whose dtypes the handler names.
     """
-    found = jax.ffi.ffi_call(name, list(results), vmap_method=vmap)(*args, **attributes)
+    aliases = {} if reused is None else {reused: 0}
+    run = jax.ffi.ffi_call(name, list(results), vmap_method=vmap, input_output_aliases=aliases)
+    found = run(*args, **attributes)
     # under shard_map the result of a call has lost the mesh axes that it varies over, and jax would
     # take it for equal on all devices
     all_axes = set().union(*(_varying(x) for x in args))
@@ -88,6 +93,21 @@ def differentiable(fast: Callable, plain: Callable) -> Callable:
     @fn.defjvp
     def tangent(primals: Sequence, tangents: Sequence):
         return fn(*primals), jax.jvp(plain, primals, tangents)[1]
+
+    return fn
+
+
+def alone(fast: Callable, plain: Callable) -> Callable:
+    """Gives a function of arrays another one with the same values, for where it is mapped.
+
+    Each element by a call of its own may be slower than all of them at once.
+    """
+    fn = jax.custom_batching.custom_vmap(lambda *args: fast(*args))
+
+    @fn.def_vmap
+    def mapped(size: int, is_mapped: Sequence[bool], *args: Any):
+        del size
+        return jax.vmap(plain, [0 if each else None for each in is_mapped])(*args), True
 
     return fn
 

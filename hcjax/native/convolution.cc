@@ -4,6 +4,8 @@
 // Channels-last arrays stay as they are, kernels and other layouts are brought into the form that
 // oneDNN finds fastest. Primitives are made once per shape, scratch memory once per thread.
 
+#include <cpuid.h>
+
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
@@ -88,6 +90,8 @@ memory::data_type TypeOf(ffi::DataType type) {
 
 // The last axes of a buffer; those before them are of a mapped (vmap) call.
 Span Last(Span dims, size_t count) { return Span(dims.end() - count, count); }
+
+int64_t Padded(int64_t n, int64_t width) { return (n + width - 1) / width * width; }
 
 int64_t Product(Span dims) {
   int64_t product = 1;
@@ -185,6 +189,7 @@ struct Program {
   std::vector<std::pair<int, memory::desc>> extra;  // read as they are
   memory::desc scratchpad;
   int threads = 1;
+  bool accumulates = false;  // the result is added to, and begins as the last pointer's array
 
   void Add(int argument, const memory::desc& plain, const memory::desc& taken, bool result) {
     Operand operand{plain, taken, {}, plain != taken};
@@ -219,6 +224,9 @@ struct Program {
     if (scratchpad.get_size() > 0) {
       void* place = Scratch::Take(scratchpad.get_size());
       arguments.emplace(DNNL_ARG_SCRATCHPAD, memory(scratchpad, Engine(), place));
+    }
+    if (accumulates && pointers.back() != pointers[0]) {
+      std::memcpy(pointers[0], pointers.back(), operands[0].second.plain.get_size());
     }
     primitive.execute(Stream(), arguments);
     if (operands[0].second.reordered) {
@@ -317,9 +325,33 @@ struct Layer {
 
 // What comes after the sums of a forward pass.
 struct After {
-  bool bias, sum, clip;
+  bool bias, sum, in_place, clip;
   float least, most;
 };
+
+// Whether this processor computes a vector of 16 numbers in two halves, as AMD's Zen 4 does.
+bool HasHalves() {
+  static const bool halves = [] {
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    if (!__get_cpuid(0, &a, &b, &c, &d) || b != signature_AMD_ebx) return false;
+    __get_cpuid(1, &a, &b, &c, &d);
+    return ((a >> 8) & 15) == 15 && ((a >> 20) & 255) == 10;  // family 25
+  }();
+  return halves;
+}
+
+// Returns the description of a pass, whose first kernel gives way to another where it is known to be
+// slower than that one, and oneDNN has both.
+template <typename Make>
+auto Chosen(Make make, const std::string& slower, const std::string& faster) {
+  auto first = make();
+  if (first.impl_info_str() != slower) return first;
+  auto other = make();  // a copy would share what `next_impl` changes
+  while (other.next_impl()) {
+    if (other.impl_info_str() == faster) return other;
+  }
+  return first;
+}
 
 // The program of a described primitive; operands: what each is for, as the layer has it and as the
 // primitive takes it, the result first.
@@ -342,12 +374,17 @@ Program Made(const Layer& layer, const typename Primitive::primitive_desc& descr
   return made;
 }
 
-Program MakeForward(const Layer& layer, const After& after, std::string* name = nullptr) {
+// packed: whether the kernel's array is in the primitive's own layout already.
+Program MakeForward(const Layer& layer, const After& after, bool packed,
+                    std::string* name = nullptr) {
   omp_set_num_threads(layer.Threads());
   const auto& [source, weights, result, window] = layer;
   auto attributes = Attributes();
   dnnl::post_ops steps;
-  if (after.sum) steps.append_binary(algorithm::binary_add, result);
+  // a sum in place reads and writes less, where the result is computed where it lies
+  const bool in_place = after.in_place && Preferred(result) == result;
+  if (in_place) steps.append_sum();
+  if (after.sum && !in_place) steps.append_binary(algorithm::binary_add, result);
   if (after.clip && after.least == 0 && after.most > 3e38f) {
     steps.append_eltwise(algorithm::eltwise_relu, 0, 0);
   } else if (after.clip) {
@@ -357,22 +394,32 @@ Program MakeForward(const Layer& layer, const After& after, std::string* name = 
   const auto kind = dnnl::prop_kind::forward_inference;
   const auto how = algorithm::convolution_direct;
   memory::desc bias({result.get_dims()[1]}, memory::data_type::f32, memory::format_tag::x);
-  const auto described =
-      after.bias ? dnnl::convolution_forward::primitive_desc(
-                       Engine(), kind, how, Preferred(source), Anyhow(weights), bias,
-                       Preferred(result), window.strides, window.dilation, window.low, window.high,
-                       attributes)
-                 : dnnl::convolution_forward::primitive_desc(
-                       Engine(), kind, how, Preferred(source), Anyhow(weights), Preferred(result),
-                       window.strides, window.dilation, window.low, window.high, attributes);
+  const auto describe = [&] {
+    return after.bias ? dnnl::convolution_forward::primitive_desc(
+                            Engine(), kind, how, Preferred(source), Anyhow(weights), bias,
+                            Preferred(result), window.strides, window.dilation, window.low,
+                            window.high, attributes)
+                      : dnnl::convolution_forward::primitive_desc(
+                            Engine(), kind, how, Preferred(source), Anyhow(weights),
+                            Preferred(result), window.strides, window.dilation, window.low,
+                            window.high, attributes);
+  };
+  auto described = describe();
+  // of 20 outputs 16-wide vectors compute 32, and 8-wide ones 24
+  const int64_t outputs = result.get_dims()[1];
+  if (HasHalves() && Padded(outputs, 8) < Padded(outputs, 16)) {
+    const std::string name = described.impl_info_str();
+    described = Chosen(describe, name, name.substr(0, name.find(':')) + ":avx2");
+  }
   auto made = Made<dnnl::convolution_forward>(
       layer, described,
       {{DNNL_ARG_DST, result, described.dst_desc()},
        {DNNL_ARG_SRC, source, described.src_desc()},
-       {DNNL_ARG_WEIGHTS, weights, described.weights_desc()}},
+       {DNNL_ARG_WEIGHTS, packed ? described.weights_desc() : weights, described.weights_desc()}},
       name);
   if (after.bias) made.extra.emplace_back(DNNL_ARG_BIAS, bias);
-  if (after.sum) {
+  made.accumulates = in_place;
+  if (after.sum && !in_place) {
     made.extra.emplace_back(DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1, result);
   }
   return made;
@@ -396,10 +443,14 @@ Program MakeKernelGradient(const Layer& layer, std::string* name = nullptr) {
 Program MakeTransposed(const Layer& layer, std::string* name = nullptr) {
   omp_set_num_threads(layer.Threads());
   const auto& [source, weights, result, window] = layer;
-  const dnnl::convolution_backward_data::primitive_desc described(
-      Engine(), algorithm::convolution_direct, Preferred(source), Anyhow(weights),
-      Preferred(result), window.strides, window.dilation, window.low, window.high,
-      layer.Described(), Attributes());
+  const auto forward = layer.Described();
+  const auto describe = [&] {
+    return dnnl::convolution_backward_data::primitive_desc(
+        Engine(), algorithm::convolution_direct, Preferred(source), Anyhow(weights),
+        Preferred(result), window.strides, window.dilation, window.low, window.high, forward,
+        Attributes());
+  };
+  const auto described = Chosen(describe, "brgconv_strided:avx512_core", "jit:avx512_core");
   return Made<dnnl::convolution_backward_data>(
       layer, described,
       {{DNNL_ARG_DIFF_SRC, source, described.diff_src_desc()},
@@ -431,18 +482,25 @@ struct Call {
 ffi::Error Forward(ffi::AnyBuffer x, ffi::AnyBuffer k, ffi::RemainingArgs rest,
                    ffi::Result<ffi::AnyBuffer> y, Span strides, Span dilation, Span low, Span high,
                    Span x_order, Span k_order, Span y_order, int64_t groups, bool bias, bool sum,
-                   bool clip, float least, float most) {
+                   bool in_place, bool clip, float least, float most, Span packed) {
   return Guarded([&] {
-    const Call call{x.dimensions(), k.dimensions(), y->dimensions(),
+    // a packed kernel is bytes, and `packed` its sizes
+    const bool is_packed = packed.size() > 0;
+    const Call call{x.dimensions(), is_packed ? packed : k.dimensions(), y->dimensions(),
                     TypeOf(x.element_type()), TypeOf(y->element_type()),
                     strides, dilation, low, high, x_order, k_order, y_order, groups};
     Key key = call.AsKey(0);
     int32_t bits[2];
     std::memcpy(&bits[0], &least, 4);
     std::memcpy(&bits[1], &most, 4);
-    key.insert(key.end(), {bias, sum, clip, bits[0], bits[1]});
-    const After after{bias, sum, clip, least, most};
-    const auto program = Cached(key, [&] { return MakeForward(call.AsLayer(), after); });
+    key.insert(key.end(), {bias, sum, in_place, clip, bits[0], bits[1], is_packed});
+    const After after{bias, sum, in_place, clip, least, most};
+    const auto program =
+        Cached(key, [&] { return MakeForward(call.AsLayer(), after, is_packed); });
+    if (is_packed && k.dimensions().back() !=
+                         static_cast<int64_t>(program->operands[2].second.taken.get_size())) {
+      throw std::invalid_argument("a kernel that another process packed in another way");
+    }
     std::vector<ffi::AnyBuffer> buffers = {*y, x, k};
     for (size_t i = 0; i < rest.size(); ++i) buffers.push_back(*rest.get<ffi::AnyBuffer>(i));
     RunAll(*program, buffers, x_order.size());
@@ -486,30 +544,72 @@ constexpr memory::data_type kResults[] = {memory::data_type::f32, memory::data_t
                                           memory::data_type::s32};
 }  // namespace
 
-// Writes the name of the kernel that computes a layer's pass (0 forward, 1 kernel gradient, 2
-// transposed), or why there is none. type: 0 float32, 1 bfloat16, 2 int8. sizes: of the layer's
-// images, kernel and result; window: strides, dilation, low, high of each spatial axis; orders: as
-// in a call; after: whether bias (1), a sum (2) and a clip (4) follow a forward pass.
-extern "C" void hcjax_kernel_name(int pass, int type, int spatial, const int64_t* sizes,
-                                  const int64_t* window, const int64_t* orders, int64_t groups,
-                                  int after, char* name, int length) {
-  const size_t n = spatial, rank = n + 2;
+// A layer as Python describes it. type: 0 float32, 1 bfloat16, 2 int8. sizes: of the layer's images,
+// kernel and result; window: strides, dilation, low, high of each spatial axis; orders: as in a call.
+struct hcjax_layer {
+  int32_t type, spatial;
+  int64_t groups;
+  const int64_t *sizes, *window, *orders;
+};
+
+// What follows a forward pass. after: whether bias (1), a sum (2) and a clip (4), and whether the sum
+// is in place (8).
+struct hcjax_after {
+  int32_t after;
+  float least, most;
+};
+
+namespace {
+Call CallOf(const hcjax_layer& layer) {
+  const size_t n = layer.spatial, rank = n + 2;
   auto part = [](const int64_t* all, size_t i, size_t size) { return Span(all + i * size, size); };
-  const Call call{part(sizes, 0, rank), part(sizes, 1, rank), part(sizes, 2, rank),
-                  kOperands[type], kResults[type],
-                  part(window, 0, n), part(window, 1, n), part(window, 2, n), part(window, 3, n),
-                  part(orders, 0, rank), part(orders, 1, rank), part(orders, 2, rank), groups};
+  const auto &sizes = layer.sizes, &window = layer.window, &orders = layer.orders;
+  return {part(sizes, 0, rank), part(sizes, 1, rank), part(sizes, 2, rank),
+          kOperands[layer.type], kResults[layer.type],
+          part(window, 0, n), part(window, 1, n), part(window, 2, n), part(window, 3, n),
+          part(orders, 0, rank), part(orders, 1, rank), part(orders, 2, rank), layer.groups};
+}
+
+After AfterOf(const hcjax_after& steps) {
+  auto has = [&](int bit) { return (steps.after & bit) != 0; };
+  return {has(1), has(2), has(8), has(4), steps.least, steps.most};
+}
+}  // namespace
+
+// Writes the name of the kernel that computes a layer's pass (0 forward, 1 kernel gradient, 2
+// transposed), or why there is none.
+extern "C" void hcjax_kernel_name(int pass, const hcjax_layer* layer, const hcjax_after* after,
+                                  char* name, int length) {
+  const Call call = CallOf(*layer);
   std::string found;
   try {
-    if (pass == 0) {
-      MakeForward(call.AsLayer(), {(after & 1) != 0, (after & 2) != 0, (after & 4) != 0, 0, 6}, &found);
-    }
+    if (pass == 0) MakeForward(call.AsLayer(), AfterOf(*after), false, &found);
     if (pass == 1) MakeKernelGradient(call.AsLayer(), &found);
     if (pass == 2) MakeTransposed(call.AsLayer(true), &found);
   } catch (const std::exception& error) {
     found = std::string("none: ") + error.what();
   }
   std::snprintf(name, length, "%s", found.c_str());
+}
+
+// Returns how many bytes a layer's kernel takes in the layout of its forward pass; 0 if it is taken as
+// it is, or not at all. Writes it there, unless `packed` is null.
+extern "C" int64_t hcjax_pack(const hcjax_layer* layer, const hcjax_after* after, void* kernel,
+                              void* packed) {
+  try {
+    const auto program = MakeForward(CallOf(*layer).AsLayer(), AfterOf(*after), false);
+    omp_set_num_threads(program.threads);
+    const Operand& operand = program.operands[2].second;
+    if (!operand.reordered) return 0;
+    if (packed != nullptr) {
+      operand.Reorder(memory(operand.plain, Engine(), kernel),
+                      memory(operand.taken, Engine(), packed));
+      Stream().wait();
+    }
+    return operand.taken.get_size();
+  } catch (const std::exception&) {
+    return 0;
+  }
 }
 
 #define HCJAX_WINDOW(bind)        \
@@ -528,9 +628,11 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(hcjax_convolution, Forward,
                               HCJAX_WINDOW(HCJAX_TWO.RemainingArgs().Ret<ffi::AnyBuffer>())
                                   .Attr<bool>("bias")
                                   .Attr<bool>("sum")
+                                  .Attr<bool>("in_place")
                                   .Attr<bool>("clip")
                                   .Attr<float>("least")
-                                  .Attr<float>("most"));
+                                  .Attr<float>("most")
+                                  .Attr<Span>("packed"));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(hcjax_kernel_gradient, KernelGradient,
                               HCJAX_WINDOW(HCJAX_TWO.Ret<ffi::AnyBuffer>()));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(hcjax_transposed, Transposed,

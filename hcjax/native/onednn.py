@@ -25,6 +25,7 @@ SOURCE = Path(__file__).parent / "convolution.cc"
 _OFF = "HCJAX_NATIVE"
 _WHEELS = ("onednn-cpu-gomp", "onednn-devel-cpu-gomp")
 TYPES = ("float32", "bfloat16", "int8")
+_BOUNDS = np.finfo(np.float32)
 PASSES = ("forward", "kernel gradient", "transposed")
 
 
@@ -52,7 +53,19 @@ def version() -> str:
     return metadata.version(_WHEELS[0])
 
 
-def convolution(x, k, bias=None, added=None, *, window: dict, result, least=-np.inf, most=np.inf):
+def convolution(
+    x,
+    k,
+    bias=None,
+    added=None,
+    *,
+    window: dict,
+    result,
+    least=-np.inf,
+    most=np.inf,
+    in_place=False,
+    packed=(),
+):
     """Returns a convolution, after it bias and another array added, then clipped.
 
     Args:
@@ -62,18 +75,23 @@ def convolution(x, k, bias=None, added=None, *, window: dict, result, least=-np.
       window: of `window_of`.
       result: shape and dtype.
       least, most: what the result is clipped to.
+      in_place: whether the result may take the memory of `added`.
+      packed: the kernel as `packed` gives it, which is read instead of k; () to read k.
     """
     extra = [array for array in (bias, added) if array is not None]
-    bounds = np.finfo(np.float32)
     after = {
         "bias": bias is not None,
         "sum": added is not None,
+        "in_place": in_place,
         "clip": bool(least > -np.inf or most < np.inf),
-        "least": np.float32(max(least, bounds.min)),
-        "most": np.float32(min(most, bounds.max)),
+        "least": np.float32(max(least, _BOUNDS.min)),
+        "most": np.float32(min(most, _BOUNDS.max)),
+        "packed": np.array(k.shape if packed else (), np.int64),
     }
     name = calls.target(_library(), "hcjax_convolution")
-    return calls.call(name, result, x, k, *extra, **window, **after)
+    place = 1 + len(extra) if in_place else None
+    (kernel,) = packed or (k,)
+    return calls.call(name, result, x, kernel, *extra, reused=place, **window, **after)
 
 
 def kernel_gradient(x, dy, *, window: dict, result):
@@ -110,17 +128,71 @@ def kernel_name(passing: str, dtype: str, sizes, window: dict, after: int = 0) -
       dtype: of the operands, one of `TYPES`; the result of int8 is int32.
       sizes: shapes of the layer's images, kernel and result, as arrays have them.
       window: of `window_of`.
-      after: what follows a forward pass: 1 for a bias, plus 2 for a sum, plus 4 for a clip.
+      after: what follows a forward pass: 1 for a bias, plus 2 for a sum, plus 4 for a clip,
+        plus 8 for a sum in place.
     """
-    names = (("strides", "dilation", "low", "high"), ("x_order", "k_order", "y_order"))
-    arrays = [np.array(sizes, np.int64), *(np.concatenate([window[n] for n in g]) for g in names)]
     name = ctypes.create_string_buffer(200)
-    calls.load(_library()).hcjax_kernel_name(
-        PASSES.index(passing), TYPES.index(dtype), len(window["strides"]),
-        *(ctypes.c_void_p(np.ascontiguousarray(a).ctypes.data) for a in arrays),
-        ctypes.c_int64(int(window["groups"])), after, name, len(name),
-    )  # fmt: skip
+    layer, steps = _Layer.of(dtype, sizes, window), _After(after, 0, 6)
+    passing = PASSES.index(passing)
+    calls.load(_library()).hcjax_kernel_name(passing, layer, ctypes.byref(steps), name, len(name))
     return name.value.decode()
+
+
+def packed(k, sizes, window: dict, after: int = 0, least=-np.inf, most=np.inf) -> np.ndarray | None:
+    """Returns a layer's kernel in the layout that its forward pass takes; None if it takes any.
+
+    The layout depends on all that `convolution` is told, which must be the same, and on the number
+    of this process's threads.
+
+    Args:
+      k: an array with values, of a dtype in `TYPES`.
+      sizes, window, after: see `kernel_name`.
+      least, most: see `convolution`.
+
+    Returns:
+      uint8[bytes].
+    """
+    k = np.ascontiguousarray(k)
+    layer = _Layer.of(k.dtype.name, sizes, window)
+    steps = _After(after, max(least, _BOUNDS.min), min(most, _BOUNDS.max))
+    pack, steps = calls.load(_library()).hcjax_pack, ctypes.byref(steps)
+    pack.restype = ctypes.c_int64
+    kernel = ctypes.c_void_p(k.ctypes.data)
+    if not (size := pack(layer, steps, kernel, None)):
+        return None
+    made = np.zeros(size, np.uint8)  # what only fills up a block is zeros
+    pack(layer, steps, kernel, ctypes.c_void_p(made.ctypes.data))
+    return made
+
+
+class _Layer(ctypes.Structure):
+    """A layer as `convolution.cc` describes it."""
+
+    _fields_ = (
+        ("type", ctypes.c_int32),
+        ("spatial", ctypes.c_int32),
+        ("groups", ctypes.c_int64),
+        ("sizes", ctypes.c_void_p),
+        ("window", ctypes.c_void_p),
+        ("orders", ctypes.c_void_p),
+    )
+
+    @classmethod
+    def of(cls, dtype: str, sizes, window: dict) -> Any:
+        """Returns a pointer to the description of a layer, which keeps what it points to."""
+        names = (("strides", "dilation", "low", "high"), ("x_order", "k_order", "y_order"))
+        rows = [sizes, *([window[name] for name in group] for group in names)]
+        arrays = [np.ascontiguousarray(row, np.int64) for row in rows]
+        spatial, groups = len(window["strides"]), int(window["groups"])
+        layer = cls(TYPES.index(dtype), spatial, groups, *(a.ctypes.data for a in arrays))
+        layer.arrays = arrays
+        return ctypes.pointer(layer)
+
+
+class _After(ctypes.Structure):
+    """What follows a forward pass as `convolution.cc` describes it."""
+
+    _fields_ = (("after", ctypes.c_int32), ("least", ctypes.c_float), ("most", ctypes.c_float))
 
 
 @cache

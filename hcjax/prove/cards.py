@@ -11,17 +11,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from hcjax import metrics
+from hcjax import metrics, tasks
 from hcjax.accelerate import compiler
-from hcjax.core import brief, files, system, text
+from hcjax.core import brief, files, formats, system, text
 from hcjax.data import Dataset, make_prepare
 from hcjax.devices import environment
 from hcjax.errors import DataError
 from hcjax.export.hcz import pack
 from hcjax.graph.cost import cost, kernels
 from hcjax.graph.model import Model
+from hcjax.tasks import Task
 from hcjax.train import evaluation
 
 BATCHES = (1, 128)  # images at a time: for the latency, for the throughput
@@ -30,16 +32,17 @@ BATCHES = (1, 128)  # images at a time: for the latency, for the throughput
 class Scorecard(NamedTuple):
     """A model's accuracy, size, work and speed.
 
-    name: of the stage or file. examples: number of test images. accuracy: on the test set.
+    name: of the stage or file. examples: number of test images. accuracy: on the test set; of
+    another task than classification its best score. score: the name of it.
     difference: accuracy minus the baseline's, and difference_error its paired standard error; None
-    without a baseline. weights: entries of the kernels of convolutions and dense layers; biases
-    and quantization parameters do not count. nonzeros: weights that are not 0.
-    bits_per_weight: 8 · file_bytes / weights of the baseline (of the model itself without one).
-    file_bytes: of the whole file. ratio: 4 · weights of the baseline / file_bytes, the compression
-    of float32 weights. macs: multiply-accumulates for one image. nonzero_macs: MACs with a weight
-    that is not 0; they imply no speed. latency_seconds: of one image. images_per_second: at batch
-    128. device: of both measurements. predictions, labels: int32[examples], in the order of the
-    test set.
+    without a baseline. weights: entries of the kernels of convolutions and dense layers, and of
+    tables of embeddings; biases and quantization parameters do not count. nonzeros: weights that
+    are not 0. bits_per_weight: 8 · file_bytes / weights of the baseline (of the model itself
+    without one). file_bytes: of the whole file. ratio: 4 · weights of the baseline / file_bytes,
+    the compression of float32 weights. macs: multiply-accumulates for one image. nonzero_macs: MACs
+    with a weight that is not 0; they imply no speed. latency_seconds: of one image.
+    images_per_second: at batch 128. device: of both measurements. predictions, labels:
+    int32[examples], in the order of the test set.
     """
 
     name: str
@@ -59,6 +62,7 @@ class Scorecard(NamedTuple):
     device: str
     predictions: np.ndarray
     labels: np.ndarray
+    score: str = "accuracy"
 
     __repr__ = brief.record
 
@@ -83,6 +87,7 @@ def scorecard(
     timed: bool = True,
     calls: int = 15,
     batch_size: int = 1000,
+    task: Task | str = "classification",
 ) -> Scorecard:
     """Scores a model on the whole test set, counts its weights and MACs, and measures its speed.
 
@@ -95,6 +100,9 @@ def scorecard(
       timed: whether to measure speed; `tune` compiles several programs, which takes seconds.
       calls: number of timed calls, >= 1; their median is reported.
       batch_size: of the scoring.
+      task: what the network is for, see `hcjax.tasks`, or its name there. Of another task than
+        classification `accuracy` is its best score, differences have no error, and there are no
+        predictions and labels.
 
     Returns:
       Scorecard.
@@ -115,13 +123,20 @@ def scorecard(
       (100, 7840, 10, 7840, 10)
     """
 
-    def apply(params, images):
-        return model.apply(params, images.astype(model.image_dtype))
+    def apply(params, inputs):
+        if model.alone and jnp.issubdtype(model.image_dtype, jnp.floating):
+            inputs = inputs.astype(model.image_dtype)
+        arguments = tuple(inputs) if len(model.inputs) > 1 else (inputs,)
+        return model.apply(params, *arguments)
 
-    _check(model, apply, dataset)
-    scores = evaluation.evaluate(apply, model.params, dataset, batch_size=batch_size)
+    task = tasks.get(task)
+    _check(model, dataset, task)
+    options = {"batch_size": batch_size, "task": task}
+    scores = evaluation.evaluate(apply, model.params, dataset, **options)
+    accuracy = scores.summary[task.best]
     order = np.argsort(scores.each["index"], kind="stable")
-    predictions, labels = scores.each["prediction"][order], scores.each["label"][order]
+    nothing = np.zeros(len(order), np.int32)
+    predictions, labels = (scores.each.get(k, nothing)[order] for k in ("prediction", "label"))
     difference = difference_error = None
     if baseline is not None:
         if not np.array_equal(labels, baseline.labels):
@@ -129,7 +144,9 @@ def scorecard(
                 f"{baseline.name} was scored on {baseline.examples:,} other examples than {name}'s "
                 f"{len(labels):,}: score both on one dataset"
             )
-        difference, difference_error = metrics.paired(predictions == labels, baseline.right)
+        difference = accuracy - baseline.accuracy
+        if "prediction" in scores.each:
+            difference, difference_error = metrics.paired(predictions == labels, baseline.right)
     weights, nonzeros, nonzero_macs = kernels(model)
     original = weights if baseline is None else baseline.weights
     file_bytes = len(pack(model)) if file_bytes is None else file_bytes
@@ -139,7 +156,7 @@ def scorecard(
     return Scorecard(
         name=name,
         examples=len(labels),
-        accuracy=scores.summary["accuracy"],
+        accuracy=accuracy,
         difference=difference,
         difference_error=difference_error,
         weights=weights,
@@ -154,6 +171,7 @@ def scorecard(
         device=f"{environment.device()}, {system.threads()} threads",
         predictions=predictions,
         labels=labels,
+        score=task.best,
     )
 
 
@@ -191,11 +209,13 @@ def table(cards: Sequence[Scorecard | Mapping], *, what: str = "stage") -> str:
       int8    99.00 %  -1.00 ± 1.00 %        800         1.50       1,500  21.3×  8,000
     """
     rows = as_json(cards)
+    scores = {row.get("score", "accuracy") for row in rows}
+    head = formats.label(scores.pop()) if len(scores) == 1 else "score"
     latency = "CPU latency" if all(" cpu " in row["device"] for row in rows) else "latency"
     columns = {
         what: lambda r: f"{r['name']} (dead)" if r.get("dead") else r["name"],
-        "accuracy": lambda r: r["accuracy"],
-        "validation": lambda r: _format(r.get("validation_accuracy"), "{:.2f} %", 100),
+        head: lambda r: formats.value(r.get("score", "accuracy"), r["accuracy"]),
+        "validation": _validation,
         "difference": _difference,
         "non-zeros": lambda r: f"{r['nonzeros']:,}",
         "bits/weight": lambda r: f"{r['bits_per_weight']:.2f}",
@@ -210,10 +230,17 @@ def table(cards: Sequence[Scorecard | Mapping], *, what: str = "stage") -> str:
     return text.table(list(zip(*filled.values(), strict=True)), list(filled))
 
 
+def _validation(row: Mapping) -> str | None:
+    value = row.get("validation_accuracy")
+    return None if value is None else formats.value(row.get("score", "accuracy"), value)
+
+
 def _difference(row: Mapping) -> str | None:
     d, error = row["difference"], row["difference_error"]
     if d is None:
         return None
+    if not row.get("score", "accuracy").endswith(formats.FRACTIONS):
+        return f"{d:+.4g}"
     return f"{100 * d:+.2f} %" if error is None else f"{100 * d:+.2f} ± {100 * error:.2f} %"
 
 
@@ -221,32 +248,32 @@ def _format(number: float | None, form: str, unit: float = 1) -> str | None:
     return None if number is None else form.format(unit * number)
 
 
-def _check(model: Model, apply: Any, dataset: Dataset) -> None:
+def _check(model: Model, dataset: Dataset, task: Task) -> None:
     """Raises DataError unless a model and a dataset have the same image shape and classes."""
+    if dataset.form == "arrays":
+        return  # the network checks its inputs itself
     if dataset.image_shape != model.image_shape:
         raise DataError(
             f"the network takes images {list(model.image_shape)}, {dataset.name} has "
             f"{list(dataset.image_shape)}: name its own data"
         )
-    one = jax.ShapeDtypeStruct((1, *model.image_shape), np.float32)
-    logits = jax.eval_shape(apply, model.params, one)
-    if logits.shape[1] != dataset.num_classes:
+    if task is tasks.classification and model.classes != dataset.num_classes:
         raise DataError(
-            f"the network tells {logits.shape[1]} classes apart, {dataset.name} has "
+            f"the network tells {model.classes} classes apart, {dataset.name} has "
             f"{dataset.num_classes}: name its own data"
         )
 
 
 def _seconds(apply: Any, params: Any, dataset: Dataset, count: int, calls: int) -> float:
     """Measures the median time of one call with `count` test images."""
-    test = dataset.test
-    index = np.arange(count) % len(test.labels)
+    index = np.arange(count) % dataset.test.size
     prepare = make_prepare(mean=dataset.mean, std=dataset.std, num_classes=dataset.num_classes)
-    images = prepare({"image": test.images[index], "label": test.labels[index]}, None)["image"]
-    run = compiler.tune(lambda images: apply(params, images), images)
+    inputs, labels = (jax.tree.map(lambda x: x[index], tree) for tree in dataset.test)
+    inputs = prepare({"inputs": inputs, "labels": labels}, None)["inputs"]
+    run = compiler.tune(lambda inputs: apply(params, inputs), inputs)
     times = []
     for _ in range(calls):
         started = time.perf_counter()
-        jax.block_until_ready(run(images))
+        jax.block_until_ready(run(inputs))
         times.append(time.perf_counter() - started)
     return statistics.median(times)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hcjax.core import text
+from hcjax.core import notebook, text
 from hcjax.data import Dataset
 from hcjax.errors import DataError
 from hcjax.prove.cards import Scorecard
@@ -30,6 +30,24 @@ class Changes(NamedTuple):
     label: np.ndarray
     was: np.ndarray
     now: np.ndarray
+
+    _repr_html_ = notebook.to_html
+    to_csv = notebook.to_csv
+    to_latex = notebook.to_latex
+
+    @property
+    def grid(self) -> notebook.Grid:
+        """A row for each class with flips, and their sums in words."""
+        counts = self.per_class()
+        rows = [
+            (name, int(self.examples[k]), *(int(n[k]) for n in counts.values()))
+            for k, name in enumerate(self.class_names)
+            if any(n[k] for n in counts.values())
+        ]
+        total = ", ".join(f"{sum(n):,} {kind}" for kind, n in counts.items())
+        head = f"{self.after} answers {len(self.index):,} of {self.examples.sum():,} test examples"
+        caption = f"{head} otherwise than {self.before}: {total}"
+        return notebook.Grid(("class", "examples", *counts), rows, caption)
 
     @property
     def kinds(self) -> dict[str, np.ndarray]:
@@ -57,18 +75,10 @@ class Changes(NamedTuple):
         }
 
     def __repr__(self) -> str:
-        counts = self.per_class()
-        total = ", ".join(f"{sum(n):,} {kind}" for kind, n in counts.items())
-        head = f"{self.after} answers {len(self.index):,} of {self.examples.sum():,} test examples"
-        head = f"{head} otherwise than {self.before}: {total}"
+        head, rows, caption = self.grid
         if not len(self.index):
-            return head
-        rows = [
-            [text.cut(name, 16), int(self.examples[k]), *(int(n[k]) for n in counts.values())]
-            for k, name in enumerate(self.class_names)
-            if any(n[k] for n in counts.values())
-        ]
-        lines = [head, text.table(rows, ["class", "examples", *counts])]
+            return caption
+        lines = [caption, text.table([(text.cut(row[0], 16), *row[1:]) for row in rows], head)]
         for kind, member in self.kinds.items():
             flips = np.flatnonzero(member)
             shown = [self._example(i) for i in flips[:LISTED]]

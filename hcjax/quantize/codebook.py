@@ -198,8 +198,7 @@ def _k_means(values: np.ndarray, centers: np.ndarray) -> np.ndarray:
 def _replace_kernels(model: Model, leaves: dict[str, Any]) -> Model:
     """Returns the model with an op that computes each clustered leaf from its codebook."""
     graph = model.graph
-    outputs = [o for op in graph.ops for o in op.outputs]
-    number = max([*graph.params.values(), *graph.constants, graph.images, *outputs])
+    number = graph.last
     ops, numbers, constants = [], dict(graph.params), dict(graph.constants)
     for path, leaf in leaves.items():
         if isinstance(leaf, Shared):

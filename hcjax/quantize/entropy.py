@@ -18,6 +18,8 @@ def entropy(model: Model) -> Callable[[Any], jax.Array]:
     For each kernel -Σ_k n_k · log₂ p_k with p_k = (n_k + 1) / (n + K): n_k of its n weights are the
     integer k, one of K, and each count starts at one. A weight between two integers counts for
     both, linearly by its distance; so the gradient moves it towards the more frequent neighbour.
+    Gradients of scales have the factor that they have in the network: without it, a large kernel's
+    would grow as if there were no other loss.
 
     Times a rate, it is a penalty: `fit(..., penalty=lambda params: rate * bits(params))`.
 
@@ -46,14 +48,15 @@ def entropy(model: Model) -> Callable[[Any], jax.Array]:
     ops = [op for op in model.graph.ops if op.kind == "quantize_kernel"]
     if not ops:
         raise ValueError("no kernel of this model is rounded: give a model from fake_quantize")
-    scales = {op.output: op.inputs[0] for op in model.graph.ops if op.kind == "step"}
+    steps = {op.output: op for op in model.graph.ops if op.kind == "step"}
 
     def bits(params: Any) -> jax.Array:
         leaves = model.leaves(params)
         values = model.graph.constants | {n: leaves[path] for path, n in model.graph.params.items()}
         total = jnp.float32(0)
         for op in ops:
-            kernel, scale = values[op.inputs[0]], values[scales[op.inputs[1]]]
+            step = steps[op.inputs[1]]
+            kernel, (scale,) = values[op.inputs[0]], step.run(1, values[step.inputs[0]])
             qmax = fixed_point.limits(op.params["bits"], signed=True)[1]
             axis = op.params["axis"]
             along = [-1 if a == axis else 1 for a in range(kernel.ndim)] if axis is not None else []

@@ -13,14 +13,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hcjax.core import text
-from hcjax.graph import examples
+from hcjax import tasks
+from hcjax.accelerate import compiler
+from hcjax.core import notebook, text
+from hcjax.graph import interface
 from hcjax.graph.axes import channel_axis, kernel_axis
-from hcjax.graph.model import LAYERS, Model, Op, capture_activations, run
+from hcjax.graph.model import LAYERS, Model, Op, capture_activations
 from hcjax.quantize import fake
 from hcjax.quantize.calibration.ranges import Ranges
 from hcjax.quantize.lowering.builder import Builder
 from hcjax.quantize.spec import QuantSpec, every_layer, with_fields
+from hcjax.tasks import Task, examples, scoring
 
 
 class LayerError(NamedTuple):
@@ -42,16 +45,28 @@ class LayerError(NamedTuple):
 class ErrorAnalysis(NamedTuple):
     """The rows of a network, in order; printed as a table.
 
-    accuracy: in float. drop: loss of accuracy with all layers quantized. examples: their number.
+    accuracy: in float, or another score of the task. drop: loss of it with all layers quantized.
+    examples: their number. score: the name of the score.
     """
 
     rows: tuple[LayerError, ...]
     accuracy: float
     drop: float
     examples: int
+    score: str = "accuracy"
+
+    _repr_html_ = notebook.to_html
+    to_csv = notebook.to_csv
+    to_latex = notebook.to_latex
+
+    @property
+    def grid(self) -> notebook.Grid:
+        """A row for each layer and one for all, with drops as fractions."""
+        rows = [*self.rows, ("all", None, None, self.drop)]
+        return notebook.Grid(("layer", "bits", "SQNR (dB)", f"{self.score} drop"), rows)
 
     def __repr__(self) -> str:
-        lines = [("layer", "bits", "SQNR (dB)", "accuracy drop")]
+        lines = [("layer", "bits", "SQNR (dB)", f"{self.score} drop")]
         lines += [
             (r.name, str(r.bits), f"{r.sqnr:.1f}", f"{100 * r.drop:.2f} %") for r in self.rows
         ]
@@ -67,7 +82,7 @@ class _Layer(NamedTuple):
     kernel: int
     quantized_kernel: int
     kernel_scale: int
-    axis: int
+    axis: int | None  # None for a table of embeddings, which has one scale
     end: int
     quantized_end: int
     scale: int | None  # None for the logits, which stay in float
@@ -82,6 +97,7 @@ def error_analysis(
     spec: QuantSpec | None = None,
     *,
     batch_size: int = 250,
+    task: Task | str = "classification",
     **fields: Any,
 ) -> ErrorAnalysis:
     """Returns the error that quantization causes in each layer's output, and in accuracy.
@@ -89,11 +105,13 @@ def error_analysis(
     Args:
       model: from `trace`, best through `fold`.
       ranges: from `calibrate` of the same model.
-      images: float array [N, ...], N >= 1, normalised as in training; not the test set, if the
-        analysis guides a choice.
-      labels: int[N], each in [0, K).
+      images: float array [N, ...], N >= 1, normalised as in training, or a tuple of all inputs;
+        not the test set, if the analysis guides a choice.
+      labels: int[N], each in [0, K), or other targets of the task.
       spec, **fields: as in `fake_quantize`, with no layer in float.
       batch_size: images in one call.
+      task: what the network is for, see `hcjax.tasks`, or its name there; drops are of its best
+        score.
 
     Returns:
       ErrorAnalysis. A layer whose output is not requantized itself has the SQNR of the first
@@ -119,36 +137,50 @@ def error_analysis(
       fc        4       27.6         0.00 %
       all                            0.00 %
     """
-    images, labels = examples.labelled(model, images, labels, batch_size)
+    task = tasks.get(task)
+    images, targets = examples.checked(model, images, labels, batch_size, task)
     quantized, builder = fake.build(model, ranges, every_layer(with_fields(spec, fields)))
     layers = _layers(model, builder)
-    batches = [slice(i, i + batch_size) for i in range(0, len(images), batch_size)]
+    batches = interface.batches(model.inputs, images, batch_size)
+    parts, masks = scoring.batched(targets, batch_size)
 
-    compute_powers = jax.jit(partial(_powers, model, quantized, layers))
+    compute_powers = compiler.jit(partial(_powers, model, quantized, layers))
     powers = sum(
-        np.asarray(compute_powers(model.params, quantized.params, images[batch]), np.float64)
+        np.asarray(compute_powers(model.params, quantized.params, batch), np.float64)
         for batch in batches
     )
-    kernels, scales = jax.jit(partial(_constants, quantized, layers))(quantized.params, images[:1])
-    apply_one = jax.jit(partial(_apply_one_quantized, model, builder, layers))
-    apply_all = jax.jit(quantized.apply)
+    one = interface.part(model.inputs, images, slice(1))
+    kernels, scales = jax.jit(partial(_constants, quantized, layers))(quantized.params, one)
+    one_of = partial(_apply_one_quantized, model, builder, layers)
+    count_one = compiler.jit(scoring.counted(task, one_of))
+    count_all = compiler.jit(scoring.counted(task, partial(_apply, quantized)))
 
-    def count_correct(logits):
-        return sum(int((np.argmax(logits(images[b]), 1) == labels[b]).sum()) for b in batches)
+    def score_of_one(k):
+        def count(i, y, mask):
+            return count_one(y, mask, model.params, kernels, scales, batches[i], jnp.int32(k))
 
-    def count_correct_of_one(k):
-        return count_correct(lambda x: apply_one(model.params, kernels, scales, x, jnp.int32(k)))
+        return scoring.summary(task, count, parts, masks)
 
-    base, every = count_correct_of_one(-1), count_correct(partial(apply_all, quantized.params))
+    def count_every(i, y, mask):
+        return count_all(y, mask, quantized.params, batches[i])
+
+    base, every = score_of_one(-1), scoring.summary(task, count_every, parts, masks)
     with np.errstate(divide="ignore"):
         sqnr = 10 * np.log10(powers[:, 0] / powers[:, 1])
+
+    def drop(scores):
+        return base[task.best] - scores[task.best]
+
     rows = tuple(
-        LayerError(
-            layer.name, layer.bits, float(sqnr[k]), (base - count_correct_of_one(k)) / len(labels)
-        )
+        LayerError(layer.name, layer.bits, float(sqnr[k]), drop(score_of_one(k)))
         for k, layer in enumerate(layers)
     )
-    return ErrorAnalysis(rows, base / len(labels), (base - every) / len(labels), len(labels))
+    count = interface.count(model.inputs, images)
+    return ErrorAnalysis(rows, base[task.best], drop(every), count, task.best)
+
+
+def _apply(model: Model, params: Any, images: list) -> Any:
+    return model.compute(model.leaves(params), images)
 
 
 def _layers(model: Model, b: Builder) -> list[_Layer]:
@@ -156,7 +188,8 @@ def _layers(model: Model, b: Builder) -> list[_Layer]:
     producers = {op.output: op for op in b.ops}
     layers = []
     for op in b.original:
-        if op.kind not in LAYERS or channel_axis(op, b.constants) is None:
+        table = b.is_table(op)
+        if not table and (op.kind not in LAYERS or channel_axis(op, b.constants) is None):
             continue
         kernel = next(i for i in op.inputs if i in b.constants)
         quantized, kernel_scale, _, name = b.kernel(op, kernel)
@@ -167,7 +200,7 @@ def _layers(model: Model, b: Builder) -> list[_Layer]:
             output, scale, zero = q.number, q.scale, q.zero
         else:
             output, scale, zero = b.forms[last].floating, None, 0
-        axis = kernel_axis(op, b.constants)
+        axis = None if table else kernel_axis(op, b.constants)
         numbers = (kernel, quantized, kernel_scale, axis, last, output, scale, zero)
         layers.append(_Layer(name, producers[quantized].params["bits"], *numbers))
     return layers
@@ -211,8 +244,8 @@ def _constants(quantized, layers, params, images) -> tuple[list, list]:
     return kernels, [None if layer.scale is None else env[layer.scale] for layer in layers]
 
 
-def _apply_one_quantized(model, b, layers, params, kernels, scales, images, which) -> jax.Array:
-    """Returns the logits with only the layer of index `which` quantized; none for -1."""
+def _apply_one_quantized(model, b, layers, params, kernels, scales, images, which) -> Any:
+    """Returns the outputs with only the layer of index `which` quantized; none for -1."""
 
     def quantize(number, value):
         for k, layer in enumerate(layers):
@@ -227,4 +260,4 @@ def _apply_one_quantized(model, b, layers, params, kernels, scales, images, whic
 
     numbers = model.graph.params
     leaves = {path: quantize(numbers[path], x) for path, x in model.leaves(params).items()}
-    return run(model.graph, leaves, images, visit=quantize)
+    return model.compute(leaves, images, quantize)

@@ -7,9 +7,12 @@ estimates.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import warnings
 from typing import Any
+
+import jax
 
 from hcjax.errors import ConfigError, no_match
 from hcjax.graph.model import Graph, Model, is_quantized, live_ops
@@ -32,9 +35,10 @@ def fake_quantize(
 ) -> Model:
     """Returns the fake-quantized network: trainable, with the logits of `int8(fake)` bit for bit.
 
-    Kernels are rounded to symmetric integers, activations to integers with one scale each, and a
-    zero point where it pays (`quantize.grids`). A warning lists the activations whose
-    signal-to-noise ratio on the calibration images is below 20 dB, with their ranges and a cure.
+    Kernels, tables of embeddings among them, are rounded to symmetric integers, activations to
+    integers with one scale each, and a zero point where it pays (`quantize.grids`). A warning lists
+    the activations whose signal-to-noise ratio on the calibration images is below 20 dB, with their
+    ranges and a cure.
     Gradients are those of the straight-through estimator: 1 through rounding, 0 where clipping
     changed the value. Scales are parameters, learned with the weights.
 
@@ -49,7 +53,8 @@ def fake_quantize(
       Model with the same params, the scales `LAYER/kernel_step` float32[C] or float32[] of kernels
       and `NAME/step` float32[] of activations, and `LAYER/input_step` float32[] where a layer's
       input is requantized. Ops that stay in float are listed in `floats`; among them are those of
-      masks (constants such as -1e9 that stand for "never"), which are exact in float.
+      masks (constants such as -1e9 that stand for "never"), which are exact in float. Indices
+      outside of an embedding's table, for which jax gives NaN in float, take its nearest row.
 
     Raises:
       ValueError: if the model is in integers already, the ranges are another model's, the
@@ -90,19 +95,31 @@ def build(model: Model, ranges: Ranges, spec: QuantSpec) -> tuple[Model, Builder
     _check_patterns(builder, spec)
     for op in builder.original:
         place(builder, op)
-    logits = conversion.logits(builder)
-    ops = live_ops(builder.ops, logits)
-    used = {i for op in ops for i in op.inputs} | {logits}
+    outputs = tuple(conversion.output_of(builder, number) for number in model.graph.outputs)
+    ops = live_ops(builder.ops, outputs)
+    used = {i for op in ops for i in op.inputs}.union(outputs)
     numbers = {path: number for path, number in builder.numbers.items() if number in used}
     constants = {number: value for number, value in builder.new_constants.items() if number in used}
     _warn_of_noise(builder)
     fake = model.replace(
-        graph=Graph(tuple(ops), model.graph.images, logits, numbers, constants),
+        graph=Graph(tuple(ops), model.graph.inputs, outputs, numbers, constants),
         params={path: builder.params[path] for path in numbers},
         paths=tuple(sorted(numbers)),
-        floats=tuple(builder.floats),
+        floats=tuple(dict.fromkeys(builder.floats)),
+        outputs=_outputs(model, builder, outputs),
     )
     return fake, builder
+
+
+def _outputs(model: Model, builder: Builder, numbers: tuple[int, ...]) -> Any:
+    """Returns the outputs of the new graph: integers times scales are float32, whatever was."""
+    leaves, treedef = jax.tree.flatten(model.outputs)
+    dtypes = {o: op.dtype for op in builder.ops for o in op.outputs}
+    new = [
+        dataclasses.replace(leaf, dtype=dtypes.get(number, leaf.dtype))
+        for leaf, number in zip(leaves, numbers, strict=True)
+    ]
+    return jax.tree.unflatten(treedef, new)
 
 
 def check_float(model: Model) -> None:
@@ -157,7 +174,7 @@ def _check_patterns(builder: Builder, spec: QuantSpec) -> None:
     patterns = [("floats", spec.floats, names)] if spec.floats else []
     for key, bits in spec.widths.items():
         # an activation may be the images, or a value behind no layer
-        legal = [*names, "images", "value"] if key == "activation_bits" else names
+        legal = [*names, *builder.label.values(), "value"] if key == "activation_bits" else names
         patterns += [(key, p, legal) for p in (() if isinstance(bits, int) else bits)]
     for key, pattern, legal in patterns:
         if not any(re.fullmatch(pattern, name) for name in legal):

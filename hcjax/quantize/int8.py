@@ -82,14 +82,16 @@ def int8(
     program = Program(model)
     for op in program.batch_ops:
         program.add(op)
-    ops = tuple(live_ops(program.ops, model.graph.logits))
-    used = {i for op in ops for i in op.inputs}
+    for number in model.graph.outputs:
+        program.keep(number)
+    ops = tuple(live_ops(program.ops, model.graph.outputs))
+    used = {i for op in ops for i in op.inputs}.union(model.graph.outputs)
     numbers = {path: n for path, n in program.numbers.items() if n in used}
     return model.replace(
         graph=Graph(
             ops,
-            model.graph.images,
-            model.graph.logits,
+            model.graph.inputs,
+            model.graph.outputs,
             numbers,
             {n: v for n, v in program.constants.items() if n in used},
         ),
@@ -117,7 +119,7 @@ class Program:
         }
         self._kernels: dict[int, int] = {}
         self._paths = {number: path for path, number in model.graph.params.items()}
-        self._next = max([*self.values, *self.producers, model.graph.images], default=0)
+        self._next = max([*self.values, model.graph.last])
 
     def add(self, op: Op) -> None:
         """Adds the integer form of an op of the fake graph."""
@@ -125,7 +127,8 @@ class Program:
         activations = [i for i in op.inputs if i not in self.values] or op.inputs
         if convert is None and activations and self.integers.issuperset(activations):
             convert = _convert_sum if _accumulates(op) else _convert_move
-        if op.kind == "gather" and op.inputs[0] in self.integers and op.inputs[0] in self.values:
+        table = self.producers.get(op.inputs[0]) if op.kind == "gather" else None
+        if table is not None and table.kind == "quantize_kernel":
             convert = _convert_gather
         if convert is None:
             self._add_float(op)
@@ -142,9 +145,13 @@ class Program:
         self.params[name], self.numbers[name] = value, self._next
         return self._next
 
-    def path_of(self, number: int) -> str | None:
-        """Returns the path of a parameter of the fake graph; None for another number."""
-        return self._paths.get(number)
+    def keep(self, number: int) -> None:
+        """Keeps an output that no op computes."""
+        if number in self._paths:
+            self.params[self._paths[number]] = self.values[number]
+            self.numbers[self._paths[number]] = number
+        elif number in self.values and all(number not in op.outputs for op in self.ops):
+            self.constants[number] = self.values[number]
 
     def kernel(self, number: int) -> int:
         """Returns the number of a quantized kernel, added as a QTensor on first use."""
@@ -204,16 +211,13 @@ def _convert_move(p: Program, op: Op) -> Converted:
             value = np.asarray(p.values[i])
             floating = jnp.issubdtype(value.dtype, jnp.floating)
             p.constants[i] = value.astype(np.int8) if floating else value
-    return op.inputs, op.params, jnp.int8
+    return op.inputs, op.params, jnp.int32 if op.dtype == jnp.int32 else jnp.int8
 
 
 def _convert_gather(p: Program, op: Op) -> Converted:
-    """Gathers rows of an int8 table."""
+    """Gathers rows of a table of integers."""
     table, index = op.inputs
-    quantize = p.producers[table]
-    path = p.path_of(quantize.inputs[0]) or f"{quantize.params['label']}/table"
-    number = p.parameter(path, jnp.asarray(p.values[table]).astype(jnp.int8))
-    return (number, index), op.params, jnp.int8
+    return (p.kernel(table), index), op.params, jnp.int8
 
 
 def _convert_quantize(p: Program, op: Op) -> Converted:

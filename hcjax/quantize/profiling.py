@@ -15,7 +15,8 @@ import jax
 import numpy as np
 
 from hcjax.accelerate import compiler
-from hcjax.core import text
+from hcjax.core import notebook, text
+from hcjax.graph import interface
 from hcjax.graph.axes import kernel_axis
 from hcjax.graph.model import LAYERS, Model, Op, capture_activations, live_ops
 from hcjax.graph.qtensor import QTensor
@@ -53,6 +54,20 @@ class Profile(NamedTuple):
     batch: int
     device: str
 
+    _repr_html_ = notebook.to_html
+    to_csv = notebook.to_csv
+    to_latex = notebook.to_latex
+
+    @property
+    def grid(self) -> notebook.Grid:
+        """A row for each layer, with the seconds of one call."""
+        head = ("layer", "MACs", "float (s)", "int8 (s)", "times as fast")
+        return notebook.Grid(head, [(*row, row.ratio) for row in self.rows], self._note)
+
+    @property
+    def _note(self) -> str:
+        return f"batch {self.batch}, {self.device}"
+
     @property
     def slower(self) -> str:
         """The layers that are slower in int8, as a pattern for `floats` of `int8`."""
@@ -65,7 +80,7 @@ class Profile(NamedTuple):
             better = "float" if row.ratio < 1 else "int8"
             lines.append((row.name, row.macs, *seconds, f"{row.ratio:.2f}", better))
         left = [f"in float: {each}" for each in self.floats]
-        return "\n".join([text.aligned(lines), *left, f"batch {self.batch}, {self.device}"])
+        return "\n".join([text.aligned(lines), *left, self._note])
 
 
 def profile(
@@ -86,7 +101,8 @@ def profile(
     Args:
       model: from `trace`, best through `fold`.
       ranges: from `calibrate` of the same model.
-      images: float array [N, ...], N >= 1, normalised as in training; the timed batch.
+      images: float array [N, ...], N >= 1, normalised as in training, or a tuple of all inputs;
+        the timed batch.
       spec, **fields: as in `fake_quantize`, with no layer in float.
       seconds: run time of each layer in float, > 0; in int8 it runs as many times.
 
@@ -109,11 +125,12 @@ def profile(
     """
     quantized, builder = fake.build(model, ranges, every_layer(with_fields(spec, fields)))
     integer = int8(quantized)
-    model.check(images)
-    if not len(images) or not seconds > 0:
-        raise ValueError(f"some images and seconds > 0 are needed, got {len(images)} and {seconds}")
-    floats = builder.constants | _activations(model, images)
-    integers = integer.graph.constants | _activations(integer, images)
+    arrays = model.arrays(images)
+    if not seconds > 0:
+        raise ValueError(f"seconds must be > 0, got {seconds}")
+    batch = interface.count(model.inputs, arrays)
+    floats = builder.constants | _activations(model, arrays)
+    integers = integer.graph.constants | _activations(integer, arrays)
     integers |= {number: integer.params[path] for path, number in integer.graph.params.items()}
     original = {op.output: op for op in builder.original}
     rows = []
@@ -128,12 +145,12 @@ def profile(
             else builder.forms[end].floating
         )
         both = (
-            _subgraph(builder.original, first, end, floats, len(images)),
-            _subgraph(integer.graph.ops, op, output, integers, len(images)),
+            _subgraph(builder.original, first, end, floats, batch),
+            _subgraph(integer.graph.ops, op, output, integers, batch),
         )
         rows.append(LayerSeconds(name, first.macs, *_seconds(both, seconds)))
     device = jax.devices()[0].device_kind
-    return Profile(tuple(rows), integer.floats, len(images), device)
+    return Profile(tuple(rows), integer.floats, batch, device)
 
 
 def pair_sums(model: Model, *, stored: str = "uint8") -> dict[str, int]:
@@ -186,11 +203,12 @@ def pair_sums(model: Model, *, stored: str = "uint8") -> dict[str, int]:
     return sums
 
 
-def _activations(model: Model, images: Any) -> dict[int, jax.Array]:
-    """Returns the value of every number that depends on images."""
-    images = jax.numpy.asarray(images)
-    compute = jax.jit(lambda images: capture_activations(model, model.leaves(model.params), images))
-    return {model.graph.images: images} | compute(images)
+def _activations(model: Model, arrays: Sequence[Any]) -> dict[int, jax.Array]:
+    """Returns the value of every number that depends on the inputs."""
+    leaves = model.leaves(model.params)
+    compute = jax.jit(lambda arrays: capture_activations(model, leaves, arrays))
+    inputs = zip(model.graph.inputs, map(jax.numpy.asarray, arrays), strict=True)
+    return dict(inputs) | compute(arrays)
 
 
 def _subgraph(
@@ -202,7 +220,7 @@ def _subgraph(
         if outputs.intersection(op.inputs):
             downstream.append(op)
             outputs.update(op.outputs)
-    part = live_ops(downstream, end)
+    part = live_ops(downstream, [end])
     read = {i for op in part for i in op.inputs} - {o for op in part for o in op.outputs}
     # activations are arguments; the compiler may choose the layout of all other operands
     arguments = sorted(i for i in read if getattr(values[i], "ndim", 0) and len(values[i]) == batch)

@@ -18,7 +18,9 @@ Bits = int | Mapping[str, int]
 class QuantSpec(NamedTuple):
     """The bits, the granularity and the float layers of a quantized network.
 
-    bits: of kernels, 2 to 8; or regular expression of a layer's full name -> bits, 8 elsewhere.
+    bits: of kernels, 2 to 8; or regular expression of a layer's full name -> bits, 8 elsewhere. A
+    table of embeddings is a kernel with one scale; its rows are activations as they are, and so it
+    has the fewer of both bits.
     activation_bits: of activations, in the same form, by the layer that computes them; "images" is
     the input. None: as `bits`.
     input_bits: of the activations that a layer reads, by that layer. An activation with more bits

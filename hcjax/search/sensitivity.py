@@ -13,15 +13,16 @@ import jax
 import numpy as np
 from jax import lax
 
-from hcjax import metrics, trees
+from hcjax import tasks, trees
 from hcjax.accelerate.accelerate import accelerate
-from hcjax.core import registry, text
+from hcjax.core import notebook, registry, text
 from hcjax.errors import ConfigError
-from hcjax.graph import examples, qtensor
+from hcjax.graph import interface, qtensor
 from hcjax.graph.axes import kernel_axis
-from hcjax.graph.constants import source_path, trained_numbers
+from hcjax.graph.constants import evaluate_constants, is_table, source_path, trained_numbers
 from hcjax.graph.model import LAYERS, Model, layer_of
 from hcjax.search.levels import CHANGES, Change
+from hcjax.tasks import Task, examples, scoring
 
 
 class KernelSensitivity(NamedTuple):
@@ -61,6 +62,18 @@ class Sensitivity(NamedTuple):
     accuracy: float
     nll: float
     measure: Callable[[Sequence[float]], tuple[float, float]]
+    score: str = "accuracy"
+
+    _repr_html_ = notebook.to_html
+    to_csv = notebook.to_csv
+    to_latex = notebook.to_latex
+
+    @property
+    def grid(self) -> notebook.Grid:
+        """A row for each kernel, with accuracies as fractions."""
+        head = ("kernel", "weights", "MACs", *(f"{self.against} {each:g}" for each in self.levels))
+        rows = [(row.path, row.size, row.macs, *row.accuracy) for row in self.rows]
+        return notebook.Grid(head, rows, f"{self.score} {100 * self.accuracy:.2f} %")
 
     def __repr__(self) -> str:
         columns = [
@@ -70,7 +83,7 @@ class Sensitivity(NamedTuple):
         lines = [("kernel", "weights", "MACs", *columns)]
         for row in self.rows:
             lines.append((row.path, row.size, row.macs, *(f"{100 * a:.2f}" for a in row.accuracy)))
-        return f"accuracy {100 * self.accuracy:.2f} %\n{text.aligned(lines)}"
+        return f"{self.grid.caption}\n{text.aligned(lines)}"
 
 
 def sensitivity(
@@ -82,14 +95,15 @@ def sensitivity(
     levels: Sequence[float] | None = None,
     select: trees.Select | str | Sequence[str] = trees.kernels,
     batch_size: int = 1000,
+    task: Task | str = "classification",
 ) -> Sensitivity:
     """Measures a network's accuracy with one kernel at a time pruned, or rounded to integers.
 
     Args:
       model: from `trace`, best through `fold`.
-      images: float array [N, ...], normalised as in training. Use the validation set: a choice
-        made on the test set makes its accuracy meaningless.
-      labels: int[N], each in [0, K).
+      images: float array [N, ...], normalised as in training, or a tuple of all inputs. Use the
+        validation set: a choice made on the test set makes its accuracy meaningless.
+      labels: int[N], each in [0, K), or other targets of the task.
       against: "sparsity": the fraction of the kernel's weights, those of least magnitude, that is
         set to zero. "bits": the kernel is rounded to symmetric integers of so many bits, with one
         scale per output channel; activations stay in float.
@@ -97,9 +111,11 @@ def sensitivity(
         0.995, or 8 to 2 bits.
       select: which kernels, as of `prune.masks`.
       batch_size: images at a time, >= 1.
+      task: what the network is for, see `hcjax.tasks`, or its name there. Of another task than
+        classification "accuracy" is its best score, and "nll" its mean loss.
 
     Returns:
-      Sensitivity; print it, or give it to `pick`. `hcjax.report.plots.layer_curves` draws it.
+      Sensitivity; print it, or give it to `pick`. `hcjax.pictures.layer_curves` draws it.
 
     Raises:
       ConfigError: if an argument is out of range, or the model is quantized already.
@@ -120,23 +136,26 @@ def sensitivity(
     """
     change = registry.choose("change", CHANGES, against)
     levels = tuple(change.levels if levels is None else levels)
-    images, labels = examples.labelled(model, images, labels, batch_size)
+    task = tasks.get(task)
+    images, labels = examples.checked(model, images, labels, batch_size, task)
     kernels = _kernels(model, select)
     _check(change, against, levels, kernels)
-    measure = _measure(model, images, labels, kernels, change, min(batch_size, len(images)))
+    count = interface.count(model.inputs, images)
+    measure = _measure(model, images, labels, kernels, change, min(batch_size, count), task)
     accuracy, nll = measure([0] * len(kernels))
     rows = []
     for i, (path, _, macs) in enumerate(kernels):
         pairs = [measure([0] * i + [a] + [0] * (len(kernels) - i - 1)) for a in levels]
         size = model.leaves(model.params)[path].size
         rows.append(KernelSensitivity(path, layer_of(path), size, macs, *zip(*pairs, strict=True)))
-    return Sensitivity(against, levels, tuple(rows), accuracy, nll, measure)
+    return Sensitivity(against, levels, tuple(rows), accuracy, nll, measure, task.best)
 
 
 def _kernels(model: Model, select: Any) -> list[tuple[str, int | None, int]]:
     """Lists (path, axis of the output channels, MACs) of each kernel that a layer reads.
 
-    The axis is None where the layer reads a value computed from the parameter.
+    The axis is None where the layer reads a value computed from the parameter, and of a table of
+    embeddings, which has one scale.
     """
     leaves = model.leaves(model.params)
     if any(isinstance(leaf, qtensor.QTensor) for leaf in leaves.values()):
@@ -145,11 +164,15 @@ def _kernels(model: Model, select: Any) -> list[tuple[str, int | None, int]]:
     paths = {number: path for path, number in model.graph.params.items()}
     constants = model.graph.constants | {number: leaves[path] for number, path in paths.items()}
     trained, kernels = trained_numbers(model), {}
+    gathers = any(op.kind == "gather" for op in model.graph.ops)
+    known = evaluate_constants(model)[1] if gathers else constants
     for op in model.graph.ops:
-        for number in op.inputs if op.kind in LAYERS else ():
+        read = op.inputs if op.kind in LAYERS else ()
+        looked_up = op.inputs[:1] if is_table(op, known) else ()
+        for number in (*read, *looked_up):
             path = source_path(model, number, paths) if number in trained else ""
             if path and selected[path]:
-                axis = kernel_axis(op, constants) if number in paths else None
+                axis = kernel_axis(op, constants) if number in paths and read else None
                 kernels[path] = (path, axis, op.macs + kernels.get(path, (path, axis, 0))[2])
     return list(kernels.values())
 
@@ -162,9 +185,16 @@ def _check(change, against, levels, kernels) -> None:
         raise ConfigError("no kernel of a layer is selected")
 
 
-def _measure(model, images, labels, kernels, change: Change, batch_size: int) -> Callable:
-    """Compiles (level of each kernel, 0 for no change) -> (accuracy, nll), once."""
-    apply = accelerate(model.apply)
+def _measure(
+    model: Model,
+    images: list,
+    targets: Any,
+    kernels: list,
+    change: Change,
+    batch_size: int,
+    task: Task,
+) -> Callable:
+    """Compiles (level of each kernel, 0 for no change) -> (best score, mean loss), once."""
     sizes = [model.leaves(model.params)[path].size for path, _, _ in kernels]
 
     @jax.jit
@@ -180,29 +210,25 @@ def _measure(model, images, labels, kernels, change: Change, batch_size: int) ->
             )
         return jax.tree.unflatten(treedef, leaves)
 
-    @jax.jit
-    def sums(params, images, labels, weight):
-        return metrics.sums(apply(params, images), labels, weight)
+    def outputs(params, arrays):
+        return model.compute(model.leaves(params), arrays)
 
-    padding = -len(images) % batch_size
-    weight = np.ones(len(images), np.float32)
-    columns = [
-        np.split(
-            np.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1)),
-            range(batch_size, len(x), batch_size),
-        )
-        for x in (images, labels, weight)
-    ]
-    batches = jax.device_put(list(zip(*columns, strict=True)))
+    count = jax.jit(scoring.counted(task, accelerate(outputs)))
+    parts, masks = scoring.batched(targets, batch_size, pad=True)
+    size = len(masks) * batch_size
+    whole = [scoring.padded(x, size) for x in images]
+    batches = jax.device_put(interface.batches(model.inputs, whole, batch_size))
+    parts, device_masks = jax.device_put((parts, masks))
 
     def measure(levels):
         pairs = zip(levels, sizes, strict=True)
         strengths = [change.strength(level, size) if level else 0 for level, size in pairs]
         params = compress(model.params, np.asarray(strengths, np.int32))
-        totals = jax.device_get([sums(params, *batch) for batch in batches])
-        count, correct, nll = (
-            sum(float(each[name]) for each in totals) for name in ("count", "correct", "nll")
-        )
-        return correct / count, nll / count
+
+        def count_batch(i, y, mask):
+            return count(y, device_masks[i], params, batches[i])
+
+        scores = scoring.summary(task, count_batch, parts, masks)
+        return scores[task.best], scores[task.mean_loss]
 
     return measure

@@ -95,7 +95,7 @@ def test_a_compiled_step_is_traced_once_and_gives_the_same(repeat):
     def step(state, batch, key):
         traces.append(1)
         del key
-        x = batch["image"]
+        x = batch["inputs"]
         if repeat:
             x = lax.scan(lambda c, _: (layer(c, state) / 8, None), x, None, length=2)[0]
         return state - 0.01 * jax.grad(lambda k: (layer(x, k) ** 2).sum())(state), {"x": x.sum()}
@@ -107,7 +107,7 @@ def test_a_compiled_step_is_traced_once_and_gives_the_same(repeat):
         traces.clear()
         run, state = parallel.train(step, accelerate=accelerate), k
         for _ in range(3):
-            state, _ = run(state, {"image": x}, jax.random.key(0))
+            state, _ = run(state, {"inputs": x}, jax.random.key(0))
         results.append(np.asarray(state))
     assert len(traces) <= 2
     np.testing.assert_allclose(*results, rtol=1e-4, atol=1e-4)

@@ -29,14 +29,14 @@ def check(case, table, loop):
 
 
 @pytest.mark.parametrize("table", TABLES)
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(case=convolutions())
 def test_values_and_derivatives_equal_the_primitives(case, table):
     check(case, table, loop=False)
 
 
 @pytest.mark.parametrize("table", TABLES)
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(case=convolutions())
 def test_gradients_in_a_loop_equal_the_primitives(case, table):
     check(case, table, loop=True)

@@ -22,7 +22,7 @@ def verdict(fn, *args):
     return text
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(
     st.integers(256, 400),
     st.integers(1, 32),

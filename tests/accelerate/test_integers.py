@@ -71,7 +71,7 @@ def convolutions(draw, *, channels):
 def test_sums_are_those_of_the_plain_convolution(rule, channels):
     applied = []
 
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=12, deadline=None)
     @given(convolutions(channels=channels))
     def check(drawn):
         x, k, how = drawn

@@ -126,6 +126,31 @@ def test_a_replacement_may_read_what_was_made_before():
         assert run(0.0) == [2.0]
 
 
+def test_constants_are_known_where_a_replacement_may_hold_others():
+    held = jnp.arange(3.0)
+    inner = jax.jit(lambda x: x * held)
+
+    def seen(jaxpr):
+        return [
+            place.constant(v)
+            for eqn, place in walker.equations(jaxpr)
+            if eqn.primitive.name == "mul"
+            for v in eqn.invars
+        ]
+
+    [none, found] = seen(jax.make_jaxpr(lambda x: x * held)(held))
+    assert none is None
+    np.testing.assert_array_equal(found, held)
+    np.testing.assert_array_equal(seen(jax.make_jaxpr(inner)(held))[1], held)
+    twice = jax.jit(lambda x, y: x * y)
+    passed = seen(jax.make_jaxpr(lambda x: twice(twice(x, x), held))(held))
+    assert passed[:3] == [None] * 3
+    np.testing.assert_array_equal(passed[3], held)
+    looped = jax.make_jaxpr(lambda x: lax.fori_loop(0, 3, lambda i, c: c * held, x))(held)
+    assert seen(looped) == [None, None]
+    assert seen(jax.make_jaxpr(lambda x: 2.0 * x)(1.0)) == [None, None]
+
+
 def test_the_source_line_is_the_users():
     def mine(x):
         return jax.nn.relu(x)

@@ -310,3 +310,15 @@ def test_bombs_are_refused():
 def test_what_is_no_content_of_a_file_is_refused(what):
     with pytest.raises(ArtifactError, match=r"content of a .hcz file as bytes, .*load_any"):
         hcjax.unpack(what)
+
+
+def test_about_may_hold_arrays_and_names_what_no_file_holds():
+    model = hcjax.trace(lambda p, x: x @ p["w"], {"w": jnp.eye(2)}, jnp.ones((1, 2)))
+    about = {"mean": np.float32([0.5]), "std": jnp.ones(2), "deep": [{"n": np.int64(3)}], "s": "é"}
+    back = hcjax.unpack(hcjax.pack(model, about=about)).about
+    assert back == {"mean": [0.5], "std": [1.0, 1.0], "deep": [{"n": 3}], "s": "é"}
+    assert hcjax.pack(model, about=back) == hcjax.pack(model, about=about)
+    with pytest.raises(TypeError, match=r"about: expected dicts, .* found set"):
+        hcjax.pack(model, about={"names": {"a"}})
+    with pytest.raises(hcjax.errors.ArtifactError, match="finite"):
+        hcjax.pack(model, about={"mean": np.array([np.nan])})

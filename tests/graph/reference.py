@@ -4,6 +4,7 @@ Written from what the ops mean, not from the code that runs them. Matrix product
 float64, which is exact below 2**53.
 """
 
+import jax
 import numpy as np
 
 from hcjax.graph.model import at_batch
@@ -12,21 +13,32 @@ from hcjax.graph.qtensor import QTensor
 
 def logits(model, images):
     """Returns float32[N, K] of an int8 Model."""
-    images = np.asarray(images)
-    batch = len(images)
+    return outputs(model, images)
+
+
+def outputs(model, *inputs):
+    """Returns the outputs of an int8 Model; ops that stay in float run as they are."""
+    arrays = [np.asarray(x) for x in jax.tree.leaves(inputs)]
+    batch = next(len(x) for x in arrays if x.ndim)
     env = {n: np.asarray(v) for n, v in model.graph.constants.items()}
     leaves = model.leaves(model.params)
     env |= {n: leaves[path] for path, n in model.graph.params.items()}
-    env[model.graph.images] = images
+    env |= zip(model.graph.inputs, arrays, strict=True)
     for op in model.graph.ops:
         values = [v.values if isinstance(v, QTensor) else v for v in map(env.get, op.inputs)]
+        real = op.kind not in SCALED and any(v.dtype.kind == "f" for v in values)
+        if model.floats and (real or op.kind not in OPS):
+            env[op.output] = np.asarray(op.run_one(batch, *map(env.get, op.inputs)))
+            continue
         values = [_wide(np.asarray(v)) for v in values]
         result = OPS[op.kind](at_batch(op.params, batch), *values)
         if result.dtype == np.int64:
             info = np.iinfo(op.dtype)
             assert info.min <= result.min() and result.max() <= info.max, (op.kind, op.source)
+            result = result.astype(op.dtype)
         env[op.output] = result
-    return env[model.graph.logits]
+    found = [env[number] for number in model.graph.outputs]
+    return jax.tree.unflatten(jax.tree.structure(model.outputs), found)
 
 
 def _wide(x):
@@ -164,6 +176,20 @@ def pad(p, x, value):
     return x
 
 
+def rows_at(p, x, index):
+    """Whole slices at given places of one axis, as `x[index]` and `take` are traced."""
+    numbers = p["dimension_numbers"]
+    (axis,) = numbers.start_index_map
+    assert numbers.collapsed_slice_dims == (axis,) and index.shape[-1] == 1
+    assert all(n == x.shape[a] for a, n in enumerate(p["slice_sizes"]) if a != axis)
+    assert index.min() >= 0 and index.max() < x.shape[axis]
+    taken = np.take(x, index[..., 0], axis)
+    places = range(axis, axis + index.ndim - 1)  # of the index's axes: theirs are what is no offset
+    ends = [a for a in range(taken.ndim) if a not in numbers.offset_dims]
+    return np.moveaxis(taken, places, ends)
+
+
+SCALED = {"quantize", "requantize", "dequantize", "look_up"}  # read real numbers by their meaning
 OPS = {
     "slice": sliced,
     "quantize": quantize,
@@ -175,6 +201,9 @@ OPS = {
     "relu": lambda p, x: np.maximum(x, 0),
     "stop_gradient": lambda p, x: x,
     "mul": lambda p, x, y: x * y,
+    "add": lambda p, x, y: x + y,
+    "lt": lambda p, x, y: x < y,
+    "select_n": lambda p, which, x, y: np.where(which, y, x),
     "reduce_window_max": windows(np.max, -128),
     "reduce_window_sum": windows(np.sum, 0),
     "reduce_sum": lambda p, x: x.sum(tuple(p["axes"])),
@@ -189,4 +218,5 @@ OPS = {
     "cumsum": lambda p, x: x.cumsum(p["axis"]),
     "sort": lambda p, x: np.sort(x, p["dimension"]),
     "pad": pad,
+    "gather": rows_at,
 }

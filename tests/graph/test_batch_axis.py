@@ -50,7 +50,17 @@ def picked(p, x):
     return y + best.at[:, 1].set(2.0) + jax.vmap(lambda v: v.at[jnp.argmax(v)].add(1.0))(best)
 
 
+def determinants(p, x):
+    """Of a matrix of each image, and of a weight: two diagonals, each written in another way."""
+    y = jnp.einsum("nic,njc->nij", x, x) + jnp.eye(6)
+    sign, log = jnp.linalg.slogdet(y)
+    return jnp.stack([sign, log], 1) + jnp.linalg.det(y / 4)[:, None] * jnp.linalg.slogdet(p)[1]
+
+
 FINE = {
+    "determinants": determinants,
+    "a weight's diagonal": lambda p, x: x.mean(1) * jnp.diagonal(p),
+    "a diagonal": lambda p, x: jnp.diagonal(x[:, :4], axis1=1, axis2=2) * jnp.trace(p),
     "attention": attention,
     "class token": token,
     "windows": windows,

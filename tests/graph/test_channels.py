@@ -126,7 +126,7 @@ def test_what_mixes_channels_is_kept_with_its_line():
     assert found.groups == ()
     assert "test_channels.py" in found.kept["a", 3] and "mixes it" in found.kept["a", 3]
     assert "(sort) mixes it" in found.kept["c", 0]
-    assert found.kept["a", 2] == "it is the images'" and found.kept["c", 1] == "it is the logits'"
+    assert found.kept["a", 2] == "it is an input's" and found.kept["c", 1] == "it is an output's"
     assert found.kept["a", 0].endswith("has windows over it")
 
 

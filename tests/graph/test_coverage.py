@@ -3,6 +3,9 @@
 `python -m tests.graph.test_coverage` writes docs/ops.md anew.
 """
 
+import importlib
+from contextlib import suppress
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +20,10 @@ from hcjax.quantize.ptq.equalize import pairs
 from tests.tiny import ROOT
 
 READINGS = ("trace", "batch", "cost", "fold", "channels", "liveness", "equalize", "fake", "int8",
-            "pack")  # fmt: skip
+            "pack", "stablehlo")  # fmt: skip
+# target -> (module, name) of the table kind -> emitter of what it writes
+EMITTERS = {"c": ("hcjax.export.c.source", "EMITTERS"),
+            "onnx": ("hcjax.export.onnx.export", "FLOAT")}  # fmt: skip
 N, H, W, C = 6, 4, 4, 8
 _POOL = ((1, 2, 2, 1), (1, 2, 2, 1), "VALID")
 _POSITIVE = {"log", "sqrt", "rsqrt", "cbrt", "digamma", "lgamma", "pow", "acosh", "log1p", "div"}
@@ -76,6 +82,8 @@ EXAMPLES = {
     "pad": lambda x: jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))),
     "concatenate": lambda x: jnp.concatenate([x, x[:, 1:3]], 1),
     "iota": lambda x: x + jnp.arange(C, dtype=jnp.float32),
+    "scan": lambda x: lax.scan(lambda c, _: (0.999 * c + 0.001 * x, None), x, None, 600)[0],
+    "cond": lambda x: lax.cond(jnp.asarray(1) > 0, jnp.sin, jnp.cos, x),
     "reduce_sum": lambda x: x.sum(1, keepdims=True),
     "reduce_max": lambda x: x.max(1, keepdims=True),
     "reduce_min": lambda x: x.min(1, keepdims=True),
@@ -109,6 +117,10 @@ HOLES = {
         [(k, r) for k in ("reduce_prod", "argmax", "argmin", "cumprod",
                           "cumlogsumexp") for r in ("fake", "int8")],
         "stays in float, listed: no integer form is exact",
+    ),
+    **dict.fromkeys(
+        [(k, r) for k in ("scan", "cond") for r in ("channels", "fake", "int8")],
+        "its body is a graph of its own, in float",
     ),
     ("iota", "channels"): "its numbers are places: what it is added to keeps its channels",
 }  # fmt: skip
@@ -168,17 +180,35 @@ def row(kind):
     held = hcjax.unpack(hcjax.pack(model))
     bits = np.array_equal(np.asarray(jax.jit(back.apply)(back.params, images)), ours)
     found["pack"] = "yes" if bits and same(held) else "no"
+    program = jax.export.deserialize(bytearray(hcjax.export.stablehlo(small)))
+    theirs = jax.jit(program.call)(images)
+    found["stablehlo"] = "yes" if np.array_equal(theirs, ours, equal_nan=True) else "no"
     return found
 
 
-# one of each kind of rule; the others are slow, for there are a hundred
-QUICK = ("add", "cumsum", "dot_general", "gather", "reduce_window_min", "sort", "tanh")
+def written(kind):
+    """Returns target -> whether it has a form of a kind, of targets that write op by op."""
+    found = {}
+    for target, (module, name) in EMITTERS.items():
+        with suppress(ModuleNotFoundError):  # of an extra that is not installed
+            table = getattr(importlib.import_module(module), name)
+            found[target] = "yes" if kind in table else "no"
+    return found
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [k if k in QUICK else pytest.param(k, marks=pytest.mark.slow) for k in KINDS if k not in MADE],
-)
+# one of each kind of rule; the others are slow, and most of them long, for there are a hundred
+QUICK = ("cumsum", "dot_general", "gather", "reduce_window_min", "tanh")
+TRIED = [kind for kind in KINDS if kind not in MADE]
+
+
+def tier(index):
+    """Returns the marks of a kind, by its place among those that are tried."""
+    if TRIED[index] in QUICK:
+        return ()
+    return (pytest.mark.slow,) if index % 8 == 0 else (pytest.mark.slow, pytest.mark.long)
+
+
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=tier(i)) for i, k in enumerate(TRIED)])
 def test_every_reading_knows_the_kind(kind):
     found = row(kind)
     assert list(found) == list(READINGS)
@@ -189,11 +219,11 @@ def test_every_reading_knows_the_kind(kind):
 
 def table():
     """Returns the page of the docs."""
-    head = ["kind", "family", *READINGS]
+    head = ["kind", "family", *READINGS, *written("add")]
     rows = [head, ["---"] * len(head)]
     for kind in sorted(set(KINDS) - MADE):
-        found = row(kind)
-        rows.append([f"`{kind}`", KINDS[kind].family, *(found[r] for r in READINGS)])
+        found = row(kind) | written(kind)
+        rows.append([f"`{kind}`", KINDS[kind].family, *found.values()])
     lines = ["| " + " | ".join(cells) + " |" for cells in rows]
     made = ", ".join(f"`{kind}`" for kind in sorted(MADE))
     return f"""# Ops and readings
@@ -206,6 +236,8 @@ answer gets worse.
 - **float**: computed in float32 in an integer network, and listed in `Model.floats`.
 - **kept**: its channels are kept whole, with a reason.
 - **-**: there is nothing for this reading to do.
+
+The last columns are [targets](export.md) of an export; StableHLO is compared by its bits.
 
 {chr(10).join(lines)}
 

@@ -74,6 +74,58 @@ def test_a_value_that_is_read_twice_is_not_computed_twice():
     jax.tree.map(np.testing.assert_array_equal, jax.jit(ours)(X), fn(X))
 
 
+TWICE = {  # an array that a layer adds, and what else reads it, before, after and beside
+    "last read": lambda h: jax.nn.relu(layer() + B + h),
+    "read before": lambda h: layer(h @ jnp.ones((16, 8))) + h,
+    "read after": lambda h: (jax.nn.relu(layer() + h), jnp.tanh(h), layer(h @ jnp.ones((16, 8)))),
+    "returned": lambda h: (layer() + B + h, h),
+    "two layers": lambda h: (layer() + h, jax.nn.relu(layer(-X) + h)),
+    "the layer's own image": lambda h: layer(h, jnp.ones((3, 3, 16, 16))) + h,
+    "of a loop": lambda h: lax.fori_loop(0, 3, lambda i, c: layer() - jnp.abs(c + layer()) + c, h),
+}
+
+
+@pytest.mark.parametrize("name", TWICE)
+def test_a_sum_in_place_changes_no_other_array(name):
+    """The result takes the memory of what is added, if nothing else reads that."""
+    made = {
+        "computed": lambda r: TWICE[name](jnp.abs(r)),
+        "an argument": lambda r: TWICE[name](r),
+        "a constant": lambda r: TWICE[name](R),
+    }
+    for how, fn in made.items():
+        ours = jax.jit(accelerate(fn, platform="cpu+native"))
+        for _ in range(2):  # the first call must not have changed an argument or a constant
+            jax.tree.map(np.testing.assert_array_equal, ours(R), fn(R))
+        if (name, how) == ("last read", "computed"):
+            text = ours.lower(R).compile().as_text()
+            assert "output_to_operand_aliasing" in text
+            assert " copy(" not in text.split("ENTRY")[1]
+    several = jnp.stack([R, R - 1, -R])
+    ours = jax.vmap(accelerate(made["computed"], platform="cpu+native"))(several)
+    jax.tree.map(np.testing.assert_array_equal, ours, jax.vmap(made["computed"])(several))
+
+
+def test_sums_of_integers_stay_exact():
+    """A float32 of oneDNN's has 24 bits, and a bias of int32 may need more."""
+    x, k = (jnp.asarray(jnp.round(40 * jnp.sin(a)), jnp.int8) for a in (X, K))
+    large = 2**24 + 1 + jnp.arange(16)
+    rest = 65537 * jnp.arange(960).reshape(2, 6, 5, 16)
+
+    def product(x, k):
+        layout = ("NHWC", "HWIO", "NHWC")
+        return lax.conv_general_dilated(
+            x, k, (1, 1), "SAME", dimension_numbers=layout, preferred_element_type=jnp.int32
+        )
+
+    def fn(x, k):
+        clipped = jnp.maximum(product(x, k) + large, 2**24 + 3)
+        return product(x, -k) + large, clipped, product(-x, k) + rest
+
+    ours = jax.jit(accelerate(fn, platform="cpu+native"))
+    jax.tree.map(np.testing.assert_array_equal, ours(x, k), fn(x, k))
+
+
 @pytest.mark.parametrize(
     "fn",
     [
@@ -112,3 +164,16 @@ def test_a_folded_network_calls_a_layer_at_a_time():
     text = ours.lower(model.params, x).compile().as_text()
     assert text.count('custom_call_target="hcjax') == 7  # and nothing between but two shortcuts
     np.testing.assert_allclose(ours(model.params, x), model.apply(model.params, x), atol=1e-5)
+
+
+@pytest.mark.parametrize("name, taken", [("ip:any", False), ("ref:any", False), ("jit:any", True)])
+def test_a_layer_is_one_call_only_where_its_kernel_is_fast(monkeypatch, name, taken):
+    """An inner product that adds a sum in another layout took a hundred times the convolution."""
+    real = onednn.kernel_name
+
+    def named(passing, dtype, sizes, window, after):
+        return name if after else real(passing, dtype, sizes, window, after)
+
+    monkeypatch.setattr(onednn, "kernel_name", named)
+    rules = chosen(lambda x, r: layer(x) + B + r, X, R, table="cpu+native")
+    assert ("native_layer" in rules) == taken and "native_convolution" in rules

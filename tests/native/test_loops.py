@@ -337,6 +337,16 @@ def test_a_loop_that_is_not_loaded_is_an_error_and_no_crash():
         jax.block_until_ready(jax.jit(target)(normal(*SHAPE)))
 
 
+@pytest.mark.parametrize("reduce", [jnp.sum, jnp.max, jnp.mean])
+def test_a_number_may_be_summed_beside_loops(reduce):
+    x = jnp.ones(SHAPE)
+
+    def fn(x):  # as Keras' losses are, of a number that the program holds
+        return (2 * x + 1).sum((0, 1)) + reduce(2.0) + reduce(jnp.float32(3), axis=())
+
+    same_bits(loops(fn, x)(x), jax.jit(fn)(x))
+
+
 @pytest.mark.parametrize("equal", [1, 256])
 def test_a_sum_is_more_accurate_than_one_in_float32(equal):
     """Of equal numbers too, as the gradient of a mean is: they would be rounded alike each time."""

@@ -45,6 +45,11 @@ def test_the_advice_is_of_the_stage():
 
 def test_the_table_marks_it():
     row = dict.fromkeys(cards.Scorecard._fields, 1) | {"name": "int8", "device": "cpu"}
-    row |= {"difference": None, "latency_seconds": None, "images_per_second": None}
+    row |= {
+        "score": "accuracy",
+        "difference": None,
+        "latency_seconds": None,
+        "images_per_second": None,
+    }
     assert "int8 (dead)" in cards.table([row | {"dead": True}])
     assert "dead" not in cards.table([row])

@@ -105,7 +105,7 @@ def test_other_images_and_classes_are_refused():
     with pytest.raises(DataError, match=r"takes images \[28, 28, 1\], mnist has \[30, 30, 1\]"):
         cards.scorecard(models()["float"], large, name="a", timed=False)
     parts = {name: getattr(data(), name) for name in ("train", "test")}
-    parts = {name: part._replace(labels=part.labels % 2) for name, part in parts.items()}
+    parts = {name: part._replace(targets=part.labels % 2) for name, part in parts.items()}
     two = dataclasses.replace(data(), class_names=("even", "odd"), **parts)
     with pytest.raises(DataError, match="tells 10 classes apart, mnist has 2"):
         cards.scorecard(models()["float"], two, name="a", timed=False)

@@ -60,7 +60,9 @@ def test_the_lowest_scores_go_first():
 
 
 @pytest.mark.parametrize("data", [False, True])
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize(
+    "name", [n if n in SHRUNK else pytest.param(n, marks=pytest.mark.long) for n in ALL]
+)
 def test_a_folded_network_loses_the_same_channels(name, data):
     model, images = traced(name)
     how = {"keep": 0.6, "rounds": 2} | ({"images": images} if data else {})
@@ -328,7 +330,7 @@ def test_bad_calls_say_what_is_wrong():
         ({"keep": 0.5, "rounds": 0}, "rounds must be a whole number >= 1, got 0"),
         (
             {"keep": 0.5, "images": jnp.ones((2, 3))},
-            r"images must be \[N, 28, 28, 1\], N >= 1, got",
+            r"images must be \[N, 28, 28, 1\], got",
         ),
         ({"keep": 0.5, "labels": [1]}, "labels need the images that they are of"),
         (
@@ -346,7 +348,7 @@ def test_bad_calls_say_what_is_wrong():
         ),
         ({"keep": 0.5, "scope": "erk"}, "scope must be one of global, uniform, got 'erk'"),
         ({"macs": 0.001}, r"macs=0.001 cannot be reached: 0.0\d+ is what is left"),
-        ({"keep": 0.5, "select": "dense2/kernel"}, "nothing that may be cut: .*the logits'"),
+        ({"keep": 0.5, "select": "dense2/kernel"}, "nothing that may be cut: .*an output's"),
         ({"keep": 0.5, "select": "conv9/.*"}, "'conv9/.*' matches no parameter"),
     ):
         with pytest.raises(hcjax.errors.ConfigError, match=message):

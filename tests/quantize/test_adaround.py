@@ -50,7 +50,10 @@ def test_a_layers_output_is_nearer_than_by_rounding_to_the_nearest():
     np.testing.assert_array_equal(hcjax.int8(better).params["w"].values, whole)
 
 
-@pytest.mark.parametrize("name, granularity", [("lenet5", "channel"), ("seed_cnn_tiny", "tensor")])
+@pytest.mark.parametrize(
+    "name, granularity",
+    [pytest.param("lenet5", "channel", marks=pytest.mark.long), ("seed_cnn_tiny", "tensor")],
+)
 def test_a_whole_network_is_nearer_and_int8_follows(name, granularity):
     model, images, ranges = calibrated(name)
     options = {"bits": 4, "activation_bits": 8, "granularity": granularity}

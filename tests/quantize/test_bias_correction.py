@@ -32,7 +32,7 @@ def largest(model, fake, images):
     """Returns each layer's greatest mean error of a channel, in its outputs' deviation."""
     errors = hcjax.mean_errors(model, fake, images)
     activations = {}
-    run(model.graph, model.leaves(model.params), images, visit=activations.__setitem__)
+    run(model.graph, model.leaves(model.params), [images], visit=activations.__setitem__)
     layers = [op for op in model.graph.ops if op.macs]
     sizes = [float(jnp.std(activations[op.output])) for op in layers]
     return {n: np.abs(e).max() / s for (n, e), s in zip(errors.items(), sizes, strict=True)}

@@ -207,7 +207,7 @@ def _sums(model, images):
     hcjax.graph.run(
         model.graph,
         model.leaves(model.params),
-        images,
+        [images],
         visit=lambda n, v: found.append(v) if v.dtype == jnp.int32 else None,
     )
     return found[0]
@@ -236,7 +236,7 @@ def test_calibration_methods_keep_what_they_say(method):
     rng = np.random.default_rng(0)
     images = np.concatenate([rng.normal(size=20_000), [100.0]])[:, None].astype(np.float32)
     ranges = hcjax.calibrate(model, images, method=method, percentile=99.9)
-    scale, qmin, qmax = ranges.step(model.graph.images, 4)
+    scale, qmin, qmax = ranges.step(model.graph.inputs[0], 4)
     assert (qmin, qmax) == (-7, 7)
     width = scale * qmax
     rounded = np.clip(np.round(images / scale), qmin, qmax) * scale
@@ -254,7 +254,7 @@ def test_calibration_methods_keep_what_they_say(method):
 def test_no_method_clips_much_where_relu_makes_half_of_it_zero(method):
     model = hcjax.trace(lambda p, x: x * p, jnp.ones(1), jnp.ones((1, 1)))
     images = np.maximum(np.random.default_rng(0).normal(size=(20_000, 1)), 0).astype(np.float32)
-    scale, qmin, qmax = hcjax.calibrate(model, images, method=method).step(model.graph.images, 8)
+    scale, qmin, qmax = hcjax.calibrate(model, images, method=method).step(model.graph.inputs[0], 8)
     assert (qmin, qmax) == (0, 127) and scale * qmax > 2.5
 
 

@@ -30,6 +30,9 @@ def one_way(monkeypatch):
     monkeypatch.setattr(compiler, "tune", lambda fn, *args: jax.jit(fn))
 
 
+RESNET, EQUINOX = (pytest.param(n, marks=pytest.mark.slow) for n in ("resnet_tiny", "equinox"))
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -77,9 +80,9 @@ def test_the_table_names_what_is_slower_as_int8_takes_it():
     assert lines[4:] == ["in float: tanh (4,) at x.py:1", "batch 8, cpu"]
 
 
-@pytest.mark.parametrize("name", ["resnet_tiny", "depthwise"])
+@pytest.mark.parametrize("name", [RESNET, "lenet5", "depthwise"])
 def test_seven_bits_are_proved_not_to_saturate_pairs(name):
-    if name == "resnet_tiny":
+    if name != "depthwise":
         model, images = folded(name)
     else:  # one input channel for each output channel
         kernel = np.linspace(-1, 1, 36, dtype=np.float32).reshape(3, 3, 1, 4)
@@ -109,7 +112,7 @@ def test_seven_bits_are_proved_not_to_saturate_pairs(name):
         profiling.pair_sums(model)
 
 
-@pytest.mark.parametrize("name", ["resnet_tiny", pytest.param("equinox", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", [RESNET, EQUINOX, "lenet5"])
 def test_layers_stay_in_float_on_request_and_are_listed(name):
     model, images = folded(name)
     ranges = hcjax.calibrate(model, images)

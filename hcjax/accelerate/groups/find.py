@@ -101,7 +101,7 @@ def _is_split(aval: Any) -> bool:
 
 def is_column_sum(step: Step) -> bool:
     """Tells whether a step sums an array over all axes but the last."""
-    if step.name != "reduce_sum":
+    if step.name != "reduce_sum" or is_literal(step.reads[0]):
         return False
     aval = step.reads[0].aval
     return tuple(step.eqn.params["axes"]) == tuple(range(len(aval.shape) - 1))

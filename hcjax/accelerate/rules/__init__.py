@@ -64,6 +64,7 @@ RULES = {
         gradients.kernel_gradient_barred, first=(*_NATIVE, *_INT8, depthwise.depthwise)
     )
     | {"reduce_window_max": (pooling.wide_max_pool,)}
+    | {"dot_general": (dense.native_rows, dense.row_times_thin)}
     | dict.fromkeys(_ENDS, (layers.native_layer,)),
     "cpu+onednn": _cpu(
         gradients.kernel_gradient_flat,

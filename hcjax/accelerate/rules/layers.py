@@ -12,7 +12,12 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from hcjax.accelerate.rules.native import forward_window, kernel_missing, shapes
+from hcjax.accelerate.rules.native import (
+    forward_window,
+    kernel_missing,
+    packed_kernel,
+    shapes,
+)
 from hcjax.core.walker import (
     Eqn,
     Place,
@@ -40,7 +45,12 @@ class _Layer(NamedTuple):
 
 
 def native_layer(eqn: Eqn, place: Place) -> Replacement | str:
-    """Computes a convolution with the bias, sum and relu after it in one call of oneDNN."""
+    """Computes a convolution with the bias, sum and relu after it in one call of oneDNN.
+
+    The end of a ResNet-20 block, 16 channels at 32 x 32 pixels, batch 128: 25 → 19 ms; 256
+    channels at 8 x 8 pixels, one image, a kernel that the program holds: 0.56 → 0.38 (AMD EPYC
+    with AVX-512, busy with other work).
+    """
     layer = _read(eqn, place)
     if layer is None:
         return ""  # as most sums and calls are of something else
@@ -49,19 +59,23 @@ def native_layer(eqn: Eqn, place: Place) -> Replacement | str:
     if isinstance(window, str):
         return window
     x, k, y = shapes(convolution)
-    after = ("bias" in names) + 2 * ("sum" in names) + 4 * (layer.clip is not None)
+    if y.dtype == jnp.int32:
+        return "of integers, which oneDNN would add and clip in float32"
+    in_place = _last_read(layer, place)
+    after = ("bias" in names) + 2 * ("sum" in names) + 4 * (layer.clip is not None) + 8 * in_place
     if why := kernel_missing("forward", (x, k, y), window, after):
         return why
     least, most = layer.clip or (-np.inf, np.inf)
-    how = {"window": window, "result": y, "least": least, "most": most}
+    packed = packed_kernel(convolution, place, window, after=after, least=least, most=most)
+    how = {"window": window, "result": y, "least": least, "most": most, "in_place": in_place}
 
     def fast(x, k, *arrays):
-        added = dict(zip(names, arrays, strict=True))
+        added = dict(zip(names, arrays, strict=False))
         bias = added["bias"].reshape(-1).astype(jnp.float32) if "bias" in added else None
-        return onednn.convolution(x, k, bias, added.get("sum"), **how)
+        return onednn.convolution(x, k, bias, added.get("sum"), packed=arrays[len(names) :], **how)
 
     def plain(*arrays):
-        values = dict(zip(inputs, arrays, strict=True))
+        values = dict(zip(inputs, arrays, strict=False))  # a packed kernel comes last
         for step in layer.equations:
             read = [v.val if is_literal(v) else values[v] for v in step.invars]
             values[step.outvars[0]] = bind(step, read)[0]
@@ -70,7 +84,12 @@ def native_layer(eqn: Eqn, place: Place) -> Replacement | str:
     inputs = (*convolution.invars, *layer.added.values())
     run = calls.differentiable(fast, plain)
     many = eqn.primitive.multiple_results
-    return Replacement(inputs, lambda *arrays: [run(*arrays)] if many else run(*arrays))
+
+    def call(*arrays):
+        found = run(*arrays, *packed)
+        return [found] if many else found
+
+    return Replacement(inputs, call)
 
 
 def _read(eqn: Eqn, place: Place) -> _Layer | None:
@@ -91,6 +110,16 @@ def _read(eqn: Eqn, place: Place) -> _Layer | None:
             if len(equations) > 1:
                 return _Layer(equations, added, clip)
     return None
+
+
+def _last_read(layer: _Layer, place: Place) -> bool:
+    """Whether the array that a layer adds may well be read here for the last time.
+
+    Then the result takes its memory: for anything else XLA would copy the array first.
+    """
+    added = layer.added.get("sum")
+    is_read_beside = any(added is v for v in layer.equations[0].invars)
+    return added is not None and place.producer(added) is not None and not is_read_beside
 
 
 def _chains(

@@ -24,6 +24,7 @@ DTYPES = (
     "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16",
     "bfloat16", "float32", "float64",
 )  # fmt: skip
+_LARGEST = 2**31  # size of an axis, and numbers of an array
 _MOST_WORK = 2**28  # coded bits of one array, about 8 a nonzero and 1 a zero: 15 seconds
 
 
@@ -161,3 +162,13 @@ def _filled(data: bytes, size: int, row: int, dtype: np.dtype, budget: Budget) -
         raise ArtifactError(f"{count:,} numbers that are not 0 do not take {len(nonzero):,} bytes")
     flat[filled] = np.frombuffer(nonzero, flat.dtype.newbyteorder("<"))
     return flat.view(dtype)
+
+
+def check_shape(shape: object) -> None:
+    """Raises ArtifactError unless a shape is a list of up to 16 sizes, of up to 2**31 numbers."""
+    sizes = isinstance(shape, list) and all(type(n) is int and 0 <= n <= _LARGEST for n in shape)
+    if not sizes or len(shape) > 16 or math.prod(shape) > _LARGEST:
+        raise ArtifactError(
+            f"{shape!r} is no shape of an array in a file: 16 axes and {_LARGEST:,} numbers are "
+            "legal"
+        )

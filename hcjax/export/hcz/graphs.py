@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,11 +14,14 @@ import numpy as np
 from hcjax.errors import ArtifactError
 from hcjax.export.hcz.arrays import dtype_of
 from hcjax.graph.constants import evaluate_constants, trained_numbers
+from hcjax.graph.interface import Leaf
 from hcjax.graph.model import Graph, Model, Op, Size, at_batch, live_ops, unused_name
+from hcjax.graph.ops.control import bodies
 from hcjax.graph.ops.layers import macs
 from hcjax.graph.ops.table import KINDS, defined, kind_of, params_of
 
 _MOST_OPS = 10_000
+_DEEPEST = 4  # bodies inside of bodies
 _MOST_OPERANDS = 50_000  # of all ops together
 _MOST_AXES = 64  # of one op's result: as many as NumPy's arrays have
 _MOST_NUMBERS = 2**28  # of one op's result, for two images
@@ -26,19 +30,23 @@ _MOST = 2**31  # of an integer among params
 
 
 class SerializedGraph(NamedTuple):
-    """A graph for a file; its numbers count from 0, the images."""
+    """A graph for a file; its numbers count from 0, the inputs in order."""
 
     ops: list
-    logits: int
+    outputs: list[int]
     params: list[tuple[str, int, Any]]
     constants: list[tuple[int, Any]]
 
 
-def serialize(model: Model) -> SerializedGraph:
+def serialize(model: Model, order: Sequence[int]) -> SerializedGraph:
     """Returns a model's graph for a file.
 
     Ops of parameters and constants alone are kept, since XLA rounds a number that it computes
     inside a program otherwise than one that it is given. Those that no file holds are evaluated.
+
+    Args:
+      model: any but a fake-quantized one.
+      order: places of its inputs in the order in which the file has them.
 
     Raises:
       TypeError: if no file can hold an op, or there are too many.
@@ -48,7 +56,8 @@ def serialize(model: Model) -> SerializedGraph:
     ops, values = _without_images(model)
     paths = {number: path for path, number in model.graph.params.items()}
     trained = trained_numbers(model)
-    numbers = {model.graph.images: 0}
+    inputs = [model.graph.inputs[place] for place in order]
+    numbers = {number: i for i, number in enumerate(inputs)}
     records, params, constants = [], [], []
     taken = set(paths.values())
 
@@ -65,9 +74,9 @@ def serialize(model: Model) -> SerializedGraph:
         return numbers[i]
 
     for op in ops:
-        if not _is_stored(op):
-            where = op.source or "an unknown line"
-            raise TypeError(f"{where}: no file holds a {op.kind}; write it with other ops")
+        if unknown := _not_stored(op):
+            where = unknown.source or "an unknown line"
+            raise TypeError(f"{where}: no file holds a {unknown.kind}; write it with other ops")
         if len(op.shape) > _MOST_AXES:
             raise TypeError(f"a {op.kind} gives {len(op.shape)} axes; a file holds {_MOST_AXES}")
         if math.prod(op.sizes(2)) > _MOST_NUMBERS:
@@ -79,11 +88,13 @@ def serialize(model: Model) -> SerializedGraph:
         inputs = [number(i, op.kind) for i in op.inputs]
         numbers[op.output] = len(numbers)
         records.append([op.kind, inputs, numbers[op.output], fields])
-    if len(records) > _MOST_OPS:
-        raise TypeError(f"{len(records):,} ops; a file holds {_MOST_OPS:,}")
-    if (count := sum(len(inputs) for _, inputs, *_ in records)) > _MOST_OPERANDS:
+    every = list(_every(ops))
+    if len(every) > _MOST_OPS:
+        raise TypeError(f"{len(every):,} ops; a file holds {_MOST_OPS:,}")
+    if (count := sum(len(op.inputs) for op in every)) > _MOST_OPERANDS:
         raise TypeError(f"{count:,} operands of ops; a file holds {_MOST_OPERANDS:,}")
-    return SerializedGraph(records, numbers[model.graph.logits], params, constants)
+    outputs = [number(i, "output") for i in model.graph.outputs]
+    return SerializedGraph(records, outputs, params, constants)
 
 
 def _without_images(model: Model) -> tuple[list[Op], dict[int, Any]]:
@@ -95,85 +106,157 @@ def _without_images(model: Model) -> tuple[list[Op], dict[int, Any]]:
     arrays = dict(model.graph.constants)
     arrays |= {number: leaves[path] for path, number in model.graph.params.items()}
     ops = list(model.graph.ops)
-    if not all(map(_is_stored, ops)):
+    if any(map(_not_stored, ops)):
         remaining, values, _ = evaluate_constants(model)
         evaluated = {op.outputs for op in ops} - {op.outputs for op in remaining}
-        ops = [op for op in ops if op.outputs not in evaluated or _is_stored(op)]
+        ops = [op for op in ops if op.outputs not in evaluated or not _not_stored(op)]
         arrays = values
-    return live_ops(ops, model.graph.logits), arrays
+    return live_ops(ops, model.graph.outputs), arrays
 
 
-def _is_stored(op: Op) -> bool:
-    return kind_of(op) is not None and len(op.outputs) == 1
+def _not_stored(op: Op) -> Op | None:
+    """Returns the op, or one in its body, that no file holds; None if there is none."""
+    for each in _every([op]):
+        if kind_of(each) is None or len(each.outputs) != 1:
+            return each
+    return None
+
+
+def _every(ops: Iterable[Op]) -> Iterator[Op]:
+    """Yields ops, and those of the bodies of loops and branches."""
+    for op in ops:
+        yield op
+        for graph in bodies(op.params):
+            yield from _every(graph.ops)
 
 
 def deserialize(
     ops: list,
-    logits: int,
+    given: list[Leaf],
+    outputs: list[int],
     params: list[tuple[str, int, Any]],
     constants: list[tuple[int, Any]],
-    image_shape: tuple[int, ...],
-    image_dtype: np.dtype,
-) -> Graph:
-    """Returns the graph of a file, after checking every op against the shapes of its operands.
+) -> tuple[Graph, list[Leaf]]:
+    """Returns the graph of a file and its outputs, after checking every op against its operands.
 
     Raises:
       ArtifactError: if an op is unknown, reads a missing number, or does not fit its operands.
     """
-    if len(ops) > _MOST_OPS:
-        raise ArtifactError(f"{len(ops):,} ops; {_MOST_OPS:,} are legal")
-    if (count := sum(len(inputs) for _, inputs, *_ in ops)) > _MOST_OPERANDS:
-        raise ArtifactError(f"{count:,} operands of ops; {_MOST_OPERANDS:,} are legal")
     arrays: dict[int, Any] = {}
-    defined_numbers = {0}
-
-    def add(number: Any) -> None:
-        if type(number) is not int or not 0 <= number < 2**31 or number in defined_numbers:
-            raise ArtifactError(f"number {number!r} is given twice, or is none")
-        defined_numbers.add(number)
+    numbers_in = tuple(range(len(given)))
+    defined_numbers = set(numbers_in)
 
     for *_, number, value in [*params, *constants]:
-        add(number)
+        _add(number, defined_numbers)
         arrays[number] = value
-    decoded = []
-    for kind, inputs, output, fields in ops:
-        if kind not in KINDS or not set(fields) <= {*KINDS[kind].fields, *KINDS[kind].optional}:
-            raise ArtifactError(f"unknown op {kind!r}, or one of its params {sorted(fields)}")
-        if not all(i in defined_numbers for i in inputs):
-            raise ArtifactError(f"a {kind} reads a number that comes later, or never")
-        decode = KINDS[kind].decode
-        params_of_op = {name: _value(value) for name, value in fields.items()}
-        for name in decode.keys() & params_of_op.keys():
-            params_of_op[name] = decode[name](params_of_op[name])
-        add(output)
-        op = Op(kind, tuple(inputs), (output,), (), None, "", None, params_of_op)
-        decoded.append(defined(op))
-    images = [jax.ShapeDtypeStruct((n, *image_shape), image_dtype) for n in _BATCHES]
+    decoded = _decode_ops(ops, defined_numbers, _Limits())
     results = [
-        _abstract_results(decoded, n, {0: x} | arrays)
-        for n, x in zip(_BATCHES, images, strict=True)
+        _abstract_results(decoded, n, {i: x.abstract(n) for i, x in enumerate(given)} | arrays)
+        for n in _BATCHES
     ]
     shapes = {i: _sizes(i, results) for i in defined_numbers}
     complete = []
     for op in decoded:
         op = op._replace(shape=shapes[op.output], dtype=results[0][op.output].dtype)
-        complete.append(op._replace(macs=macs(op, tuple(shapes[i] for i in op.inputs))))
-    shape = _sizes(logits, results) if logits in defined_numbers else ()
-    if len(shape) != 2 or shape[0] != Size(1, 0) or shape[1].q or not shape[1].r:
-        raise ArtifactError("the logits are no array of [N, K]")
+        count = op.params.get("macs", 0)
+        if type(count) is not int or count < 0:
+            raise ArtifactError(f"{count!r} is no number of products")
+        count = count or macs(op, tuple(shapes[i] for i in op.inputs))
+        complete.append(op._replace(macs=count))
+    leaves = [_output(i, shapes, results) for i in outputs]
     numbers = {path: number for path, number, _ in params}
     if len(numbers) != len(params):
         raise ArtifactError("two parameters have one name")
-    return Graph(tuple(complete), 0, logits, numbers, dict(constants))
+    graph = Graph(tuple(complete), numbers_in, tuple(outputs), numbers, dict(constants))
+    return graph, leaves
 
 
-def check_shape(shape: Any) -> None:
-    """Raises ArtifactError unless a shape is a list of up to 16 sizes, of up to 2**31 numbers."""
-    sizes = isinstance(shape, list) and all(type(n) is int and 0 <= n <= _MOST for n in shape)
-    if not sizes or len(shape) > 16 or math.prod(shape) > _MOST:
-        raise ArtifactError(
-            f"{shape!r} is no shape of an array in a file: 16 axes and {_MOST:,} numbers are legal"
-        )
+class _Limits:
+    """How many ops and operands a file may still hold, and how deep its bodies may be nested."""
+
+    def __init__(self):
+        self.ops, self.operands, self.depth = _MOST_OPS, _MOST_OPERANDS, _DEEPEST
+
+    def body(self, inputs: int) -> None:
+        """Counts a body and its inputs; raises ArtifactError if there are too many."""
+        self._count(1, inputs)
+
+    def take(self, ops: list) -> None:
+        """Counts ops; raises ArtifactError if there are too many."""
+        self._count(len(ops), sum(len(inputs) for _, inputs, *_ in ops))
+
+    def _count(self, ops: int, operands: int) -> None:
+        self.ops -= ops
+        self.operands -= operands
+        for what, left, most in (
+            ("ops", self.ops, _MOST_OPS),
+            ("operands of ops", self.operands, _MOST_OPERANDS),
+        ):
+            if left < 0:
+                raise ArtifactError(f"{most - left:,} {what}; {most:,} are legal")
+
+
+def _add(number: Any, numbers: set[int]) -> None:
+    if type(number) is not int or not 0 <= number < 2**31 or number in numbers:
+        raise ArtifactError(f"number {number!r} is given twice, or is none")
+    numbers.add(number)
+
+
+def _decode_ops(ops: list, numbers: set[int], limits: _Limits) -> list[Op]:
+    """Returns the ops of a graph or a body; adds what they compute to the known numbers."""
+    limits.take(ops)
+    decoded = []
+    for kind, inputs, output, fields in ops:
+        if kind not in KINDS or not set(fields) <= {*KINDS[kind].fields, *KINDS[kind].optional}:
+            raise ArtifactError(f"unknown op {kind!r}, or one of its params {sorted(fields)}")
+        if not all(i in numbers for i in inputs):
+            raise ArtifactError(f"a {kind} reads a number that comes later, or never")
+        decode = KINDS[kind].decode
+        params = {name: _value(value, limits) for name, value in fields.items()}
+        for name in decode.keys() & params.keys():
+            params[name] = decode[name](params[name])
+        _add(output, numbers)
+        decoded.append(defined(Op(kind, tuple(inputs), (output,), (), None, "", None, params)))
+    return decoded
+
+
+def _encode_body(graph: Graph) -> dict[str, list]:
+    """Converts the graph of a body to JSON; its numbers count from 0, the inputs in order."""
+    numbers = {number: i for i, number in enumerate(graph.inputs)}
+    records = []
+    for op in graph.ops:
+        fields = {f: _json(v) for f, v in params_of(op.kind, op.params).items()}
+        inputs = [numbers[i] for i in op.inputs]
+        numbers[op.output] = len(numbers)
+        records.append([op.kind, inputs, numbers[op.output], fields])
+    return {"g": [len(graph.inputs), records, [numbers[i] for i in graph.outputs]]}
+
+
+def _decode_body(content: list, limits: _Limits) -> Graph:
+    count, records, outputs = content
+    if type(count) is not int or not 0 <= count <= _MOST_OPERANDS or limits.depth <= 0:
+        raise ArtifactError(f"a body of {count!r} inputs, or nested deeper than {_DEEPEST}")
+    limits.depth -= 1
+    limits.body(count)
+    numbers = set(range(count))
+    ops = _decode_ops(records, numbers, limits)
+    limits.depth += 1
+    if not all(type(i) is int and i in numbers for i in outputs):
+        raise ArtifactError("a body gives a number that nothing in it computes")
+    return Graph(tuple(ops), tuple(range(count)), tuple(outputs), {}, {})
+
+
+def _output(number: Any, shapes: dict[int, tuple[Size, ...]], results: list[dict]) -> Leaf:
+    """Returns what an output is, from its shape."""
+    if type(number) is not int or number not in shapes:
+        raise ArtifactError(f"an output is number {number!r}, which nothing computes")
+    sizes = shapes[number]
+    if sizes and (sizes[0] != Size(1, 0) or any(size.q for size in sizes[1:])):
+        raise ArtifactError("an output does not have the examples on its first axis")
+    if Size(0, 0) in sizes:
+        raise ArtifactError("an output has no numbers")
+    dtype = results[0][number].dtype
+    return Leaf(tuple(size.r for size in sizes[1:]), dtype, bool(sizes))
 
 
 def _abstract_results(ops: list[Op], batch: int, operands: dict[int, Any]) -> dict[int, Any]:
@@ -220,6 +303,8 @@ def _json(value: Any) -> Any:
     """Converts a param to JSON."""
     if isinstance(value, Size):
         return {"b": [value.q, value.r]}
+    if isinstance(value, Graph):
+        return _encode_body(value)
     if isinstance(value, tuple | list):
         return [_json(v) for v in value]
     if isinstance(value, enum.Enum):
@@ -233,13 +318,15 @@ def _json(value: Any) -> Any:
     return {"t": jnp.dtype(value).name}
 
 
-def _value(value: Any) -> Any:
+def _value(value: Any, limits: _Limits) -> Any:
     """Converts a param from JSON."""
     if isinstance(value, list):
-        return tuple(_value(v) for v in value)
+        return tuple(_value(v, limits) for v in value)
     if isinstance(value, dict):
+        if list(value) == ["g"]:
+            return _decode_body(value["g"], limits)
         if list(value) == ["b"]:
-            q, r = (_value(v) for v in value["b"])
+            q, r = (_value(v, limits) for v in value["b"])
             return Size(q, r)
         if list(value) == ["t"]:
             return dtype_of(value["t"])

@@ -3,8 +3,9 @@
     b"hcz" 1 | first 8 bytes of the sha256 of the rest | length of the head, 4 bytes, little-endian
     | head | one stream for each array
 
-The head is deflated JSON: the ops in the order in which they run; form, dtype and shape of each
-array; the other fields of the Model. Shapes of ops are not stored, since they can be inferred.
+The head is deflated JSON: the ops in the order in which they run; the trees of inputs and outputs;
+form, dtype and shape of each array; the other fields of the Model. Shapes of ops are not stored,
+since they can be inferred.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ import json
 import zlib
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from hcjax.errors import ArtifactError
-from hcjax.export.hcz import arrays, graphs
+from hcjax.export.hcz import arrays, graphs, interfaces
 from hcjax.export.hcz.coder import Budget
 from hcjax.graph.model import Model
 from hcjax.graph.qtensor import QTensor, check
@@ -42,15 +44,16 @@ def pack(model: Model, *, about: Any = None) -> bytes:
     Args:
       model: from `trace`, `fold` or `int8`; a model from `fake_quantize` needs `int8` first.
       about: metadata that JSON can hold, e.g. {"class_names": [...], "mean": [...], "std": [...]};
-        None for the model's own.
+        arrays become lists. None for the model's own.
 
     Returns:
       bytes; the same for the same model.
 
     Raises:
-      TypeError: if no file can hold an op, with its source line, or there are too many ops.
+      TypeError: if no file can hold an op, with its source line, or there are too many ops; or if
+        `about` holds what is neither JSON nor an array.
       ArtifactError: if ops, names and `about` take more than 4 MiB as JSON, or an array has more
-        than 16 axes or 2**31 numbers.
+        than 16 axes or 2**31 numbers; or if a number in `about` is not finite.
 
     Example:
       >>> from hcjax.graph.tracing.trace import trace
@@ -60,16 +63,16 @@ def pack(model: Model, *, about: Any = None) -> bytes:
       >>> same.apply(same.params, jnp.ones((1, 2))).tolist(), same.about["class_names"]
       ([[1.0, 1.0]], ['no', 'yes'])
     """
-    graph = graphs.serialize(model)
+    graph = graphs.serialize(model, interfaces.order(model.inputs))
     streams: list[arrays.Encoded] = []
     head = {
-        "images": [list(model.image_shape), np.dtype(model.image_dtype).name],
+        **interfaces.encode_inputs(model.inputs),
         "ops": graph.ops,
-        "logits": graph.logits,
+        **interfaces.encode_outputs(model.outputs, graph.outputs),
         "params": [[path, n, *_serialize(v, streams)] for path, n, v in graph.params],
         "constants": [[n, *_serialize(v, streams)] for n, v in graph.constants],
         "floats": list(model.floats),
-        "about": model.about if about is None else about,
+        "about": _plain(model.about if about is None else about),
     }
     data = b"".join(each.data for each in streams)
     budget = Budget(len(data))
@@ -88,11 +91,12 @@ def pack(model: Model, *, about: Any = None) -> bytes:
 def unpack(data: bytes) -> Model:
     """Returns the packed Model, with the same logits bit for bit.
 
-    It has the same ops on the same numbers, so XLA compiles the same program of it: on one machine
-    and one version of jax, `jax.jit(apply)` gives the bits that it gave before packing. The
-    exception are ops of parameters alone that no file can hold: `pack` evaluates them, and XLA may
-    round otherwise inside a program. Models from `int8` with no `floats` give the same bits on
-    every machine.
+    Trees of inputs and outputs are dicts, lists and tuples; other containers come back as dicts of
+    their fields. It has the same ops on the same numbers, so XLA compiles the same program of it:
+    on one machine and one version of jax, `jax.jit(apply)` gives the bits that it gave before
+    packing. The exception are ops of parameters alone that no file can hold: `pack` evaluates them,
+    and XLA may round otherwise inside a program. Models from `int8` with no `floats` give the same
+    bits on every machine.
 
     The bytes are not trusted. They are never executed or unpickled, and sizes are bounded before
     time or memory is spent. A file of B bytes decodes to at most 2**20 + 256 · B bits, and as many
@@ -169,6 +173,23 @@ def _inflated(data: bytes) -> bytes:
     return text
 
 
+def _plain(about: Any) -> Any:
+    """Returns metadata as JSON gives it back, arrays as lists; raises as `pack` says."""
+
+    def listed(x: Any) -> Any:
+        if isinstance(x, np.ndarray | np.generic | jax.Array):
+            return np.asarray(x).tolist()
+        raise TypeError(
+            "about: expected dicts, lists, text, numbers and arrays, which a file can hold, found "
+            f"{type(x).__name__} {str(x)[:60]!r}"
+        )
+
+    try:
+        return json.loads(json.dumps(about, default=listed, allow_nan=False))
+    except ValueError as error:
+        raise ArtifactError(f"about: expected finite numbers and no circles: {error}") from None
+
+
 def _serialize(value: Any, streams: list[arrays.Encoded], bits: int = 8) -> list:
     """Appends the bytes of an array to the streams and returns its entry in the head."""
     if isinstance(value, QTensor):
@@ -176,7 +197,7 @@ def _serialize(value: Any, streams: list[arrays.Encoded], bits: int = 8) -> list
         values = _serialize(value.values, streams, value.bits)
         return ["q", value.bits, value.axis, values, *(_serialize(p, streams) for p in parts)]
     array = np.asarray(jnp.asarray(value))  # jax may reduce float64 to float32
-    graphs.check_shape(list(array.shape))
+    arrays.check_shape(list(array.shape))
     streams.append(arrays.encode(array, bits))
     return [array.dtype.name, list(array.shape), streams[-1].form, len(streams[-1].data)]
 
@@ -198,15 +219,14 @@ def _deserialize(entry: list, streams: _Streams, bits: int = 8) -> Any:
             raise ArtifactError(f"a quantized tensor is damaged: {error}") from error
         return q
     dtype, shape, form, length = entry
-    graphs.check_shape(shape)
+    arrays.check_shape(shape)
     data = streams.take(length)
     return jnp.asarray(arrays.decode(form, data, dtype, tuple(shape), bits, streams.budget))
 
 
 def _model(head: dict, streams: _Streams) -> Model:
-    shape, dtype = head["images"]
-    graphs.check_shape(shape)
-    dtype = arrays.dtype_of(dtype)
+    inputs = interfaces.decode_inputs(head)
+    outputs, numbers = interfaces.decode_outputs(head)
     params = [
         (path, number, _deserialize(entry, streams)) for path, number, *entry in head["params"]
     ]
@@ -215,13 +235,15 @@ def _model(head: dict, streams: _Streams) -> Model:
     streams.end()
     if not all(isinstance(text, str) for text in (*head["floats"], *(p for p, _, _ in params))):
         raise ArtifactError("a name is no text")
-    graph = graphs.deserialize(head["ops"], head["logits"], params, constants, tuple(shape), dtype)
+    graph, results = graphs.deserialize(
+        head["ops"], jax.tree.leaves(inputs), numbers, params, constants
+    )
     return Model(
         graph,
         {path: value for path, _, value in params},
         tuple(sorted(graph.params)),
-        tuple(shape),
-        dtype,
+        inputs,
+        jax.tree.unflatten(jax.tree.structure(outputs), results),
         floats=tuple(head["floats"]),
         about=head["about"],
     )

@@ -36,12 +36,12 @@ def varying(model: Model, numbers: Iterable[int]) -> dict[int, tuple[Any, Any]]:
     """
     selection = set(numbers)
 
-    def compute(params, constants, images):
+    def compute(params, constants, inputs):
         leaves = model.leaves(params)
         values = dict(constants) | {n: leaves[path] for path, n in model.graph.params.items()}
         masks: dict[int, Mask] = dict.fromkeys(values)
-        values[model.graph.images] = images
-        masks[model.graph.images] = jnp.ones(images.shape, bool)
+        for number, x in zip(model.graph.inputs, inputs, strict=True):
+            values[number], masks[number] = x, jnp.ones(x.shape, bool)
         for op in model.graph.ops:
             operands = [values[i] for i in op.inputs]
             results = op.run(1, *operands)
@@ -56,8 +56,8 @@ def varying(model: Model, numbers: Iterable[int]) -> dict[int, tuple[Any, Any]]:
         none = jnp.zeros((), bool)
         return {n: (values[n], none if masks[n] is None else masks[n]) for n in selection}
 
-    images = jnp.zeros((1, *model.image_shape), model.image_dtype)
-    results = jax.jit(compute)(model.params, model.graph.constants, images)
+    inputs = [jnp.zeros(leaf.sizes(1), leaf.dtype) for leaf in jax.tree.leaves(model.inputs)]
+    results = jax.jit(compute)(model.params, model.graph.constants, inputs)
     return jax.device_get(results)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import jax
 import numpy as np
 
 from hcjax.graph.coupling.reshape import reshape_nodes
@@ -34,17 +35,18 @@ def couple(model: Model) -> Classes:
         raise TypeError("the model is quantized: cut its channels first, then calibrate and int8")
     named = {*model.graph.params.values(), *(number for _, number in model.graph.frozen)}
     c = Classes({number: np.shape(value) for number, value in arrays.items()}, named)
-    images = (1, *model.image_shape)
-    c.axes[model.graph.images] = tuple(c.keep(c.fresh(n), "it is the images'") for n in images)
-    varying = {model.graph.images}
+    for number, leaf in zip(model.graph.inputs, jax.tree.leaves(model.inputs), strict=True):
+        nodes = (c.fresh(n) for n in leaf.sizes(1))
+        c.axes[number] = tuple(c.keep(each, "it is an input's") for each in nodes)
+    varying = set(model.graph.inputs)
     for op in model.graph.ops:
         _follow(c, op)
         if varying.intersection(op.inputs):
             varying.update(op.outputs)
         elif carries_zeros(op):
             _carry(c, op)
-    for nodes in c.axes[model.graph.logits] or ():
-        c.keep(nodes, "it is the logits'")
+    for nodes in (nodes for number in model.graph.outputs for nodes in c.axes[number] or ()):
+        c.keep(nodes, "it is an output's")
     return c
 
 

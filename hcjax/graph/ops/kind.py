@@ -27,8 +27,9 @@ CAST = "cast"  # the same number in another dtype
 LAYER = "layer"  # a sum of products with a kernel: convolution, dense
 INTEGER = "integer"  # an op of the integer program: quantize, look_up
 CONSTANT = "constant"  # without operands: iota
+BODY = "body"  # a result of graphs among its params: scan, cond
 
-FAMILIES = (MOVE, JOIN, ORDER, SUM, REDUCE, ELEMENTWISE, CAST, LAYER, INTEGER, CONSTANT)
+FAMILIES = (MOVE, JOIN, ORDER, SUM, REDUCE, ELEMENTWISE, CAST, LAYER, INTEGER, CONSTANT, BODY)
 TRAITS = frozenset({"affine", "clip", "homogeneous", "keeps zero", "product"})
 KEEPS_ZERO = frozenset({"homogeneous", "keeps zero"})  # traits of most ops that move or choose
 

@@ -11,6 +11,7 @@ from jax import lax
 
 from hcjax.graph.model import Op, plain
 from hcjax.graph.ops.kind import CONSTANT, JOIN, KEEPS_ZERO, MOVE, Kind, Shapes
+from hcjax.graph.qtensor import QTensor
 
 
 def _transpose_origin(op: Op, shapes: Shapes) -> tuple[int, ...]:
@@ -31,7 +32,8 @@ def _slice(p: dict, x: jax.Array) -> jax.Array:
     return lax.slice(x, p["start_indices"], p["limit_indices"], p["strides"])
 
 
-def _gather(p: dict, x: jax.Array, index: jax.Array) -> jax.Array:
+def _gather(p: dict, x: Any, index: jax.Array) -> jax.Array:
+    x = x.values if isinstance(x, QTensor) else x  # a table of integers
     numbers = lax.GatherDimensionNumbers(*p["dimension_numbers"])
     return lax.gather(x, index, numbers, p["slice_sizes"], mode=p["mode"])
 

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from hcjax.graph.model import Op, Size, at_batch
+from hcjax.graph.ops.control import CONTROL_KINDS
 from hcjax.graph.ops.elementwise import ELEMENTWISE_KINDS
 from hcjax.graph.ops.integer import INTEGER_KINDS
 from hcjax.graph.ops.kind import CAST, MOVE, ORDER, Kind
@@ -21,6 +22,7 @@ KINDS: dict[str, Kind] = {
     **MOVEMENT_KINDS,
     **REDUCTION_KINDS,
     **INTEGER_KINDS,
+    **CONTROL_KINDS,
 }
 # param of a traced op that only its equation can run; no file holds it
 EQUATION = "equation"

@@ -10,8 +10,8 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from hcjax.graph.model import Op, Size
-from hcjax.graph.ops.kind import MOVE, ORDER, REDUCE, SUM
+from hcjax.graph.model import Graph, Op, Size
+from hcjax.graph.ops.kind import BODY, MOVE, ORDER, REDUCE, SUM
 from hcjax.graph.ops.table import family, kind_of
 
 Shape = tuple[Size, ...]
@@ -58,7 +58,12 @@ def find_places(op: Op, operands: Sequence[Value], shapes: Sequence[Shape]) -> l
         return [v.place for v in operands]
     if all(Size(0, 0) in shape for shape in shapes):
         return [_place_empty(shape) for shape in shapes]
-    place = _find_rule(op)(op, operands)
+    if family(op) == BODY:
+        place = _follow_bodies(op, operands)
+        if place is None:
+            return [_place_constant(op, shape) for shape in shapes]
+    else:
+        place = _find_rule(op)(op, operands)
     for shape in shapes:
         if [a for a, size in enumerate(shape) if size.q] != [place.axis] or shape[place.axis].r:
             raise ValueError(_MIXING)
@@ -244,6 +249,43 @@ def _scatter(op: Op, operands: Sequence[Value]) -> Place:
 def _write(op: Op, operands: Sequence[Value]) -> Place:
     _require(operands[0].place is not None and operands[1].place is not None)
     return _keep(op, operands)
+
+
+def _follow_bodies(op: Op, operands: Sequence[Value]) -> Place | None:
+    """Follows the batch axis through a loop or a branch, by the rules of the ops inside."""
+    if op.kind == "scan":
+        return _follow_scan(op, operands)
+    index, *others = operands
+    _require(index.place is None, "takes a branch by the images of a batch")
+    places = {_run(graph, others)[op.params["result"]] for graph in op.params["branches"]}
+    _require(len(places - {None}) < 2)
+    return next(iter(places - {None}), None)
+
+
+def _follow_scan(op: Op, operands: Sequence[Value]) -> Place | None:
+    fixed, carry = op.params["constants"], op.params["carry"]
+    inside = list(operands[: fixed + carry])
+    for value in operands[fixed + carry :]:
+        _require(value.place is None or value.place.axis != 0, "loops over the images of a batch")
+        place = value.place and value.place._replace(axis=value.place.axis - 1)
+        inside.append(Value(value.shape[1:], place))
+    results = _run(op.params["body"], inside)
+    for value, result in zip(inside[fixed:], results[:carry], strict=False):
+        _require(value.place == result or (value.place is None and not value.shape))
+    place = results[op.params["result"]]
+    stacked = op.params["result"] >= carry
+    return place._replace(axis=place.axis + 1) if place and stacked else place
+
+
+def _run(graph: Graph, operands: Sequence[Value]) -> list[Place | None]:
+    """Returns where the results of a body hold the images."""
+    values = dict(zip(graph.inputs, operands, strict=True))
+    for op in graph.ops:
+        read = [values[i] for i in op.inputs]
+        shapes = [op.shape] if len(op.outputs) == 1 else [v.shape for v in read]
+        places = find_places(op, read, shapes)
+        values |= zip(op.outputs, map(Value, shapes, places), strict=True)
+    return [values[number].place for number in graph.outputs]
 
 
 # params of a window, on the axis of the images, that covers one image

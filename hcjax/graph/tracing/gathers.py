@@ -42,6 +42,8 @@ def as_slice(params: dict, index: np.ndarray, sizes: Sequence[Any]) -> dict | No
             steps = np.diff(line)
             if pieces[axis] != 1 or steps[0] <= 0 or (steps != steps[0]).any():
                 return None
+            if axes[0] in axis_of:
+                return None  # a diagonal: two axes advance together
             axis_of[axes[0]] = axis
             limits[axis], strides[axis] = int(line[-1]) + 1, int(steps[0])
         if first < 0 or (isinstance(sizes[axis], int) and limits[axis] > sizes[axis]):

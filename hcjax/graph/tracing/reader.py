@@ -9,11 +9,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from hcjax.core import walker
+from hcjax.core import regions, walker
+from hcjax.graph.interface import Leaf
 from hcjax.graph.model import Op, Size, bind, plain
 from hcjax.graph.ops.kind import LAYER, SUM, check, check_axes
 from hcjax.graph.ops.layers import macs
 from hcjax.graph.ops.table import EQUATION, KINDS, defined, params_of
+from hcjax.graph.tracing import control
 from hcjax.graph.tracing.gathers import as_slice
 
 _INLINE = ("jit", "pjit", "closed_call", "remat2", "checkpoint")
@@ -53,9 +55,12 @@ class Reader:
         self.dtypes: dict[int, Any] = {}
         self._batch, self._next, self._source = batch, 0, ""
 
-    def number(self, constant: Any = None) -> int:
-        """Returns a new number, and stores the constant of that number if there is one."""
+    def number(self, constant: Any = None, leaf: Leaf | None = None) -> int:
+        """Returns a new number, and stores what it is: a constant, or an input."""
         self._next += 1
+        if leaf is not None:
+            self.shapes[self._next] = tuple(map(self.size, leaf.sizes(self._batch)))
+            self.dtypes[self._next] = leaf.dtype
         if constant is not None:
             self.constants[self._next] = constant
         return self._next
@@ -96,13 +101,18 @@ class Reader:
         self._source = source
         bodies = [body for bodies in walker.nested_jaxprs(eqn).values() for body in bodies]
         if name in _INLINE and len(bodies) == 1:
+            if eqn.params.get("name") == regions.IN_FLOAT:
+                return control.read_region(self, eqn, inputs, source)
             return self.read(bodies[0], inputs, source)
+        if None in (platforms := eqn.params.get("branches_platforms") or ()):
+            # of platform_dependent: the branch of any platform, as a graph runs on any
+            return self.read(bodies[platforms.index(None)], inputs[1:], source)
         function = _match_function(eqn)
         if name in _CUSTOM and function is None:
             self.plain.append(f"{source or 'an unknown line'} ({name})")
             return self.read(bodies[0], inputs, source)
-        if name in walker.LOOPS or name == "cond":
-            raise TypeError(f"{source or 'an unknown line'}: a graph holds no {name}; unroll it")
+        if name in _CONTROL:
+            return _CONTROL[name](self, eqn, inputs, source)
         if name == "call_hi_primitive":  # it can be computed at the traced batch size only
             raise TypeError(
                 f"{source or 'an unknown line'}: a graph holds no "
@@ -162,14 +172,35 @@ class Reader:
             return op._replace(params=op.params | {EQUATION: True})
         return defined(op, params=params_of(op.kind, op.params))
 
-    def _emit(self, kind: str, inputs: Any, shape: tuple[Size, ...], of: Op, params: dict) -> int:
+    def emit(self, kind: str, inputs: Any, shape: tuple[Size, ...], of: Op, params: dict) -> int:
         """Adds an op as a part of another, and returns its number."""
         output = self.number()
         self.shapes[output], self.dtypes[output] = shape, of.dtype
         params = params_of(kind, params)
-        new = Op(kind, tuple(inputs), (output,), shape, of.dtype, of.source, None, params)
+        new = Op(kind, tuple(inputs), (output,), shape, of.dtype, of.source, None, params, of.macs)
         self.ops.append(defined(new))
         return output
+
+    def nested(self) -> Reader:
+        """Returns a reader for a body that stays a graph of its own."""
+        return Reader(self._batch)
+
+    def part(self, number: int, aval: Any, step: int, source: str) -> int:
+        """Takes one index of the first axis of a value, without that axis."""
+        shape = self.shapes[number] = tuple(map(self.size, aval.shape))
+        of = Op("slice", (number,), (0,), shape[1:], aval.dtype, source, None, {})
+        limits = (step + 1, *plain(shape[1:]))
+        params = {"start_indices": (step,) + (0,) * len(shape[1:]), "limit_indices": limits}
+        params |= {"strides": None}
+        one = (Size(0, 1), *shape[1:])
+        return self._reshape(self.emit("slice", (number,), one, of, params), shape[1:], of)
+
+    def stacked(self, numbers: list[int], aval: Any, source: str) -> int:
+        """Stacks values along a new first axis."""
+        shape = tuple(map(self.size, aval.shape))
+        of = Op("concatenate", (), (0,), shape, aval.dtype, source, None, {})
+        parts = [self._reshape(number, (Size(0, 1), *shape[1:]), of) for number in numbers]
+        return self.emit("concatenate", parts, shape, of, {"dimension": 0})
 
     def _split(self, op: Op) -> list[int]:
         """Rewrites a split as one slice for each part, and returns their numbers."""
@@ -183,7 +214,7 @@ class Reader:
             limits = list(plain(shape))
             limits[axis] = start + size
             params = {"start_indices": tuple(starts), "limit_indices": tuple(limits)}
-            numbers.append(self._emit("slice", op.inputs, shape, op, params | {"strides": None}))
+            numbers.append(self.emit("slice", op.inputs, shape, op, params | {"strides": None}))
             start += size
         return numbers
 
@@ -199,7 +230,7 @@ class Reader:
         axis = op.params["axis"]
         shape = tuple(Size(0, 1) if a == axis else n for a, n in enumerate(op.shape))
         parts = [self._reshape(i, shape, op) for i in op.inputs]
-        return [self._emit("concatenate", parts, op.shape, op, {"dimension": axis})]
+        return [self.emit("concatenate", parts, op.shape, op, {"dimension": axis})]
 
     def _reshape_in_order(self, op: Op) -> list[int]:
         """Rewrites a reshape in another order of axes as a transpose and a reshape."""
@@ -208,11 +239,11 @@ class Reader:
             self.ops.append(self._standardise(op))
             return list(op.outputs)
         shape = tuple(self.shapes[number][a] for a in order)
-        transposed = self._emit("transpose", op.inputs, shape, op, {"permutation": tuple(order)})
+        transposed = self.emit("transpose", op.inputs, shape, op, {"permutation": tuple(order)})
         return [self._reshape(transposed, op.shape, op)]
 
     def _reshape(self, number: int, shape: tuple[Size, ...], of: Op) -> int:
-        return self._emit("reshape", (number,), shape, of, {"new_sizes": plain(shape)})
+        return self.emit("reshape", (number,), shape, of, {"new_sizes": plain(shape)})
 
     def _separate_results(self, op: Op) -> list[int]:
         """Rewrites an op with several results as one op for each of them."""
@@ -220,13 +251,29 @@ class Reader:
 
         def emit(i, output):
             of = op._replace(dtype=self.dtypes[output])
-            return self._emit(op.kind, op.inputs, self.shapes[output], of, params | {"result": i})
+            return self.emit(op.kind, op.inputs, self.shapes[output], of, params | {"result": i})
 
         return [emit(i, output) for i, output in enumerate(op.outputs)]
 
+    def _slice_if_known(self, op: Op) -> list[int]:
+        """Rewrites a dynamic slice whose start depends on no input as a slice."""
+        starts = [self.evaluate(i) for i in op.inputs[1:]]
+        if any(start is None for start in starts):
+            self.ops.append(self._standardise(op))
+            return list(op.outputs)
+        rows = zip(starts, plain(self.shapes[op.inputs[0]]), plain(op.shape), strict=True)
+        bounds = []
+        for start, size, length in rows:  # a start is clamped, as jax does
+            whole = length == size
+            first = 0 if whole else min(max(int(start), 0), size - length)
+            bounds.append((first, size if whole else first + length))
+        first, limits = zip(*bounds, strict=True)
+        params = {"start_indices": first, "limit_indices": limits, "strides": None}
+        return [self.emit("slice", op.inputs[:1], op.shape, op, params)]
+
     def _rewrite_as_slice(self, op: Op, sizes: tuple[Size, ...]) -> list[int] | None:
         """Rewrites a gather as a slice and returns its number; None if no slice is equal to it."""
-        index = self._evaluate(op.inputs[1])
+        index = self.evaluate(op.inputs[1])
         params = None if index is None else as_slice(op.params, index, plain(sizes))
         if params is None:
             return None
@@ -235,17 +282,17 @@ class Reader:
             Size(0, -(-(limit - start) // stride)) if isinstance(limit, int) else limit
             for start, limit, stride in bounds
         )
-        output = self._emit("slice", op.inputs[:1], shape, op, params)
+        output = self.emit("slice", op.inputs[:1], shape, op, params)
         return [output if shape == op.shape else self._reshape(output, op.shape, op)]
 
-    def _evaluate(self, number: int) -> np.ndarray | None:
-        """Evaluates a number that depends on neither parameters nor images; None for any other."""
+    def evaluate(self, number: int) -> np.ndarray | None:
+        """Evaluates a number that depends on neither parameters nor inputs; None for any other."""
         if number in self.constants:
             return np.asarray(self.constants[number])
         op = next((other for other in self.ops if number in other.outputs), None)
         if op is None or op.kind == "dim_as_value" or any(size.q for size in op.shape):
             return None
-        inputs = [self._evaluate(i) for i in op.inputs]
+        inputs = [self.evaluate(i) for i in op.inputs]
         if any(value is None for value in inputs):
             return None
         return np.asarray(op.run(1, *inputs)[op.outputs.index(number)])
@@ -295,4 +342,6 @@ _REWRITES = {
     "reshape": Reader._reshape_in_order,
     "sort": Reader._separate_results,
     "top_k": Reader._separate_results,
+    "dynamic_slice": Reader._slice_if_known,
 }
+_CONTROL = {"scan": control.read_scan, "while": control.read_while, "cond": control.read_cond}

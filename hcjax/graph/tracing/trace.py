@@ -1,14 +1,14 @@
 """`trace`: reads any library's network, once, into a Model.
 
-In: `apply(params, images) -> logits` and example images. Out: its graph. `jit` and remat are
+In: `apply(params, *inputs) -> outputs` and example inputs. Out: its graph. `jit` and remat are
 inlined. relu stays one op with its own derivative; other custom derivative rules are listed in
-`Model.plain`. Values that do not depend on the images stay expressions of the parameters.
+`Model.plain`. Values that do not depend on the inputs stay expressions of the parameters.
 """
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -17,39 +17,47 @@ from jax import export
 
 from hcjax import trees
 from hcjax.core import walker
+from hcjax.graph.interface import Leaf, leaf_of, names
 from hcjax.graph.model import Graph, Model, Op, live_ops
 from hcjax.graph.tracing.batch_axis import Place, Value, find_places
+from hcjax.graph.tracing.control import counted_once
 from hcjax.graph.tracing.reader import Reader, batch_size_error
 
 _RANDOM = ("random_bits", "random_split", "random_fold_in", "threefry2x32", "rng_uniform")
 _TRAINING = "the network is in training mode; use inference mode (train=False, .eval(), ...)"
 _INDEPENDENCE = (
-    "the logits of an image must not depend on the others, nor on where it stands among them; keep "
-    "the first axis, that of the images, out of this op"
+    "the outputs of an image must not depend on the others, nor on where it stands among them; "
+    "keep the first axis, that of the images, out of this op"
 )
 
 
-def trace(apply: Callable, params: Any, images: Any, *, frozen: str = "") -> Model:
+def trace(
+    apply: Callable, params: Any, *inputs: Any, images: Any = None, frozen: str = ""
+) -> Model:
     """Returns the network as a Model: its function, its parameters and its graph.
 
     Args:
-      apply: `apply(params, images) -> logits`, of any library, in inference mode. It must not ask
-        for the batch size as a number, because it is traced for all batch sizes at once.
+      apply: `apply(params, *inputs) -> outputs`, of any library, in inference mode. It must not ask
+        for the batch size as a number, because it is traced for all batch sizes at once. Outputs
+        are a tree of arrays, with the examples on their first axis.
       params: pytree of its parameters and, if its library keeps them together, of running
         statistics, keys and counters.
-      images: float array [N, ...]; only the shape of an image and the dtype are used.
+      inputs: examples of its arguments: trees of arrays [N, ...] of any dtype, e.g. images, or
+        int32 tokens and their masks. A number, of shape (), is one for the whole batch. Only the
+        shapes of one example and the dtypes are used. images: the last of them, as a keyword.
       frozen: regular expression of whole paths of float leaves that training must not change,
         e.g. ".*/(mean|var)" for running statistics that are in `params`.
 
     Returns:
-      Model. Its params are the float leaves on which the logits depend and that are not frozen, as
+      Model. Its params are the float leaves on which the outputs depend and that are not frozen, as
       a dict of path -> array; a weight that is used twice is one leaf. All others are constants.
+      Its `apply` gives the network's own tree of outputs.
 
     Raises:
       TypeError: if the network is in training mode (it draws random bits, or reduces over the
-        batch), if the logits of an image depend on the other images in any other way, if its
-        result is not one array [N, K], or if it needs the batch size as a number; the message
-        names the user's line.
+        batch), if the outputs of an example depend on other examples in any other way, if an output
+        does not have the examples on its first axis, if no input has, or if the network needs the
+        batch size as a number; the message names the user's line.
       ConfigError: if `frozen` is not a regular expression or matches no leaf.
 
     Example:
@@ -60,30 +68,26 @@ def trace(apply: Callable, params: Any, images: Any, *, frozen: str = "") -> Mod
       >>> model.apply(model.params, jnp.ones((2, 4))).tolist()
       [[4.0, 4.0, 4.0], [4.0, 4.0, 4.0]]
     """
-    images = jnp.asarray(images)
+    inputs = inputs if images is None else (*inputs, images)
+    interface = jax.tree.map(lambda x: leaf_of(jnp.asarray(x)), inputs)
+    if not any(leaf.batched for leaf in jax.tree.leaves(interface)):
+        raise TypeError("give example inputs, trace(apply, params, images): arrays [N, ...]")
     leaves = trees.paths(params)
     frozen_mask = dict(trees.paths(trees.select(params, frozen))) if frozen else {}
     (batch,) = export.symbolic_shape("b")
-    example = jax.ShapeDtypeStruct((batch, *images.shape[1:]), images.dtype)
+    abstract = jax.tree.map(lambda leaf: leaf.abstract(batch), interface)
     try:
-        jaxpr = jax.make_jaxpr(apply)(params, example)
+        jaxpr, results = jax.make_jaxpr(apply, return_shape=True)(params, *abstract)
     except Exception as error:
         if not isinstance(error, jax.errors.JAXTypeError) and not _is_symbolic(error):
             raise
         raise batch_size_error(_find_line(error), error) from error
     reader = Reader(batch)
     numbers = [reader.number() for _ in leaves]
-    images_number = reader.number()
-    outputs = reader.read(jaxpr, [*numbers, images_number])
-    logits = jaxpr.out_avals
-    if len(outputs) != 1 or len(logits[0].shape) != 2 or reader.size(logits[0].shape[0]) != (1, 0):
-        shapes = ", ".join(a.str_short(short_dtypes=True) for a in logits)
-        raise TypeError(
-            f"the network must return one array [N, K], got {shapes}; in training mode some "
-            "libraries return new statistics too: use inference mode"
-        )
-    ops = live_ops(reader.ops, outputs[0])
-    live = {i for op in ops for i in op.inputs} | {outputs[0]}
+    given = [reader.number(leaf=leaf) for leaf in jax.tree.leaves(interface)]
+    outputs = reader.read(jaxpr, [*numbers, *given])
+    ops = counted_once(live_ops(reader.ops, outputs))
+    live = {i for op in ops for i in op.inputs}.union(outputs)
     constants = {k: v for k, v in reader.constants.items() if k in live}
     parameters, dropped, frozen_numbers = {}, [], []
     for (path, leaf), number in zip(leaves, numbers, strict=True):
@@ -94,28 +98,33 @@ def trace(apply: Callable, params: Any, images: Any, *, frozen: str = "") -> Mod
         else:
             constants[number] = leaf
             frozen_numbers.append((path, number))
-    _check_inference(ops, reader, images_number, outputs[0])
+    places = _find_places(ops, reader, [n for n in given if reader.shapes[n]])
+    described = _describe_outputs(results, outputs, reader, places)
     return Model(
         Graph(
             tuple(ops),
-            images_number,
-            outputs[0],
+            tuple(given),
+            tuple(outputs),
             {p: n for p, (n, _) in parameters.items()},
             constants,
             tuple(frozen_numbers),
         ),
         {path: leaf for path, (_, leaf) in parameters.items()},
         tuple(sorted(parameters)),
-        tuple(images.shape[1:]),
-        images.dtype,
+        interface,
+        described,
         tuple(dropped),
         tuple(reader.plain),
     )
 
 
-def _check_inference(ops: list[Op], reader: Reader, images: int, logits: int) -> None:
-    """Raises TypeError if a network draws random bits or mixes the examples of a batch."""
-    places: dict[int, Place | None] = {images: Place(0, 1)}
+def _find_places(ops: list[Op], reader: Reader, batched: list[int]) -> dict[int, Place | None]:
+    """Returns where each number holds the examples of a batch.
+
+    Raises:
+      TypeError: if the network draws random bits or mixes the examples.
+    """
+    places: dict[int, Place | None] = dict.fromkeys(batched, Place(0, 1))
     for op in ops:
         location = f"{op.source or 'an unknown line'} ({op.kind})"
         if op.kind in _RANDOM:
@@ -130,8 +139,32 @@ def _check_inference(ops: list[Op], reader: Reader, images: int, logits: int) ->
     for op in ops:  # last: an average over the batch is a reduction first
         if op.kind == "dim_as_value":
             raise batch_size_error(op.source, f"it computes with {op.params['dim']}")
-    if ops and places.get(logits) != Place(0, 1):
-        raise TypeError(f"{location} gives the images' logits in another order: {_INDEPENDENCE}")
+    return places
+
+
+def _describe_outputs(
+    results: Any, numbers: Sequence[int], reader: Reader, places: dict[int, Place | None]
+) -> Any:
+    """Returns the tree of outputs as `Leaf`, after checking that examples are on the first axis."""
+    shapes, treedef = jax.tree.flatten(results)
+    if not shapes:
+        raise TypeError("the network must return an array, or a tree of arrays; it returns none")
+    leaves = []
+    for name, number, x in zip(names(results, "the result"), numbers, shapes, strict=True):
+        sizes, place = tuple(map(reader.size, x.shape)), places.get(number)
+        if place is None and not any(size.q for size in sizes):
+            if sizes:
+                raise TypeError(
+                    f"{name}, {x.dtype}{list(x.shape)}, does not depend on the inputs; in training "
+                    "mode some libraries return new statistics too: use inference mode"
+                )
+        elif place != Place(0, 1):
+            raise TypeError(
+                f"{name}, {x.dtype}{list(x.shape)}, must have the examples on its first axis, in "
+                f"order: {_INDEPENDENCE}"
+            )
+        leaves.append(Leaf(tuple(size.r for size in sizes[1:]), x.dtype, bool(sizes)))
+    return jax.tree.unflatten(treedef, leaves)
 
 
 def _is_symbolic(error: Exception) -> bool:

@@ -8,7 +8,7 @@ nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -16,11 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from hcjax.errors import ConfigError
+from hcjax.graph import interface
 from hcjax.graph.coupling.channels import Channels
 from hcjax.graph.coupling.union_find import Read
-from hcjax.graph.model import Model
+from hcjax.graph.model import Model, environment, run
 
 _NOISE = 64  # images of noise that stand for data
+_SMALLEST = 1e-12  # standard deviation of an output
 _CHUNK = 32  # images at a time, to bound the memory of the gradient
 
 
@@ -32,11 +34,14 @@ def importance(
     The score of channel c is the mean of (∂f/∂g_c)² over the images, for the gate g_c. With labels
     y, f = log softmax(z)_y of the logits z. Without, f = Σ_k s_k (z_k - mean z), with random signs:
     its expectation is the squared change of the centred logits, of whatever the network answers.
+    Of outputs of any other shape, f = Σ s_k z_k / σ over all their numbers, with σ the standard
+    deviation of each array.
 
     Args:
       model: in float.
       channels: of the model.
-      images: [N, ...] as the network takes them; None: standard normal noise, the same each time.
+      images: [N, ...] as the network takes them, or a tuple of all inputs; None: standard normal
+        noise, the same each time.
       labels: int[N] in [0, K), or None.
 
     Returns:
@@ -55,72 +60,115 @@ def importance(
     if images is None:
         if labels is not None:
             raise ConfigError("labels need the images that they are of")
-        images = rng.standard_normal((_NOISE, *model.image_shape))
-    images = images_of(model, images)
-    leaves, logits = model.leaves(model.params), jax.eval_shape(model.apply, model.params, images)
+        images = _noise(model, rng)
+    arrays, leaves = arrays_of(model, images), model.leaves(model.params)
+    number = interface.count(model.inputs, arrays)
     if labels is None:
-        targets = rng.choice(np.float32([-1, 1]), logits.shape)
+        targets, value = _change(model, channels, arrays, rng)
     else:
-        targets, classes = np.asarray(labels), logits.shape[-1]
-        integers = targets.shape == images.shape[:1] and targets.dtype.kind in "iu"
-        if not integers or not ((targets >= 0) & (targets < classes)).all():
+        target, classes = np.asarray(labels), model.classes
+        integers = target.shape == (number,) and target.dtype.kind in "iu"
+        if not integers or not ((target >= 0) & (target < classes)).all():
             raise ConfigError(
-                f"labels must be int[{len(images)}] in [0, {classes}), got "
-                f"{targets.dtype}{list(targets.shape)}, {targets.ravel()[:5].tolist()} …"
+                f"labels must be int[{number}] in [0, {classes}), got "
+                f"{target.dtype}{list(target.shape)}, {target.ravel()[:5].tolist()} …"
             )
+        targets = [target]
 
-    def value(gates, leaves, images, target):
-        logits = gated(model, channels, gates, leaves, images).astype(jnp.float32)
-        if labels is None:
-            return (target * (logits - logits.mean(-1, keepdims=True))).sum()
-        return jnp.take_along_axis(jax.nn.log_softmax(logits), target[:, None], -1).sum()
+        def value(gates, leaves, arrays, targets):
+            (target,) = targets
+            (logits,) = gated(model, channels, gates, leaves, arrays)
+            logits = jax.nn.log_softmax(logits.astype(jnp.float32))
+            return jnp.take_along_axis(logits, target[:, None], -1).sum()
 
     gradient = jax.jit(jax.grad(value))
 
     def score(removed: np.ndarray) -> np.ndarray:
         gates, total = np.where(removed, np.float32(0), np.float32(1)), np.zeros(channels.count)
-        for start in range(0, len(images), _CHUNK):
-            part = slice(start, start + _CHUNK)
-            each = jnp.broadcast_to(gates, (len(images[part]), channels.count))
-            slopes = gradient(each, leaves, images[part], targets[part])
+        for start in range(0, number, _CHUNK):
+            chosen = slice(start, start + _CHUNK)
+            part = interface.part(model.inputs, arrays, chosen)
+            each = jnp.broadcast_to(gates, (interface.count(model.inputs, part), channels.count))
+            slopes = gradient(each, leaves, part, [t[chosen] for t in targets])
             total += np.square(np.asarray(slopes, np.float64)).sum(0)
         if not np.isfinite(total).all():
             raise ConfigError("gradients of the logits of these images are not finite")
-        return total / len(images)
+        return total / number
 
     return score
 
 
-def images_of(model: Model, images: Any) -> jax.Array:
-    """Returns images as a network takes them; raises ConfigError if they are not its."""
-    images = jnp.asarray(images, model.image_dtype)
-    if images.shape[1:] != model.image_shape or not len(images):
-        raise ConfigError(
-            f"images must be [N, {', '.join(map(str, model.image_shape))}], N >= 1, got "
-            f"{list(images.shape)}"
-        )
-    return images
+def _noise(model: Model, rng: np.random.Generator) -> Any:
+    """Returns random examples, for a network whose inputs are all float."""
+    leaves, treedef = jax.tree.flatten(model.inputs)
+    for name, leaf in zip(interface.names(model.inputs, "images"), leaves, strict=True):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise ConfigError(f"{name} is {leaf}, no noise: give examples, images=...")
+    noise = jax.tree.unflatten(
+        treedef, [rng.standard_normal(leaf.sizes(_NOISE)) for leaf in leaves]
+    )
+    return noise if len(noise) > 1 else noise[0]
+
+
+def _change(
+    model: Model, channels: Channels, arrays: list[Any], rng: np.random.Generator
+) -> tuple[list[np.ndarray], Callable]:
+    """Returns random signs for each number of the outputs, and the function that sums them."""
+    results = [np.asarray(x) for x in run(model.graph, model.leaves(model.params), arrays)]
+    used = [i for i, x in enumerate(results) if x.ndim and jnp.issubdtype(x.dtype, jnp.floating)]
+    if not used:
+        raise ConfigError("no output of the network is a float array")
+    signs = [rng.choice(np.float32([-1, 1]), results[i].shape) for i in used]
+    logits = len(results) == 1 and results[0].ndim == 2
+    spread = [1.0 if logits else max(float(results[i].std()), _SMALLEST) for i in used]
+
+    def value(gates, leaves, arrays, targets):
+        results = gated(model, channels, gates, leaves, arrays)
+        total = 0.0
+        for i, sign, scale in zip(used, targets, spread, strict=True):
+            x = results[i].astype(jnp.float32)
+            x = x - x.mean(-1, keepdims=True) if logits else x / scale
+            total += (sign * x).sum()
+        return total
+
+    return signs, value
+
+
+def arrays_of(model: Model, images: Any) -> list[jax.Array]:
+    """Returns the flat arrays of examples as a network takes them.
+
+    Raises:
+      ConfigError: if they are not the network's.
+    """
+    try:
+        arrays = model.arrays(images)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    leaves = jax.tree.leaves(model.inputs)
+    return [jnp.asarray(x, leaf.dtype) for x, leaf in zip(arrays, leaves, strict=True)]
 
 
 def gated(
-    model: Model, channels: Channels, gates: jax.Array, leaves: dict[str, Any], images: jax.Array
-) -> jax.Array:
-    """Computes the logits of a network whose layers read each channel times its gate.
+    model: Model,
+    channels: Channels,
+    gates: jax.Array,
+    leaves: dict[str, Any],
+    arrays: Sequence[Any],
+) -> list[jax.Array]:
+    """Computes the outputs of a network whose layers read each channel times its gate.
 
     Args:
       model: in float. channels: of the model.
-      gates: float[N, channels.count], of each image.
+      gates: float[N, channels.count], of each example.
       leaves: path -> array of every parameter.
-      images: float[N, ...].
+      arrays: of its inputs, in order.
     """
     graph = model.graph
     reads: dict[int, list[Read]] = {}
     for read in channels.reads:
         reads.setdefault(read.op.output, []).append(read)
-    env = dict(graph.constants)
-    env |= {number: leaves[path] for path, number in graph.params.items()}
-    env[graph.images] = images
-    varying = {graph.images}
+    env, batch = environment(graph, leaves, arrays)
+    varying = set(graph.inputs)
     for op in graph.ops:
         operands = [env[i] for i in op.inputs]
         for read in reads.get(op.output, ()):
@@ -128,10 +176,10 @@ def gated(
             if side is not None:
                 axes, axis = channels.axes[op.inputs[side]], read.axes[side]
                 operands[side] = _times_gates(operands[side], axes, axis, gates)
-        env |= zip(op.outputs, op.run(len(images), *operands), strict=True)
+        env |= zip(op.outputs, op.run(batch, *operands), strict=True)
         if varying.intersection(op.inputs):
             varying.update(op.outputs)
-    return env[graph.logits]
+    return [env[number] for number in graph.outputs]
 
 
 def _times_gates(x: jax.Array, axes: tuple, axis: int, gates: jax.Array) -> jax.Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -9,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from hcjax.errors import ConfigError
-from hcjax.graph.model import LAYERS, Model, Op, consumers
+from hcjax.graph import interface
+from hcjax.graph.model import LAYERS, Model, Op, consumers, environment
 from hcjax.graph.ops.kind import LayerAxes
 from hcjax.graph.ops.table import KINDS
-from hcjax.prune.structured.importance import images_of
+from hcjax.prune.structured.importance import arrays_of
 
 _CHUNK = 64  # images at a time
 _ROWS = 2**15  # at a time, in float64
@@ -32,7 +34,8 @@ def refit(small: Model, model: Model, images: Any, *, ridge: float = 1e-3) -> Mo
     Args:
       small: of `shrink`.
       model: the network that it was shrunk from.
-      images: [N, ...] as the network takes them, of its training set; some hundred are enough.
+      images: [N, ...] as the network takes them, or a tuple of all inputs, of its training set;
+        some hundred are enough.
       ridge: > 0; larger stays nearer to the kernels as they are.
 
     Returns:
@@ -69,12 +72,11 @@ def refit(small: Model, model: Model, images: Any, *, ridge: float = 1e-3) -> Mo
     before = {op.output: op for op in model.graph.ops}
     if [op.output for op in small.graph.ops] != list(before):
         raise ConfigError("the small network must be one that was shrunk from the other")
-    images = images_of(model, images)
+    chunks = interface.batches(model.inputs, arrays_of(model, images), _CHUNK)
     kept = {(c.path, c.axis): c.kept for c in small.cut[len(model.cut) :]}
     paths = {number: path for path, number in small.graph.params.items()}
     readers = consumers(small.graph.ops)
     params = small.leaves(small.params)
-    chunks = [images[i : i + _CHUNK] for i in range(0, len(images), _CHUNK)]
     ours = [_Run(small, chunk) for chunk in chunks]
     theirs = [_Run(model, chunk) for chunk in chunks]
     for op in small.graph.ops:
@@ -85,7 +87,8 @@ def refit(small: Model, model: Model, images: Any, *, ridge: float = 1e-3) -> Mo
             (x, kernel, *_), axes = layer
             indices = kept.get((paths[kernel], axes.outputs))
             targets = [_rows(run.env[op.output], axes.channels, indices) for run in theirs]
-            fitted = _fit(op, own, *layer, [run.env[x] for run in ours], targets, ridge)
+            inputs = [(run.batch, run.env[x]) for run in ours]
+            fitted = _fit(op, own, *layer, inputs, targets, ridge)
             for number, array in fitted.items():
                 params[paths[number]] = array
                 for run in ours:
@@ -98,18 +101,15 @@ def refit(small: Model, model: Model, images: Any, *, ridge: float = 1e-3) -> Mo
 class _Run:
     """A network on its way through its ops; values that no later op reads are dropped."""
 
-    def __init__(self, model: Model, images: jax.Array):
-        leaves = model.leaves(model.params)
-        self.env = dict(model.graph.constants)
-        self.env |= {number: leaves[path] for path, number in model.graph.params.items()}
-        self.env[model.graph.images] = images
-        self._batch, self._last = len(images), {}
+    def __init__(self, model: Model, arrays: Sequence[Any]):
+        self.env, self.batch = environment(model.graph, model.leaves(model.params), arrays)
+        self._last: dict[int, int] = {}
         for op in model.graph.ops:
             self._last |= dict.fromkeys(op.inputs, op.output)
 
     def step(self, op: Op) -> None:
         """Runs the next op."""
-        results = op.run(self._batch, *(self.env[i] for i in op.inputs))
+        results = op.run(self.batch, *(self.env[i] for i in op.inputs))
         for i in set(op.inputs):
             if self._last[i] == op.output:
                 del self.env[i]
@@ -147,7 +147,7 @@ def _fit(
     own: dict[int, Any],
     numbers: tuple[int, ...],
     axes: LayerAxes,
-    inputs: list[jax.Array],
+    inputs: list[tuple[int, jax.Array]],
     targets: list[np.ndarray],
     ridge: float,
 ) -> dict[int, jax.Array]:
@@ -155,7 +155,7 @@ def _fit(
 
     Args:
       op, own, numbers, axes: see `_layer`.
-      inputs: what it reads, of each chunk of images.
+      inputs: (size of the batch, what it reads) of each chunk of examples.
       targets: float[rows, outputs] of each, what it should compute.
       ridge: see `refit`.
     """
@@ -170,8 +170,8 @@ def _fit(
     if bias:
         present = np.concatenate([present, np.asarray(own[bias[0]], np.float64)[None]])
     gram, cross = 0.0, 0.0
-    for value, target in zip(inputs, targets, strict=True):
-        result = op.run_one(len(value), *((operands | {x: value})[i] for i in op.inputs))
+    for (batch, value), target in zip(inputs, targets, strict=True):
+        result = op.run_one(batch, *((operands | {x: value})[i] for i in op.inputs))
         rows = _rows(result, axes.channels)
         for start in range(0, len(rows), _ROWS):
             part = np.float64(rows[start : start + _ROWS])

@@ -182,7 +182,7 @@ def _statistics(model: Model) -> set[str]:
     Both grow with the scale of a channel's input, and say nothing about its importance.
     """
     source = {number: path for path, number in model.graph.params.items()}
-    images, statistics = {model.graph.images}, set()
+    images, statistics = set(model.graph.inputs), set()
     for op in model.graph.ops:
         read = [source[i] for i in op.inputs if i in source]
         if op.kind in ("sqrt", "rsqrt", "pow") or (op.kind == "sub" and op.inputs[0] in images):

@@ -165,8 +165,7 @@ def _with_offset(model: Model, number: int, axis: int, offset: np.ndarray) -> Mo
         path = paths[bias]
         params = model.leaves(model.params)
         return model.replace(params=params | {path: params[path] + jnp.asarray(offset)})
-    outputs = [o for each in graph.ops for o in each.outputs]
-    first = max([*outputs, *paths, *graph.constants, graph.images]) + 1
+    first = graph.last + 1
     constant, spread, before = first, first + 1, first + 2
     about = {"shape": plain(op.shape), "broadcast_dimensions": (axis,)}
     added = (

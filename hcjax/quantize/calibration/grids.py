@@ -54,7 +54,7 @@ def grid(ranges: Ranges, number: int, bits: int, *, zero_point: bool, holds_zero
       >>> x = jnp.array([[1000.0], [1010.0]])
       >>> model = trace(lambda p, x: x * p, jnp.ones(1), x)
       >>> ranges = calibrate(model, x, method="minmax")
-      >>> found = grid(ranges, model.graph.images, 8, zero_point=True, holds_zero=False)
+      >>> found = grid(ranges, model.graph.inputs[0], 8, zero_point=True, holds_zero=False)
       >>> round(found.scale, 3), found.zero
       (0.039, -25628)
     """
@@ -114,7 +114,7 @@ def sqnr(ranges: Ranges, number: int, grid: Grid) -> float:
       >>> from hcjax import calibrate, trace
       >>> x = jnp.linspace(1000.0, 1010.0, 512)[:, None]
       >>> model = trace(lambda p, x: x * p, jnp.ones(1), x)
-      >>> ranges, images = calibrate(model, x), model.graph.images
+      >>> ranges, (images,) = calibrate(model, x), model.graph.inputs
       >>> sqnr(ranges, images, Grid(*ranges.step(images, 8))) < 4
       True
     """

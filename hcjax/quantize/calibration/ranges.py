@@ -10,8 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from hcjax.core import brief
+from hcjax.graph import interface
 from hcjax.graph.constants import evaluate_constants
-from hcjax.graph.model import Graph, Model, Op, run
+from hcjax.graph.interface import names
+from hcjax.graph.model import Graph, Model, Op, input_dtypes, run
 from hcjax.graph.ops import fixed_point
 from hcjax.quantize import straight_through
 from hcjax.quantize.calibration import masks, moments
@@ -57,8 +59,8 @@ class Ranges(NamedTuple):
 
 def calibrate(
     model: Model,
-    images: Any,
-    *,
+    *inputs: Any,
+    images: Any = None,
     method: str = "mse",
     percentile: float = 99.99,
     batch_size: int = 128,
@@ -67,7 +69,8 @@ def calibrate(
 
     Args:
       model: in float, with the params to calibrate.
-      images: float array [N, ...], N >= 1; a few hundred are plenty.
+      inputs: examples of its inputs, e.g. images float[N, ...], N >= 1; a few hundred are plenty.
+        images: the last of them, as a keyword.
       method: chooses the clipping threshold of each activation. "minmax": the greatest magnitude;
         "percentile": that percentile of the magnitudes; "mse": the least mean squared error of
         rounding and clipping together; "entropy": the least KL divergence between the
@@ -80,8 +83,8 @@ def calibrate(
       -inf stands for "never", as in attention, is listed as masked.
 
     Raises:
-      ValueError: if the method is unknown, there are no images, batch_size < 1, or an activation is
-        not finite; the message names its source line.
+      ValueError: if the method is unknown, the inputs are not the network's, there are none,
+        batch_size < 1, or an activation is not finite; the message names its source line.
 
     Reference:
       Entropy: Migacz, "8-bit Inference with TensorRT", GTC 2017.
@@ -90,17 +93,16 @@ def calibrate(
       >>> from hcjax.graph.tracing.trace import trace
       >>> images = jnp.array([[0.0], [1.0], [3.0]])
       >>> ranges = calibrate(trace(lambda p, x: x * p, jnp.ones(1), images), images)
-      >>> ranges.low[ranges.graph.images], ranges.high[ranges.graph.images]
+      >>> (images,) = ranges.graph.inputs
+      >>> ranges.low[images], ranges.high[images]
       (0.0, 3.0)
     """
     choose = chooser(method, percentile)
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    images = np.asarray(images)
-    model.check(images)
-    if not len(images):
-        raise ValueError("no images to calibrate with")
-    batches = [images[i : i + batch_size] for i in range(0, len(images), batch_size)]
+    inputs = inputs if images is None else (*inputs, images)
+    given = inputs if len(model.inputs) > 1 else inputs[0] if len(inputs) == 1 else None
+    batches = interface.batches(model.inputs, model.arrays(given), batch_size)
     ops, values, batch_shaped = evaluate_constants(model)
     sources = _sources(model, ops, batch_shaped)
 
@@ -160,8 +162,10 @@ def _middle(low: float, high: float) -> float:
 
 
 def _sources(model: Model, ops: Sequence[Op], batch_shaped: Container[int]) -> dict[int, str]:
-    """Returns number -> source line, of the images and of every float activation."""
-    sources = {model.graph.images: "an image"}
+    """Returns number -> source line, of every float input and activation."""
+    inputs = zip(model.graph.inputs, names(model.inputs, "an image"), strict=True)
+    dtypes = input_dtypes(model)
+    sources = {n: name for n, name in inputs if jnp.issubdtype(dtypes[n], jnp.floating)}
     for op in ops:
         for number in op.outputs:
             if number not in batch_shaped and jnp.issubdtype(op.dtype, jnp.floating):
@@ -170,18 +174,18 @@ def _sources(model: Model, ops: Sequence[Op], batch_shaped: Container[int]) -> d
 
 
 def _map_activations(
-    model: Model, params: Any, images: jax.Array, numbers: dict, function: Callable
+    model: Model, params: Any, inputs: Sequence[Any], numbers: dict, function: Callable
 ) -> dict:
     """Returns number -> function(number, activation), for some numbers of a graph."""
     results = {}
 
     def collect(number, value):
-        floating = number == model.graph.images or jnp.issubdtype(value.dtype, jnp.floating)
-        if number in numbers and floating:
+        if number in numbers and jnp.issubdtype(value.dtype, jnp.floating):
             results[number] = function(number, value.astype(jnp.float32))
 
-    collect(model.graph.images, images)
-    run(model.graph, model.leaves(params), images, visit=collect)
+    for number, x in zip(model.graph.inputs, inputs, strict=True):
+        collect(number, x)
+    run(model.graph, model.leaves(params), inputs, visit=collect)
     return results
 
 

@@ -17,10 +17,26 @@ import jax.numpy as jnp
 import numpy as np
 
 from hcjax.graph.axes import channel_axis, kernel_axis
-from hcjax.graph.constants import evaluate_constants, layer_name, randomised, trained_numbers
-from hcjax.graph.model import LAYERS, Model, Op, Size, consumers, unused_name
+from hcjax.graph.constants import (
+    evaluate_constants,
+    is_table,
+    layer_name,
+    randomised,
+    trained_numbers,
+)
+from hcjax.graph.interface import names
+from hcjax.graph.model import (
+    LAYERS,
+    Model,
+    Op,
+    Size,
+    consumers,
+    input_dtypes,
+    input_shapes,
+    unused_name,
+)
 from hcjax.graph.ops import fixed_point
-from hcjax.graph.ops.kind import CAST, ELEMENTWISE
+from hcjax.graph.ops.kind import CAST, ELEMENTWISE, JOIN, MOVE
 from hcjax.graph.ops.table import family, preserves_values
 from hcjax.quantize import straight_through
 from hcjax.quantize.calibration.grids import Grid, grid
@@ -34,7 +50,7 @@ _TINY = np.finfo(np.float32).tiny
 class Builder:
     """The new graph under construction, and the forms of the original graph's numbers.
 
-    original: ops of the original graph that depend on the images. constants, batch_shaped: values
+    original: ops of the original graph that depend on the inputs. constants, batch_shaped: values
     that do not, and the ops of those with a batch axis. ops, params, numbers, new_constants: the
     new graph. floats: descriptions of ops that stay in float. trained: numbers that depend on
     parameters. paths: number -> path of each parameter.
@@ -62,16 +78,18 @@ class Builder:
         self.in_float = re.compile(floats or "(?!)").fullmatch  # of a layer's name
         self.constants = values | batch_shaped
         self.consumers = consumers(self.original)
-        self.shape[model.graph.images] = (Size(1, 0), *(Size(0, d) for d in model.image_shape))
-        self.dtype = {o.output: o.dtype for o in self.original}
+        self.shape |= input_shapes(model)
+        self.dtype = input_dtypes(model) | {o.output: o.dtype for o in self.original}
         self.ops: list[Op] = []
         self.params: dict[str, jax.Array] = {}
         self.numbers: dict[str, int] = {}
         self.new_constants: dict[int, Any] = {}
         self.floats: list[str] = []
         self.forms: defaultdict[int, Forms] = defaultdict(Forms)
-        self.forms[model.graph.images].floating = model.graph.images
-        self.label = {model.graph.images: "images"}
+        self.label = dict(zip(model.graph.inputs, names(model.inputs, "images"), strict=True))
+        for number in model.graph.inputs:
+            self.forms[number].floating = number
+        self.outputs = dict(zip(model.graph.outputs, names(model.outputs, "logits"), strict=True))
         self.paths = {number: path for path, number in model.graph.params.items()}
         self.trained = trained_numbers(model)
         self._operands: dict[int, int] = {}
@@ -197,16 +215,21 @@ class Builder:
         return layer_name(self.model, op, number, self.paths)
 
     def layer_of(self, op: Op) -> str:
-        """Returns the name of an op that is a layer; "" for other ops."""
+        """Returns the name of an op that is a layer, or looks rows up; "" for other ops."""
         kernel = next((i for i in op.inputs if i in self.constants), None)
-        return self.layer(op, kernel) if op.kind in LAYERS and kernel is not None else ""
+        named = kernel is not None and (op.kind in LAYERS or self.is_table(op))
+        return self.layer(op, kernel) if named else ""
+
+    def is_table(self, op: Op) -> bool:
+        """Returns whether an op looks rows of a table up, which is a kernel then."""
+        return is_table(op, self.constants) and op.inputs[0] not in self.batch_shaped
 
     def kernel(self, op: Op, number: int) -> tuple[int, int, int, str]:
         """Returns (number of the quantized kernel, number of its scales, qmax, layer name)."""
         axis = self.channels(op)
         name = self.layer(op, number)
         if (number, axis) not in self._kernels:
-            bits = _bits(self.bits, name) if op.kind in LAYERS else 8
+            bits = self._kernel_bits(op, name)
             qmax = fixed_point.limits(bits, signed=True)[1]
             value = np.asarray(self.constants[number], np.float32)  # XLA would compile each shape
             shape = self.scale_shape(axis, value.ndim)
@@ -233,16 +256,22 @@ class Builder:
             self._kernels[number, axis] = (quantized, scales, qmax, name)
         return self._kernels[number, axis]
 
+    def _kernel_bits(self, op: Op, name: str) -> int:
+        """Returns the bits of a kernel; rows of a table are activations too, as they are."""
+        if self.is_table(op) and not self.in_float(name):
+            return min(_bits(self.bits, name), _bits(self.activation_bits, name))
+        return _bits(self.bits, name) if op.kind in LAYERS else 8
+
     def qparams(self, number: int, *, int16: bool = False) -> QParams:
         """Returns the QParams of a value: those of the last value behind order-preserving ops.
 
-        int16: for logits that are a sum.
+        int16: for an output that is a sum.
         """
         end = number
         while len(ops := self.consumers.get(end, ())) == 1 and _preserves_scale(ops[0]):
             end = ops[0].output
         if end not in self._qparams:
-            label = "logits" if int16 else self.label_of(number)
+            label = self.outputs[number] if int16 else self.label_of(number)
             bits = _bits(self.activation_bits, label)
             if int16:
                 scale, _, qmax = self.ranges.step(end, bits)
@@ -272,6 +301,14 @@ class Builder:
                     seen.add(op.output)
                     queue.append(op.output)
         return False
+
+    def only_output(self, number: int) -> bool:
+        """Returns whether a value is only moved and joined on its way to the outputs."""
+        readers = self.consumers.get(number, ())
+        ends = number in self.outputs or readers
+        return bool(ends) and all(
+            family(op) in (MOVE, JOIN) and self.only_output(op.output) for op in readers
+        )
 
     def _multiplies(self, op: Op) -> bool:
         """Returns whether an op multiplies two activations."""

@@ -90,13 +90,21 @@ def float_of(b: Builder, number: int) -> int:
 
 def leave_in_float(b: Builder, op: Op) -> None:
     """Adds an op in float and lists it; its weights are quantized, and dequantized when it runs."""
-    inputs = [_constant(b, op, i) if i in b.constants else float_of(b, i) for i in op.inputs]
-    _add_float(b, op, inputs)
-    dtypes = [op.dtype, *(b.dtype.get(i, b.model.image_dtype) for i in b.activations(op))]
+    _add_float(b, op, _float_operands(b, op))
+    dtypes = [op.dtype, *(b.dtype[i] for i in b.activations(op))]
     if not any(jnp.issubdtype(dtype, jnp.inexact) for dtype in dtypes):
         return  # arithmetic of indices: integers already
     shapes = ", ".join(str(tuple(s.r or "N" for s in b.shape[i])) for i in b.activations(op))
     b.floats.append(f"{op.kind} {shapes} at {op.source or 'an unknown line'}")
+
+
+def join_in_float(b: Builder, op: Op) -> None:
+    """Adds an op that joins values, each from its own integers."""
+    _add_float(b, op, _float_operands(b, op))
+
+
+def _float_operands(b: Builder, op: Op) -> list[int]:
+    return [_constant(b, op, i) if i in b.constants else float_of(b, i) for i in op.inputs]
 
 
 def _add_float(b: Builder, op: Op, inputs: list[int]) -> None:
@@ -155,9 +163,12 @@ def _dequantize_kernel(
     return kernel * scales.reshape(shape)
 
 
-def logits(b: Builder) -> int:
-    """Returns the number of the logits, float32."""
-    number = b.model.graph.logits
+def output_of(b: Builder, number: int) -> int:
+    """Returns the number of an output: float32, or the integers that an op in float gives."""
+    if number in b.batch_shaped:
+        return _constant(b, b.batch_shaped[number], number)
+    if number in b.constants:
+        return b.operand(number, f"{b.outputs[number]}/value")
     acc = b.forms[number].accumulator
     if acc is not None and not b.forms[number].int8 and not _is_scaled_term(b, acc):
         b.forms[number].int8 = requantize(b, number, acc, b.qparams(number, int16=True))

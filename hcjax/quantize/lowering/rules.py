@@ -16,7 +16,7 @@ from hcjax.graph.axes import channel_axis
 from hcjax.graph.model import Op, Size
 from hcjax.graph.ops.kind import CAST, ELEMENTWISE, MOVE, ORDER, SUM
 from hcjax.graph.ops.layers import products
-from hcjax.graph.ops.table import computes, family, kind_of
+from hcjax.graph.ops.table import computes, defined, family, kind_of
 from hcjax.quantize.lowering import conversion, elementwise, zero_points
 from hcjax.quantize.lowering.builder import Builder
 from hcjax.quantize.lowering.forms import Accumulator, Int8, Term
@@ -158,18 +158,18 @@ def _lower_move(b: Builder, op: Op) -> bool:
 
 
 def _lower_gather(b: Builder, op: Op) -> bool:
-    """Gathers rows of an int8 table by an index that depends on the images."""
+    """Gathers rows of a table by an index that depends on the inputs: the table is a kernel."""
     table, index = op.inputs
-    fills = op.params["mode"] == lax.GatherScatterMode.FILL_OR_DROP  # with NaN, which int8 lacks
-    if fills or table not in b.constants or table in b.batch_shaped or index in b.constants:
+    if not b.is_table(op) or b.in_float(b.layer(op, table)):
         return False
-    name = b.label[op.output] = b.layer(op, table)
-    qparams = b.qparams(op.output)
-    rows = conversion.quantize(b, b.operand(table, f"{name}/table"), qparams, label=name)
+    if op.params["mode"] == lax.GatherScatterMode.FILL_OR_DROP:  # with NaN, which int8 lacks
+        op = defined(op, params=op.params | {"mode": lax.GatherScatterMode.CLIP})
+    rows, scale, qmax, name = b.kernel(op, table)
+    b.label[op.output] = name
     numbers = (rows, conversion.float_of(b, index))
     fields = {**op.params, "source": op.source}
     new = b.emit("gather", numbers, op.run_one, of=op.output, **fields)
-    b.forms[op.output].int8 = qparams.of(new)
+    b.forms[op.output].int8 = Int8(new, scale, -qmax, qmax)
     return True
 
 
@@ -228,7 +228,54 @@ def _lower_sum(b: Builder, op: Op) -> bool:
     return True
 
 
+def _lower_slice(b: Builder, op: Op) -> bool:
+    """Slices a sum before it is requantized, where slices of unlike range get scales of their own.
+
+    One scale for boxes and classes in one output of a detector would leave one of them no levels.
+    """
+    (number,) = b.activations(op)
+    acc = b.forms[number].accumulator
+    if acc is None or b.forms[number].int8 or acc.empty or not _unlike(b, number):
+        return _lower_move(b, op)
+    bounds = [op.params[k] for k in ("start_indices", "limit_indices", "strides")]
+    strides = bounds[2] or (1,) * len(bounds[0])
+    chosen = [slice(*each) for each in zip(*bounds[:2], strides, strict=True)]
+    chosen = [slice(None) if size.q else c for size, c in zip(b.shape[number], chosen, strict=True)]
+
+    def cut(batch, x):  # a scale or an offset, of size 1 along the axes on which it is constant
+        return x[tuple(c if n > 1 else slice(None) for c, n in zip(chosen, x.shape, strict=False))]
+
+    def sliced(kind, constant):
+        full = b.shape_of(constant)
+        sizes = [n if s.r > 1 else s for s, n in zip(full, op.shape, strict=False)]
+        return b.emit(kind, (constant,), cut, shape=tuple(sizes))
+
+    fields = {**op.params, "of": op.output, "source": op.source, "dtype": jnp.int32}
+    terms = []
+    for term in acc.terms:
+        new = b.emit("slice", (term.number,), op.run_one, **fields)
+        same = term.smooth == term.number
+        smooth = new if same else b.emit("slice", (term.smooth,), op.run_one, **fields)
+        terms.append(Term(new, smooth, sliced("scale", term.scale), term.bound))
+    offset = None if acc.offset is None else sliced("offset", acc.offset)
+    b.forms[op.output].accumulator = acc._replace(terms=tuple(terms), offset=offset)
+    return True
+
+
+def _unlike(b: Builder, number: int) -> bool:
+    """Returns whether all that reads a value are slices of it, with ranges that differ by 2."""
+    readers = b.consumers.get(number, ())
+    if len(readers) < 2 or any(op.kind != "slice" or kind_of(op) is None for op in readers):
+        return False
+    widths = [max(-b.ranges.low[op.output], b.ranges.high[op.output]) for op in readers]
+    return max(widths) > 2 * min(widths)
+
+
 def _lower_concatenate(b: Builder, op: Op) -> bool:
+    if b.only_output(op.output):
+        # no arithmetic follows, so each part keeps its own scale
+        conversion.join_in_float(b, op)
+        return True
     qparams = b.qparams(op.output)
     parts = [
         conversion.broadcast_int8(b, op, i, qparams)
@@ -251,6 +298,7 @@ RULES: dict[str, Callable[[Builder, Op], bool]] = {
     "conv_general_dilated": _lower_layer,
     "dot_general": _lower_dense,
     "pad": _lower_pad,
+    "slice": _lower_slice,
     "concatenate": _lower_concatenate,
     "convert_element_type": _lower_cast,
     **elementwise.RULES,

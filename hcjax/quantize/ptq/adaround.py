@@ -18,6 +18,7 @@ import numpy as np
 import optax
 
 from hcjax.errors import ConfigError
+from hcjax.graph import interface
 from hcjax.graph.constants import evaluate_constants
 from hcjax.graph.model import Model, Op, live_ops, run
 from hcjax.graph.ops import fixed_point
@@ -90,9 +91,7 @@ def adaround(
     if steps < 1:
         raise ConfigError(f"steps must be >= 1, got {steps}")
     layers = quantized_layers(model, fake)
-    images = np.asarray(images)
-    if not len(images):
-        raise ConfigError("no images to round with")
+    batches = interface.batches(model.inputs, model.arrays(images), batch_size)
     producers = {op.output: op for op in fake.graph.ops}
     paths = {number: path for path, number in fake.graph.params.items()}
     _, constants, _ = evaluate_constants(fake)
@@ -106,8 +105,8 @@ def adaround(
         if path is None or path in done:
             continue
         done.add(path)
-        x = _activation(fake, leaves, images, op.inputs[1 - side], batch_size)
-        y = _activation(model, model.leaves(model.params), images, layer.original, batch_size)
+        x = _activation(fake, leaves, batches, op.inputs[1 - side])
+        y = _activation(model, model.leaves(model.params), batches, layer.original)
         output = _output_function(op, side, layer, constants)
         scale = _broadcastable(
             constants[rounding.inputs[1]], rounding.params["axis"], leaves[path].ndim
@@ -146,13 +145,12 @@ def _broadcastable(scale: Any, axis: int | None, ndim: int) -> jax.Array:
 
 
 def _activation(
-    model: Model, leaves: dict[str, Any], images: np.ndarray, number: int, batch_size: int
+    model: Model, leaves: dict[str, Any], batches: list[list[np.ndarray]], number: int
 ) -> np.ndarray:
-    """Returns one activation of a graph for all images."""
-    ops = tuple(live_ops(model.graph.ops, number))
-    apply = jax.jit(partial(run, model.graph._replace(ops=ops, logits=number)))
-    starts = range(0, len(images), batch_size)
-    return np.concatenate([apply(leaves, images[i : i + batch_size]) for i in starts])
+    """Returns one activation of a graph for all batches."""
+    ops = tuple(live_ops(model.graph.ops, [number]))
+    apply = jax.jit(partial(run, model.graph._replace(ops=ops, outputs=(number,))))
+    return np.concatenate([apply(leaves, batch)[0] for batch in batches])
 
 
 def _learn_rounding(

@@ -11,6 +11,7 @@ import numpy as np
 
 from hcjax import trees
 from hcjax.errors import ConfigError
+from hcjax.graph import interface
 from hcjax.graph.model import Model, capture_activations, unused_name
 
 
@@ -164,9 +165,8 @@ def _mean_errors_function(
     """Returns a function of the fake model's leaves -> mean error of each layer's channels."""
     layers = quantized_layers(model, fake)
     axes = {layer.original: layer.axis for layer in layers}
-    images = np.asarray(images)
-    if not len(images):
-        raise ConfigError("no images to correct biases with")
+    arrays = model.arrays(images)
+    batches = interface.batches(model.inputs, arrays, batch_size)
 
     @jax.jit
     def float_means(leaves, x):
@@ -183,11 +183,12 @@ def _mean_errors_function(
 
     def mean(batch_means, leaves):
         sums = dict.fromkeys(axes, 0.0)
-        for i in range(0, len(images), batch_size):
-            batch = images[i : i + batch_size]
+        for batch in batches:
+            count = interface.count(model.inputs, batch)
             for number, means in jax.device_get(batch_means(leaves, batch)).items():
-                sums[number] = sums[number] + means.astype(np.float64) * len(batch)
-        return {number: total / len(images) for number, total in sums.items()}
+                sums[number] = sums[number] + means.astype(np.float64) * count
+        total = interface.count(model.inputs, arrays)
+        return {number: each / total for number, each in sums.items()}
 
     expected = mean(float_means, model.leaves(model.params))
 

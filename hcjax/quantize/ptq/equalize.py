@@ -100,7 +100,7 @@ def pairs(model: Model) -> tuple[Pair, ...]:
     consumers_of = consumers(model.graph.ops)
 
     def has_one_consumer(number):
-        return len(consumers_of.get(number, ())) == 1 and number != model.graph.logits
+        return len(consumers_of.get(number, ())) == 1 and number not in model.graph.outputs
 
     def scalable_kernel(op):
         """Returns the number of a layer's kernel; None if it cannot be scaled."""
