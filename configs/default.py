@@ -46,10 +46,17 @@ def get_config() -> ConfigDict:
     # of the data.
     config.teacher = ""
 
+    # What the network is for, a key of hcjax.tasks.TASKS: "classification", "segmentation",
+    # "multilabel", "regression", "robust_regression", ...; it says the loss, the scores, what is
+    # better, and the pictures of a run.
+    config.task = "classification"
+
     config.data = data = ConfigDict()
-    data.source = "mnist"  # "mnist" (embedded), "tfds", "idx", "folder" or "npz"
+    # Labelled images: "mnist" (embedded), "tfds", "idx", "folder" or "npz"; others: "masks" (an
+    # image and a mask of each name), "csv" and "jsonl" (rows of text and numbers), "wav" (sounds).
+    data.source = "mnist"
     data.name = placeholder(str)  # tfds: the dataset's name, e.g. "cifar10"
-    data.path = placeholder(str)  # idx, folder: a folder; npz: a file; tfds: its data_dir
+    data.path = placeholder(str)  # a folder; npz, csv, jsonl: or a file; tfds: its data_dir
     # Examples (>= 0) or fraction (in (0, 1)) of train kept to choose by, where none are ready.
     data.validation = FieldReference(5000, field_type=_EITHER)
     data.test = placeholder(_EITHER)  # the same, kept as test, where a source has none; 0.1
@@ -57,6 +64,17 @@ def get_config() -> ConfigDict:
     data.channels = placeholder(int)  # 1 or 3: images are converted to grey or colour
     data.limit = placeholder(int)  # >= 1: so many examples of each part, for a quick try
     data.memory_limit_bytes = 4 * 2**30  # larger data is streamed
+    data.target = placeholder(str)  # csv, jsonl: the column to predict
+    data.kind = placeholder(str)  # csv, jsonl: "classes" or "number"; None: by its values
+    data.text = placeholder(str)  # csv, jsonl: the column of text
+    data.numbers = placeholder(tuple)  # csv, jsonl: columns of numbers; None: all there are
+    data.units = placeholder(str)  # csv, jsonl: of text: "characters", "bytes" or "words"
+    data.length = placeholder(int)  # csv, jsonl: of a text in units, >= 1; None: 99 % fit
+    data.most = placeholder(int)  # csv, jsonl: units in the vocabulary, >= 1
+    data.missing = placeholder(str)  # csv, jsonl: missing numbers: "refuse" or "mean"
+    data.class_names = placeholder(tuple)  # masks: of their values; None: those in classes.txt
+    data.rate = placeholder(int)  # wav: samples a second, >= 1
+    data.seconds = placeholder(float)  # wav: of each sound, > 0
     data.threads = 0  # threads that read ahead; 0 reads in the loop if images are in memory
 
     config.augment = augment = ConfigDict()
@@ -91,6 +109,8 @@ def get_config() -> ConfigDict:
     color.saturation = placeholder(float)  # relative, either way, in [0, 1]
     augment.mixup = ConfigDict()
     augment.mixup.alpha = placeholder(float)  # of the Beta distribution of the share, >= 0.001
+    augment.forget = ConfigDict()
+    augment.forget.rate = placeholder(float)  # of tokens that become unknown, in [0, 1]
     augment.cutmix = ConfigDict()
     augment.cutmix.alpha = placeholder(float)  # of the Beta distribution of the share, >= 0.001
 
@@ -105,13 +125,21 @@ def get_config() -> ConfigDict:
     model.pool = placeholder(str)  # lenet5_1998: "average" or "max"
     model.groups = placeholder(int)  # alexnet: of convolutions 2, 4 and 5, >= 1
     model.response_norm = placeholder(bool)  # alexnet: local response normalisation
-    model.width = placeholder(int)  # resnet*: channels of the first stage, >= 1
+    model.width = placeholder(int)  # resnet*: channels of the first stage; text_cnn: embedding's
+    model.size = placeholder(int)  # text_cnn: tokens that a convolution sees, odd, >= 1
+    model.token_dropout = placeholder(float)  # text_cnn: of whole tokens, in [0, 1)
+    model.embedding_dropout = placeholder(float)  # text_cnn: of embeddings, in [0, 1)
     model.stride_in = placeholder(str)  # resnet50: the convolution that halves, "3x3" or "1x1"
     model.zero_init = placeholder(bool)  # resnet*: each block's last scale starts at 0
+    model.tempo = placeholder(tuple)  # sound_cnn: (least, largest) drawing out in training, > 0
+    model.hidden_time = placeholder(float)  # sound_cnn: seconds hidden in training, >= 0
+    model.hidden_pitch = placeholder(int)  # sound_cnn: bands of 32 hidden in training, >= 0
     model.norm_momentum = placeholder(float)  # of BatchNorm's running statistics, in [0, 1)
 
     config.loss = loss = ConfigDict()
-    loss.name = "cross_entropy"  # a key of hcjax.losses.LOSSES
+    # A key of the task's `losses`, of classification hcjax.losses.LOSSES; None: the task's own, of
+    # classification "cross_entropy".
+    loss.name = placeholder(str)
     loss.smoothing = placeholder(float)  # cross_entropy: label smoothing, in [0, 1)
     loss.gamma = placeholder(float)  # focal: >= 0
     loss.l1 = 0.0  # times the sum of |w| over kernels, added to the mean loss
@@ -153,7 +181,9 @@ def get_config() -> ConfigDict:
     train.eval_every = placeholder(int)  # steps between validations; None: one epoch
     train.eval_batch_size = 1000  # images per evaluation step over all devices
     train.patience = placeholder(int)  # validations without a better one before stopping
-    train.monitor = "nll"  # what is better: "nll" or "accuracy" of the validation part
+    # The score of the validation part that decides what is better, one of the task's `monitors`;
+    # None: its first, of classification "nll".
+    train.monitor = placeholder(str)
     train.ema_decay = placeholder(float)  # in [0, 1): use a moving average of the parameters
     train.log_every = 50  # steps between lines of metrics.jsonl
     train.checkpoint_every = placeholder(int)  # steps; None: at every validation
@@ -164,7 +194,9 @@ def get_config() -> ConfigDict:
     config.distill = distill = ConfigDict()
     distill.epochs = placeholder(float)  # of the student
     distill.learning_rate = placeholder(float)  # the peak, > 0
-    distill.loss = "kl"  # how the teacher's logits teach: "kl", or "decoupled" (DKD)
+    # How the teacher teaches: "kl" or "decoupled" (DKD) of logits, "squared" of any outputs;
+    # None: the task's own, of classification and segmentation "kl", of others "squared".
+    distill.loss = placeholder(str)
     distill.weight = 0.9  # of the teacher's logits in the loss of every stage, in [0, 1]
     distill.temperature = 4.0  # > 0
     distill.beside = ()  # workdirs or .hcz files that teach beside the first network

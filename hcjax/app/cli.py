@@ -24,7 +24,7 @@ _USAGE = """Trains, scores or plans a network.
   PROGRAM --config=configs/lenet.py --plan=v5e:2x4      compile for a TPU that is not here
   PROGRAM --config=configs/lenet.py --report_data       look at the data only
   PROGRAM --eval=runs/lenet-1a2b3c4d                    score a trained workdir
-  PROGRAM --eval=runs/lenet-1a2b3c4d --config.data.source=npz --config.data.path=new.npz
+  PROGRAM --eval=runs/lenet --config.data.source=npz --config.data.path=new.npz
   PROGRAM --predict=runs/lenet-1a2b3c4d a.png folder    label image files; also model.hcz
 
 The same command again goes on with a run that was cut, and prints the report of a finished one.
@@ -76,17 +76,12 @@ def main(argv: list[str], *, started: float | None = None) -> int:
       argv: program name and arguments.
       started: `time.perf_counter()` when the process started.
     """
-    program = command.program_of(argv)
-    return command.ended(lambda: _act(program, *command.parse(argv, _define), started))
+    usage = _USAGE.replace("KEYS", shipped.keys())
+    return command.run(argv, usage, _define, lambda *flags: _act(*flags, started))
 
 
-def _act(
-    program: str, values, arguments: list[str], changes: list[tuple[str, str]], started
-) -> int:
+def _act(values, arguments: list[str], changes: list[tuple[str, str]], started) -> int:
     """Does the one thing that the flags say."""
-    if values.help:
-        print(command.help_text(_USAGE.replace("KEYS", shipped.keys()), values, program))
-        return 0
     modes = [f"--{mode}" for mode in _MODES if values[mode].present]
     if len(modes) > 1:
         raise ConfigError(f"{' and '.join(modes)} cannot be combined; choose one")

@@ -13,7 +13,8 @@ from hcjax.app import command, scoring
 from hcjax.core import files
 from hcjax.errors import ConfigError, HcjaxError
 from hcjax.prove import alive, cards, flips
-from hcjax.report.pareto import pareto
+from hcjax.report import canvas
+from hcjax.report.pareto import draw_pareto
 from hcjax.runs import saved
 
 _USAGE = """Compares models on one test set; the first is the baseline.
@@ -67,21 +68,24 @@ def _act(values, arguments: list[str], changes: list[tuple[str, str]]) -> int:
         scored.append(card)
         rows += [{"file": str(path), **row} for row in cards.as_json([card])]
     best = max(card.accuracy for card in scored)
+    labels = all(card.score == "accuracy" for card in scored)
     dead = [
         i for i, card in enumerate(scored)
-        if alive.dead(card.accuracy, best, card.labels, dataset.num_classes)
+        if labels and alive.dead(card.accuracy, best, card.labels, dataset.num_classes)
     ]  # fmt: skip
     sound = [row for row in rows if "problem" not in row]
     for i in dead:
         sound[i]["dead"] = True
     print(cards.table(sound, what="model"))
     code = command.named_problems(rows)
-    differences = [flips.changes(scored[0], card, dataset) for card in scored[1:]]
+    differences = [flips.changes(scored[0], card, dataset) for card in scored[1:] if labels]
     for one in differences:
         print(f"\n{one}")
     if values.plot:
         points = [(card.name, card.file_bytes, card.error) for card in scored]
-        print(f"in {pareto(values.plot, points, dead=dead)}")
+        print(
+            f"in {canvas.save(draw_pareto(points, dead=dead, score=scored[0].score), values.plot)}"
+        )
     if values.json:
         content = {"stages": rows, "changes": [one.as_json() for one in differences]}
         print(f"in {files.write_json(values.json, content)}")

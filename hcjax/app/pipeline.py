@@ -19,14 +19,15 @@ import jax
 import numpy as np
 import optax
 
-from hcjax import data, models, prune
+from hcjax import data, models, prune, tasks
 from hcjax.app import teachers, training
 from hcjax.app.claims import claim
 from hcjax.app.setup import Setup, frozen_of, optimizer_of, set_up, start_platform, steps_of
 from hcjax.app.stages import STAGES, Work, advice, check_order
+from hcjax.app.stages.work import normalised
 from hcjax.config.recipe import Recipe
 from hcjax.core import files
-from hcjax.devices import environment, hosts, platform
+from hcjax.devices import environment, hosts, memory
 from hcjax.errors import ArtifactError
 from hcjax.export.hcz import pack
 from hcjax.graph.fold import fold
@@ -34,9 +35,10 @@ from hcjax.graph.model import Model, is_quantized, unused_name
 from hcjax.graph.tracing.trace import trace
 from hcjax.models import inference
 from hcjax.prove import alive, cards
-from hcjax.report import pareto
+from hcjax.report import canvas, pareto
 from hcjax.runs.saved import about_of, load_any
 from hcjax.runs.workdir import REPORT, network_of
+from hcjax.tasks import Task
 from hcjax.train import loop
 
 
@@ -44,8 +46,9 @@ class Networks(NamedTuple):
     """What `compress` returns.
 
     files, models: name -> path, or Model, of every network, in order, the one that the stages begin
-    with first. dataset: normalised as that network has learned it. validated: name -> accuracy on
-    the validation part; empty where there is none. dead: name -> why a network counts as dead.
+    with first. dataset: normalised as that network has learned it. validated: name -> accuracy, or
+    the task's best score, on the validation part; empty where there is none. dead: name -> why a
+    network counts as dead. task: what they are for.
     """
 
     files: dict[str, Path]
@@ -53,6 +56,7 @@ class Networks(NamedTuple):
     dataset: data.Dataset
     validated: dict[str, float]
     dead: dict[str, str]
+    task: Task
 
 
 class Preempted(Exception):
@@ -86,17 +90,20 @@ def run_stages(
     for name, path in networks.files.items():
         model, facts = networks.models[name], {"name": name, "file_bytes": path.stat().st_size}
         baseline = scored[0] if scored else None
-        scored.append(cards.scorecard(model, networks.dataset, baseline=baseline, **facts))
+        facts |= {"baseline": baseline, "task": networks.task}
+        scored.append(cards.scorecard(model, networks.dataset, **facts))
         rows += [{"file": path.name, **row} for row in cards.as_json(scored[-1:])]
         rows[-1]["validation_accuracy"] = networks.validated.get(name)
         if not networks.validated:  # the first chance to notice
             accuracies = {card.name: card.accuracy for card in scored}
-            _notice(networks, accuracies, networks.dataset.test.labels, recipe, say)
+            _notice(networks, accuracies, "test", recipe, say)
         if name in networks.dead:
             rows[-1]["dead"] = True
     last, seconds = scored[-1], time.perf_counter() - started
     result = {
         "config": recipe.config,
+        "task": networks.task.name,
+        "score": networks.task.best,
         "seed": recipe.seed,
         "stages": rows,
         "validation_accuracy": rows[-1]["validation_accuracy"],
@@ -105,7 +112,7 @@ def run_stages(
         "test_error": last.error,
         "test_examples": last.examples,
         "seconds": seconds,
-        "peak_memory_bytes": platform.peak_memory_bytes(),
+        "peak_memory_bytes": memory.peak_memory_bytes(),
         "versions": environment.versions(),
         "git_commit": environment.git_commit(),
         "device": last.device,
@@ -115,7 +122,9 @@ def run_stages(
     if jax.process_index() == 0:
         points = [(card.name, card.file_bytes, card.error) for card in scored]
         dead = [i for i, card in enumerate(scored) if card.name in networks.dead]
-        pareto.pareto(workdir / "pareto.png", points, dead=dead)
+        canvas.save(
+            pareto.draw_pareto(points, dead=dead, score=networks.task.best), workdir / "pareto.png"
+        )
         files.write_json(workdir / REPORT, result)
     say(cards.table(rows))
     say(f"{seconds:,.0f} s; the networks, their report and pareto.png are in {workdir}")
@@ -124,7 +133,7 @@ def run_stages(
 
 def _validated(model: Model, dataset: data.Dataset, **facts: Any) -> float | None:
     """Returns the accuracy on the validation part, to choose by; None where there is none."""
-    if not len(dataset.validation.labels):
+    if not dataset.validation.size:
         return None
     validation = dataclasses.replace(dataset, test=dataset.validation)
     return cards.scorecard(model, validation, timed=False, **facts).accuracy
@@ -133,7 +142,7 @@ def _validated(model: Model, dataset: data.Dataset, **facts: Any) -> float | Non
 def _notice(
     networks: Networks,
     accuracies: dict[str, float],
-    labels: np.ndarray,
+    part: str,
     recipe: Recipe,
     say: Callable,
 ) -> None:
@@ -142,11 +151,14 @@ def _notice(
     Args:
       networks: whose `dead` gets the newest network.
       accuracies: name -> accuracy on the same examples, the newest last.
-      labels: of these examples.
+      part: of the dataset that these are.
       recipe: with stages.
       say: prints a line.
     """
+    if networks.task is not tasks.classification:
+        return  # what guessing is worth is only known of labels
     name, accuracy = list(accuracies.items())[-1]
+    labels = getattr(networks.dataset, part).labels
     before = [x for other, x in accuracies.items() if other not in networks.dead][-2:-1]
     why = alive.dead(accuracy, before[0], labels, networks.dataset.num_classes) if before else ""
     if why:
@@ -184,14 +196,14 @@ def compress(
         return None
     check_order(list(recipe.stages), integers="config.teacher" if is_quantized(start) else "")
     # the file's own numbers: float32 must not round them when they are written again
-    learned = {k: start.about[k] for k in ("mean", "std")}
+    learned = {k: start.about[k] for k in ("mean", "std") if setup.dataset.mean is not None}
     normalisation = {k: np.float32(v) for k, v in learned.items()}
     setup = setup._replace(dataset=dataclasses.replace(setup.dataset, **normalisation))
     about = about_of(setup.dataset, recipe.config) | learned
     teach = teachers.objectives(recipe, setup, teachers.together(start, others))
     steps = partial(steps, "epochs")  # of each stage, checked by now
     work = _work(recipe, setup, steps, teach, student, workdir, quiet, say)
-    networks = Networks({}, {}, setup.dataset, {}, {})
+    networks = Networks({}, {}, setup.dataset, {}, {}, setup.task)
 
     def saved(name, make):
         path = workdir / f"{len(networks.files)}-{name}.hcz"
@@ -205,13 +217,11 @@ def compress(
             networks.files[name], networks.models[name] = path, load_any(path)[0]
         except ArtifactError as error:
             raise ArtifactError(f"{error}; remove it to make it again") from error
-        accuracy = _validated(
-            networks.models[name], setup.dataset, name=name, file_bytes=path.stat().st_size
-        )
+        facts = {"name": name, "file_bytes": path.stat().st_size, "task": setup.task}
+        accuracy = _validated(networks.models[name], setup.dataset, **facts)
         if accuracy is not None:
             networks.validated[name] = accuracy
-            labels = setup.dataset.validation.labels
-            _notice(networks, networks.validated, labels, recipe, say)
+            _notice(networks, networks.validated, "validation", recipe, say)
         return networks.models[name]
 
     try:
@@ -296,10 +306,10 @@ def _work(
         params, state = jax.jit(student.init)(_key(setup.key, f"{name} parameters"))
         training = {"epochs": epochs, "learning_rate": learning_rate, "teacher": teacher}
         result = fitted(name, student.apply, params, state=state, **training)
-        images = np.zeros((1, *dataset.image_shape), np.float32)
-        return fold(trace(inference(student.apply, result.state), result.params, images))
+        example = normalised(dataset, 1)
+        return fold(trace(inference(student.apply, result.state), result.params, example))
 
-    return Work(dataset, steps, tune, learn, say)
+    return Work(setup.task, dataset, steps, tune, learn, say)
 
 
 def _total(first: Callable | None, second: Callable) -> Callable:
@@ -311,7 +321,7 @@ def _student(recipe: Recipe, dataset: data.Dataset) -> models.Network | None:
     """Returns the network that stage `distill` trains; None if the recipe names none."""
     if recipe.student is None:
         return None
-    return network_of(recipe.student, dataset.image_shape, dataset.num_classes)
+    return network_of(recipe.student, dataset.input_shape, dataset.num_outputs, dataset.about)
 
 
 def _key(key: jax.Array, name: str) -> jax.Array:

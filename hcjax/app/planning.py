@@ -1,29 +1,50 @@
 """`plan(config, workdir, topology)`: what a config's steps would do on TPUs that are not here.
 
-In: a config, a folder and a topology. Out: plan.json in that folder, and the same as text. No data
-is needed: a plan depends on the images' shape and the number of classes alone.
+In: a config, a folder and a topology. Out: plan.json in that folder, and the same as text. A plan
+depends on the shapes of examples alone: of images with a class each no data is needed, since the
+set's own description tells them; other data is read.
 """
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from hcjax import tasks
 from hcjax.app import setup, stages, teachers
 from hcjax.config.recipe import Data, Recipe
 from hcjax.core import files
-from hcjax.data import Description, describe
+from hcjax.data import OTHERS, Dataset, Description, describe
+from hcjax.data.dataset import shapes_of
 from hcjax.errors import ConfigError, DataError, DependencyError
+from hcjax.graph import interface
 from hcjax.runs.workdir import network_of
 from hcjax.train import assembly, step
 
 # What stands for numbers that only the data has. They are constants of the compiled programs,
 # neither 0 nor 1, which the compiler would leave out.
 STEPS, MEAN, STD = 10**6, 0.4, 0.3
+
+
+class Known(NamedTuple):
+    """What a plan must know of the data.
+
+    example: trees of the shapes of one example's inputs and targets. facts: mean, std and
+    num_classes, as of `make_prepare`. outputs: numbers that the network gives. about: of the
+    Dataset. counts: int[K], any, of classes; None without. text: for people. document: for JSON.
+    """
+
+    example: tuple[Any, Any]
+    facts: dict[str, Any]
+    outputs: int
+    about: dict | None
+    counts: np.ndarray | None
+    text: str
+    document: dict[str, Any]
 
 
 def plan(
@@ -51,29 +72,22 @@ def plan(
 
     workdir = Path(workdir).expanduser().absolute()
     recipe = _trained(stages.parse(config))
+    task = tasks.get(recipe.task)
     # the compiler needs no TPU, and one that is here must stay free
     cache, _ = setup.start_platform(recipe.platform._replace(name="cpu"))
-    described = parse_shape(shape) if shape else _described(recipe.data)
-    height, width, channels = described.image_shape
-    print(
-        f"planning {recipe.model['name']} for images {height} x {width} x {channels} of "
-        f"{described.num_classes} classes ({described.origin})"
-    )
-    facts = {
-        "mean": np.full(channels, MEAN, np.float32),
-        "std": np.full(channels, STD, np.float32),
-        "num_classes": described.num_classes,
-    }
-    image = jax.ShapeDtypeStruct(described.image_shape, described.dtype)
-    augment = setup.augmentations_of(recipe.augment, image, **facts)
-    network = network_of(recipe.model, described.image_shape, described.num_classes)
+    known = _of_images(parse_shape(shape)) if shape else _known(recipe.data)
+    print(f"planning {recipe.model['name']} for {known.text}")
+    example, facts = known.example, known.facts
+    augment = setup.augmentations_of(recipe.augment, *example, **facts)
+    network = network_of(recipe.model, example[0].shape, known.outputs, about=known.about)
     tx, train = setup.optimizer_of(recipe.optim, STEPS), recipe.train
     train_step, eval_step = assembly.make_steps(
         network.apply,
-        setup.objective_of(recipe.loss, np.arange(1, described.num_classes + 1)),
+        setup.objective_of(recipe.loss, task, known.counts),
         tx=tx,
         augment=augment,
         ema_decay=train.ema_decay,
+        task=task,
         **facts,
     )
 
@@ -84,8 +98,8 @@ def plan(
         train_step,
         eval_step,
         jax.eval_shape(start, jax.random.key(0)),
-        setup.batch_shapes(train.batch_size, image, augment=augment),
-        setup.batch_shapes(train.eval_batch_size, image),
+        setup.batch_shapes(train.batch_size, *example, augment=augment),
+        setup.batch_shapes(train.eval_batch_size, *example),
         topology=topology,
         largest=not quick,
         scaling=not quick,
@@ -93,7 +107,7 @@ def plan(
         cache=cache,
         say=print,
     )
-    document |= {"model": recipe.model["name"], "data": described._asdict()}
+    document |= {"model": recipe.model["name"], "data": known.document}
     print(planner.text(document))
     print(f"in {files.write_json(workdir / 'plan.json', document)}")
     return document
@@ -119,15 +133,59 @@ def parse_shape(text: str) -> Description:
     return Description(tuple(numbers[:3]), numbers[3], "as --plan_data says")
 
 
-def _described(source: Data) -> Description:
+def _known(source: Data) -> Known:
     """Returns what is known of the data that a section `data` names."""
+    if source.source in OTHERS:
+        try:
+            return _of_dataset(setup.load(source))
+        except DataError as error:
+            raise DataError(f"{error}\nA plan of source {source.source} reads the data") from error
     try:
-        return describe(source.source, **source.options)
+        return _of_images(describe(source.source, **source.options))
     except (DataError, DependencyError) as error:
         raise type(error)(
             f"{error}\nA plan needs no data, only its shape; say it by --plan_data=HxWxC:K (images "
             f"H x W x C of K classes, e.g. --plan_data=224x224x3:1000)"
         ) from error
+
+
+def _of_images(described: Description) -> Known:
+    """Returns what is known of images with a class each."""
+    height, width, channels = described.image_shape
+    classes = described.num_classes
+    return Known(
+        (jax.ShapeDtypeStruct(described.image_shape, described.dtype), setup.LABEL),
+        _facts(channels, classes),
+        classes,
+        None,
+        np.arange(1, classes + 1),  # any that are no constants
+        f"images {height} x {width} x {channels} of {classes} classes ({described.origin})",
+        described._asdict(),
+    )
+
+
+def _of_dataset(dataset: Dataset) -> Known:
+    """Returns what is known of data that is at hand."""
+    inputs, targets = setup.shapes_of(dataset)
+    channels = None if dataset.mean is None else len(dataset.mean)
+    shape, outputs = dataset.input_shape, dataset.num_outputs
+    counts = setup.counts_of(dataset)
+    taken, aimed = (interface.describe((shapes_of(tree),)) for tree in dataset.train)
+    return Known(
+        (inputs, targets),
+        _facts(channels, dataset.num_classes),
+        outputs,
+        dataset.about,
+        None if counts is None else np.arange(1, len(counts) + 1),
+        f"inputs {taken} and targets {aimed} (the data at hand)",
+        {"input_shape": shape, "num_outputs": outputs, "origin": "the data at hand"},
+    )
+
+
+def _facts(channels: int | None, num_classes: int) -> dict[str, Any]:
+    """Returns mean, std and num_classes; the first two of images alone."""
+    known = [None if channels is None else np.full(channels, x, np.float32) for x in (MEAN, STD)]
+    return {"mean": known[0], "std": known[1], "num_classes": num_classes}
 
 
 def _trained(recipe: Recipe) -> Recipe:

@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict, FieldReference
 
 from hcjax import data
-from hcjax.app import setup
+from hcjax.app import setup, summary
 from hcjax.app.setup import start_platform
 from hcjax.config import configfile
 from hcjax.config.reader import PRACTICAL, to_dict
@@ -23,7 +23,6 @@ from hcjax.core.files import write_json
 from hcjax.data.images import size_pair
 from hcjax.devices import platform
 from hcjax.errors import CheckpointError, ConfigError, DataError
-from hcjax.report import tables
 from hcjax.runs import saved
 from hcjax.runs.workdir import CHECKPOINTS, Trained, load
 from hcjax.train import evaluation
@@ -59,30 +58,27 @@ def evaluate(workdir: str, config: Any = None, *, changes: Changes = ()) -> int:
     cache, _ = start_platform(platform_of(values))
     print("\n".join(platform.describe(cache)))
     source = data_of(values)
+    shape, known = trained.example.shape[1:], trained.facts.get("about")
     dataset = normalised(
-        data_for(source, workdir, trained.image_shape),
+        data_for(source, workdir, shape, about=known),
         workdir,
-        image_shape=trained.image_shape,
+        image_shape=shape,
         class_names=trained.class_names,
         mean=trained.mean,
         std=trained.std,
     )
     scored = evaluation.evaluate(
-        trained.apply, trained.params, dataset, state=trained.state, batch_size=BATCH
+        trained.apply,
+        trained.params,
+        dataset,
+        state=trained.state,
+        batch_size=BATCH,
+        task=trained.config.get("task", "classification"),
     )
-    summary = scored.summary
-    result = {
-        "data": dataset.name,
-        "test_accuracy": summary["accuracy"],
-        "test_error": summary["error"],
-        "test_examples": summary["examples"],
-        "nll": summary["nll"],
-        "ece": summary["ece"],
-    }
+    result = {"data": dataset.name, **summary.scores(scored)}
     name = f"eval-{source.source}-{dataset.name}.json"
     path = write_json(Path(workdir).expanduser() / name.replace("/", "-"), result)
-    confusion = scored.sums["confusion"]
-    print(tables.end_of_run(result, confusion=confusion, class_names=dataset.class_names))
+    print(summary.table(result | {"class_names": dataset.class_names}))
     print(f"in {path}")
     return 0
 
@@ -118,17 +114,25 @@ def chosen(own: dict, config: Any, changes: Changes, what: str) -> ConfigDict:
     return values
 
 
-def data_for(source: Data, what: str, image_shape: Sequence[int]) -> data.Dataset:
+def data_for(
+    source: Data, what: str, image_shape: Sequence[int], *, about: dict | None = None
+) -> data.Dataset:
     """Loads the dataset that a network is scored on, its images fitted to the network's.
 
     Args:
       source: what `chosen` says.
       what: is scored, for messages.
-      image_shape: (H, W, C) that the network takes.
+      image_shape: (H, W, C) that the network takes, or the shape of its other input.
+      about: of the training, for other inputs, see `data.load`.
 
     Raises:
       DataError: if `source` asks for other images: before they take memory, of whatever size.
     """
+    if source.source in data.OTHERS:
+        options = source.options | ({"about": about} if about else {})
+        return setup.load(source._replace(options=options))
+    if len(image_shape) != 3:
+        raise DataError(f"{what} takes {list(image_shape)}, which is no image [H, W, C]")
     height, width, channels = image_shape
     fitted = {"image_size": (height, width)}
     if channels in (1, 3):
@@ -165,8 +169,8 @@ def normalised(
             f"{what} was trained on the classes {_short(class_names)}, the data has "
             f"{_short(dataset.class_names)}; their names and order must be the same"
         )
-    _check_images(what, image_shape, dataset.image_shape)
-    if not len(dataset.test.labels):
+    _check_images(what, image_shape, dataset.input_shape)
+    if not dataset.test.size:
         raise DataError(f"{dataset.name} has no test examples")
     own = {"mean": mean, "std": std}
     given = {k: np.asarray(v, np.float32) for k, v in own.items() if v is not None}
@@ -176,6 +180,8 @@ def normalised(
 def _check_images(what: str, takes: Sequence[int], shape: Sequence[int]) -> None:
     """Raises DataError unless images are of the shape that a network takes."""
     if tuple(shape) != tuple(takes):
+        if len(takes) != 3:
+            raise DataError(f"{what} takes {list(takes)}, the data has {list(shape)}")
         raise DataError(
             f"{what} takes images {list(takes)}, the data has {list(shape)}; see "
             "config.data.image_size and config.data.channels"

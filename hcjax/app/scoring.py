@@ -82,6 +82,10 @@ def dataset_of(path: Path, model: Model, config: Any, changes: score.Changes) ->
     """
     about = model.about
     said = config is not None or any(key == "data.source" for key, _ in changes)
+    if not model.alone:
+        raise DataError(
+            f"{path} takes several inputs, and data here has one: score it by hcjax.cards"
+        )
     if not said and not about.get("data"):
         if model.image_shape != MNIST:
             raise ConfigError(
@@ -89,11 +93,10 @@ def dataset_of(path: Path, model: Model, config: Any, changes: score.Changes) ->
                 " or --config.data.source=NAME"
             )
         print(f"{path} does not say what data it was trained on: mnist is taken")
-    if len(model.image_shape) != 3:
-        raise DataError(f"{path} takes {list(model.image_shape)}, which is no image [H, W, C]")
     try:
         values = score.chosen(_own(about, config), config, changes, f"scoring {path}")
-        return score.data_for(data_of(values), str(path), model.image_shape)
+        known = about.get("inputs")
+        return score.data_for(data_of(values), str(path), model.image_shape, about=known)
     except (TypeError, ValueError, MemoryError) as error:  # a file may say anything of its data
         if isinstance(error, HcjaxError):
             raise
@@ -122,6 +125,7 @@ def card_of(path: Path, model: Model, dataset: data.Dataset, **about: Any) -> ca
         std=model.about.get("std"),
     )
     size = path.stat().st_size if path.is_file() else None
+    about["task"] = model.about.get("task", "classification")
     try:
         return cards.scorecard(model, dataset, file_bytes=size, **about)
     except HcjaxError:

@@ -14,13 +14,15 @@ import jax
 import numpy as np
 import optax
 
-from hcjax import data, losses, models, optim, trees
+from hcjax import data, losses, models, optim, tasks, trees
 from hcjax.config.recipe import Data, Loss, Optim, Platform, Recipe, check
 from hcjax.core import registry
+from hcjax.data.dataset import are_labels
 from hcjax.devices import platform
 from hcjax.errors import ConfigError
 from hcjax.runs import warm_start
 from hcjax.runs.workdir import network_of
+from hcjax.tasks import Task
 from hcjax.train.objective import Every, Objective
 
 
@@ -35,11 +37,12 @@ class Frozen(NamedTuple):
 class Setup(NamedTuple):
     """What a training is made of.
 
-    dataset, network, params, state, objective, tx, key: as of `fit`. steps: in all. options: the
-    other keyword arguments of `fit`, alike in every training of a run. notes: lines that whoever
-    started the run wants to read. frozen: what `optim.freeze` keeps, or None.
+    task: what it is for. dataset, network, params, state, objective, tx, key: as of `fit`. steps:
+    in all. options: the other keyword arguments of `fit`, alike in every training of a run. notes:
+    lines that whoever started the run wants to read. frozen: what `optim.freeze` keeps, or None.
     """
 
+    task: Task
     dataset: data.Dataset
     network: models.Network
     params: Any
@@ -70,14 +73,14 @@ def set_up(recipe: Recipe) -> Setup:
     Raises:
       HcjaxError: if a part of the recipe cannot be made, naming its key or file.
     """
-    dataset = load(recipe.data)
-    network_for = partial(network_of, recipe.model, dataset.image_shape)
-    network = network_for(dataset.num_classes)
+    dataset, task = load(recipe.data), tasks.get(recipe.task)
+    network_for = partial(network_of, recipe.model, dataset.input_shape, about=dataset.about)
+    network = network_for(dataset.num_outputs)
     init_key, fit_key = jax.random.split(jax.random.key(recipe.seed))
     params, state = jax.jit(network.init)(init_key)
     notes: list[str] = []
     if recipe.init_from:
-        head = warm_start.head_of(network_for, dataset.num_classes)
+        head = warm_start.head_of(network_for, dataset.num_outputs)
         params, state, notes = warm_start.taken_over(
             recipe.init_from, params, state, head, dataset.class_names
         )
@@ -87,11 +90,10 @@ def set_up(recipe: Recipe) -> Setup:
     jax.eval_shape(tx.init, params)  # a pattern of `freeze` that matches nothing: now, not later
     frozen = frozen_of(recipe.optim, params)
     notes += [frozen.text] if frozen else []
-    image = jax.ShapeDtypeStruct(dataset.image_shape, dataset.train.images.dtype)
     facts = {"mean": dataset.mean, "std": dataset.std, "num_classes": dataset.num_classes}
     options = {
         "batch_size": train.batch_size,
-        "augment": augmentations_of(recipe.augment, image, **facts),
+        "augment": augmentations_of(recipe.augment, *shapes_of(dataset), **facts),
         "ema_decay": train.ema_decay,
         "accelerate": recipe.accelerate,
         "every": Every(train.eval_every, train.checkpoint_every, train.log_every),
@@ -101,14 +103,15 @@ def set_up(recipe: Recipe) -> Setup:
         "keep": train.keep,
         "threads": recipe.data.threads,
         "profile_steps": recipe.profile_steps,
+        "task": task,
     }
-    counts = np.bincount(dataset.train.labels, minlength=dataset.num_classes)
     return Setup(
+        task=task,
         dataset=dataset,
         network=network,
         params=params,
         state=state,
-        objective=objective_of(recipe.loss, counts),
+        objective=objective_of(recipe.loss, task, counts_of(dataset)),
         tx=tx,
         steps=steps,
         key=fit_key,
@@ -168,21 +171,46 @@ def optimizer_of(
 def steps_of(key: str, epochs: float, batch_size: int, dataset: data.Dataset) -> int:
     """Returns the steps of so many epochs; 0 of none, and ConfigError if others are none either."""
     check(key, epochs, np.isfinite(epochs) and epochs >= 0, ">= 0")
-    count = len(dataset.train.labels)
+    count = dataset.train.size
     steps = round(epochs * count / batch_size)
-    expected = f"enough for one step of {batch_size} of {count:,} images"
+    what = "examples" if dataset.form == "arrays" else "images"
+    expected = f"enough for one step of {batch_size} of {count:,} {what}"
     check(key, epochs, steps >= 1 or epochs == 0, expected)
     return steps
 
 
-def objective_of(loss: Loss, counts: np.ndarray) -> Objective:
+def counts_of(dataset: data.Dataset) -> np.ndarray | None:
+    """Returns int[K], the training examples of each class; None where targets are no labels."""
+    if dataset.form == "images" or not are_labels(dataset.train.targets):
+        return None
+    return np.bincount(dataset.train.targets, minlength=dataset.num_classes)
+
+
+def objective_of(loss: Loss, task: Task, counts: np.ndarray | None) -> Objective:
     """Creates what a training minimises.
 
     Args:
       loss: of a recipe.
-      counts: int[K], training examples of each class, by which classes may be weighted.
+      task: whose losses it names, and whose own it is if it names none.
+      counts: int[K], training examples of each class, by which classes may be weighted; None if
+        targets are no classes.
+
+    Raises:
+      ConfigError: if the task has no such loss, the loss no such option, or classes cannot be
+        weighted.
     """
-    function = losses.create(loss.name, **loss.options)
+    if task is tasks.classification:
+        function = losses.create(loss.name or "cross_entropy", **loss.options)
+    else:
+        function = task.loss
+        if loss.name is not None:
+            function = registry.choose(f"loss of {task.name}", task.losses, loss.name)
+        registry.check(f"the loss of {task.name}", function, loss.options)
+        function = partial(function, **loss.options) if loss.options else function
+    if loss.class_weights and counts is None:
+        raise ConfigError(
+            "config.loss.class_weights is of classes, and the targets of this data are none"
+        )
     l1, l2, penalty = loss.l1, loss.l2, None
     if l1 or l2:
 
@@ -195,19 +223,19 @@ def objective_of(loss: Loss, counts: np.ndarray) -> Objective:
 
 
 def augmentations_of(
-    augmentations: Sequence[tuple[str, dict]], image: jax.ShapeDtypeStruct, **facts: Any
+    augmentations: Sequence[tuple[str, dict]], inputs: Any, targets: Any, **facts: Any
 ) -> list[tuple[str, dict]]:
     """Returns the augmentations of a recipe, tried on the shape of the images.
 
     Args:
       augmentations: of a recipe.
-      image: the shape (H, W, C) and dtype of one.
+      inputs, targets: as of `batch_shapes`.
       **facts: mean, std and num_classes, as of `data.make_prepare`.
     """
     for name, _ in augmentations:
         registry.choose("augmentation", data.AUGMENTATIONS, name)
     for pair in augmentations:
-        shapes = batch_shapes(2, image, augment=[pair])
+        shapes = batch_shapes(2, inputs, targets, augment=[pair])
         try:
             prepare = data.make_prepare(**facts, augment=[pair])
             jax.eval_shape(prepare, shapes, jax.random.key(0))
@@ -218,17 +246,32 @@ def augmentations_of(
     return list(augmentations)
 
 
-def batch_shapes(size: int, image: jax.ShapeDtypeStruct, *, augment: Any = None) -> dict:
+LABEL = jax.ShapeDtypeStruct((), np.int32)
+
+
+def shapes_of(dataset: data.Dataset) -> tuple[Any, Any]:
+    """Returns trees of the shapes and dtypes of one example's inputs and targets."""
+
+    def one(x):
+        return jax.ShapeDtypeStruct(tuple(x.shape[1:]), x.dtype)
+
+    return tuple(jax.tree.map(one, tree) for tree in dataset.train)
+
+
+def batch_shapes(size: int, inputs: Any, targets: Any, *, augment: Any = None) -> dict:
     """Returns the shapes of a global training batch, or without `augment` of an evaluation's.
 
     Args:
-      size: images. image: the shape (H, W, C) and dtype of one. augment: as of `make_prepare`.
+      size: examples. inputs, targets: trees of the shape and dtype of one's, e.g. of an image
+        (H, W, C) and a label. augment: as of `make_prepare`.
     """
-    image = jax.ShapeDtypeStruct((size, *image.shape), image.dtype)
-    number = jax.ShapeDtypeStruct((size,), np.int32)
-    batch = {"image": image, "label": number}
+
+    def all_of(tree):
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape), x.dtype), tree)
+
+    batch = {"inputs": all_of(inputs), "labels": all_of(targets)}
     if augment is None:
         return batch | {"mask": jax.ShapeDtypeStruct((size,), bool)}
     if data.needs_partners(augment):
-        batch |= {"partner_image": image, "partner_label": number}
-    return batch | {"position": number}
+        batch |= {"partner_inputs": batch["inputs"], "partner_labels": batch["labels"]}
+    return batch | {"position": all_of(LABEL)}

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from hcjax import tasks
 from hcjax.app.run import run
 from hcjax.config import configfile
 from hcjax.config.reader import fingerprint, to_dict
@@ -50,7 +51,10 @@ def seeds(config: Any, workdir: Path, count: int, *, quiet: bool = False, starte
     if count < 1:
         raise ConfigError(f"--seeds must be at least 1, got {count}")
     plain = to_dict(config)
+    best = tasks.get(plain["task"]).best
     shown = SHOWN_LAST if plain["stages"] else SHOWN
+    if plain["task"] != "classification" and not plain["stages"]:
+        shown = (f"test_{best}", f"validation_{best}", *SHOWN[-2:])
     results, stages = [], []
     for seed in range(plain["seed"], plain["seed"] + count):
         done = run({**plain, "seed": seed}, workdir / f"seed-{seed}", quiet=quiet, started=started)
@@ -109,6 +113,10 @@ def sweep(
             configfile.override(changed, key, text)
         runs.append((settings, to_dict(changed)))
     shown = CHOOSE_LAST_BY if any(plain["stages"] for _, plain in runs) else CHOOSE_BY
+    task = tasks.get(runs[0][1]["task"])
+    if task is not tasks.classification and shown is CHOOSE_BY:
+        shown = (*(f"validation_{name}" for name in (task.best, *task.shown)), "train_seconds")
+        shown = tuple(dict.fromkeys(shown))
     results = []
     for settings, plain in runs:  # every config is legal before the first run
         name = _folder(settings, plain)
@@ -123,7 +131,8 @@ def sweep(
         started = None
         numbers = {f"validation_{k}": v for k, v in (done.get("validation") or {}).items()}
         results.append((settings, {k: (numbers | done).get(k) for k in shown}))
-    _finish(workdir / "sweep.json", results, tables.sweep(results))
+    table = tables.sweep(results, best_by=shown[0], rising=True)
+    _finish(workdir / "sweep.json", results, table)
     return results
 
 

@@ -11,7 +11,7 @@ from functools import partial
 
 import jax
 
-from hcjax import distill
+from hcjax import distill, tasks
 from hcjax.app.setup import Setup
 from hcjax.app.stages import parse, sections
 from hcjax.config import configfile
@@ -20,6 +20,7 @@ from hcjax.config.recipe import Recipe, emptied
 from hcjax.data import Dataset, order
 from hcjax.errors import ConfigError
 from hcjax.export.hcz import pack
+from hcjax.graph import interface
 from hcjax.graph.model import Model
 from hcjax.runs.saved import about_of, load_any
 from hcjax.train.objective import Objective
@@ -91,6 +92,12 @@ def objectives(recipe: Recipe, setup: Setup, teachers: Sequence[Model]) -> Calla
       teachers: where a training has none of its own.
     """
     teaching = recipe.teaching
+    by = teaching.loss or setup.task.teach
+    if by == "decoupled" and setup.task is not tasks.classification:
+        raise ConfigError(
+            f"config.distill.loss: decoupled needs one label an example, and config.task is "
+            f"{recipe.task}: leave it unset, for {setup.task.teach}"
+        )
 
     def objective(key: jax.Array, teacher: Model | None) -> Objective:
         if not teaching.weight:
@@ -106,7 +113,7 @@ def objectives(recipe: Recipe, setup: Setup, teachers: Sequence[Model]) -> Calla
             cache = teaching.logits / f"{digest.hexdigest()[:16]}.logits"
         loss = distill.taught(
             setup.objective.loss,
-            by=teaching.loss,
+            by=by,
             weight=teaching.weight,
             temperature=teaching.temperature,
         )
@@ -131,12 +138,18 @@ def loaded(key: str, path: str, dataset: Dataset) -> Model:
             f"config.{key}: {path} was trained on the classes {theirs!r:.80}, the data has "
             f"{ours!r:.80}; name the data that it was trained on, see config.data"
         )
-    if model.image_shape != dataset.image_shape:
+    if not model.alone or model.image_shape != dataset.input_shape:
         raise ConfigError(
-            f"config.{key}: {path} takes images {list(model.image_shape)}, the data has "
-            f"{list(dataset.image_shape)}; see config.data.image_size and config.data.channels"
+            f"config.{key}: {path} takes {_taken(model)}, the data has "
+            f"{list(dataset.input_shape)}; see config.data.image_size and config.data.channels"
         )
     return model.replace(about=about_of(dataset, {}) | about)
+
+
+def _taken(model: Model) -> str:
+    if model.alone and len(model.image_shape) == 3:
+        return f"images {list(model.image_shape)}"
+    return interface.describe(model.inputs)
 
 
 def _following(teacher: str, config: dict) -> dict:

@@ -9,12 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
+import numpy as np
 
-from hcjax import data
+from hcjax import data, tasks
 from hcjax.accelerate import compiler
 from hcjax.app import summary
 from hcjax.app.claims import claim, finished
-from hcjax.app.setup import set_up, start_platform
+from hcjax.app.setup import Setup, set_up, start_platform
 from hcjax.config.recipe import Recipe
 from hcjax.core import files
 from hcjax.devices import platform
@@ -22,6 +23,7 @@ from hcjax.errors import ConfigError
 from hcjax.runs.workdir import REPORT
 from hcjax.train import evaluation, loop, mistakes
 
+PICTURED = 2**24  # numbers in the inputs of the examples that pictures are made of
 REPORTED_BYTES = 2**29  # images that the data report at the start may read: seconds, not minutes
 
 
@@ -71,14 +73,14 @@ def train(
     say(compiler.describe(recipe.accelerate))
     dataset = setup.dataset
     marks["data and model"] = time.perf_counter()
-    if not len(dataset.test.labels):
+    if not dataset.test.size:
         raise ConfigError(
             "there are no test examples to score the network by; see config.data.test"
         )
     claim(workdir, recipe.config, command=sys.argv)
     for line in setup.notes:
         say(line)
-    if math.prod(dataset.train.images.shape) > REPORTED_BYTES:
+    if _bytes(dataset) > REPORTED_BYTES:
         say(f"{dataset.name} is large; --report_data reads all of it and says what is in it")
     elif not quiet and jax.process_index() == 0:
         say(data.text(data.report(dataset)))
@@ -113,6 +115,7 @@ def train(
         state=fitted.state,
         batch_size=recipe.train.eval_batch_size,
         accelerate=recipe.accelerate,
+        task=setup.task,
     )
     result = summary.summarize(recipe.config, fitted, scored, dataset.class_names) | {
         "start_seconds": parts
@@ -120,10 +123,24 @@ def train(
     if setup.frozen:
         result["frozen_parameters"] = setup.frozen.parameters
         result["frozen_arrays"] = setup.frozen.arrays
-    worst = mistakes.worst(scored.each)
+    worst = mistakes.worst(scored.each, _count(setup))
     if jax.process_index() == 0:
-        summary.draw(workdir, dataset, fitted.params, scored.sums["confusion"], worst)
+        drawn = summary.draw(workdir, dataset, setup.network.apply, fitted, scored, worst)
         files.write_json(workdir / REPORT, result)
-    say(summary.table(result))
-    say(f"report, curves, confusion matrix, worst mistakes and filters are in {workdir}")
+        say(summary.table(result))
+        say(f"the report and its pictures ({', '.join(drawn)}) are in {workdir}")
     return result
+
+
+def _count(setup: Setup) -> int:
+    """Returns how many examples pictures need: some mistakes; of other tasks all, if they fit."""
+    if setup.task is tasks.classification:
+        return 32
+    sizes = [math.prod(x.shape[1:]) for x in jax.tree.leaves(setup.dataset.train.inputs)]
+    return min(max(PICTURED // max(sum(sizes), 1), 32), 2000)
+
+
+def _bytes(dataset: data.Dataset) -> int:
+    """Returns the size of the training inputs."""
+    leaves = jax.tree.leaves(dataset.train.inputs)
+    return sum(math.prod(x.shape) * np.dtype(x.dtype).itemsize for x in leaves)

@@ -144,9 +144,20 @@ def differences(ours: Any, theirs: Any) -> dict[str, tuple[Any, Any]]:
       >>> differences({"seed": 0, "platform": "cpu"}, {"seed": 1, "platform": "gpu"})
       {'seed': (0, 1)}
     """
-    a, b = flatten(to_dict(ours)), flatten(to_dict(theirs))
+    a, b = _spelt_out(ours), _spelt_out(theirs)
     keys = [k for k in {**a, **b} if k not in PRACTICAL and a.get(k) != b.get(k)]
     return {k: (a.get(k), b.get(k)) for k in keys}
+
+
+# what keys of classification were before there were other tasks, and mean by themselves now
+_USUAL = {"loss.name": "cross_entropy", "train.monitor": "nll", "distill.loss": "kl"}
+
+
+def _spelt_out(config: Any) -> dict[str, Any]:
+    """Returns the keys of a config, also of one that was written before there were tasks."""
+    flat = {"task": "classification"} | flatten(to_dict(config))
+    usual = _USUAL if flat["task"] == "classification" else {}
+    return flat | {k: v for k, v in usual.items() if k in flat and flat[k] is None}
 
 
 def fingerprint(config: Any) -> str:

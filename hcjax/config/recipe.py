@@ -17,7 +17,7 @@ from hcjax.errors import ConfigError, unknown_name
 # keys of the section `train` that count something, and may be None or not
 _COUNTS = ("batch_size", "eval_every", "eval_batch_size", "patience", "log_every")
 _COUNTS += ("checkpoint_every", "keep")
-_OPTIONAL = ("eval_every", "patience", "ema_decay", "checkpoint_every")
+_OPTIONAL = ("eval_every", "patience", "ema_decay", "checkpoint_every", "monitor")
 # sections that a stage reads besides its own, and keys of its own that every training reads
 _BESIDES = {"student": "distill"}
 _TEACHING = ("loss", "weight", "temperature", "beside", "logits")
@@ -51,11 +51,11 @@ class Data(NamedTuple):
 class Loss(NamedTuple):
     """The section `loss`.
 
-    name: a key of `losses.LOSSES`. options: its keywords. l1, l2: weights of the penalties, >= 0.
-    class_weights: "" or "balanced".
+    name: a key of the task's losses; None for the task's own. options: its keywords. l1, l2:
+    weights of the penalties, >= 0. class_weights: "" or "balanced".
     """
 
-    name: str
+    name: str | None
     options: dict[str, Any]
     l1: float
     l2: float
@@ -88,7 +88,7 @@ class Train(NamedTuple):
     eval_every: int | None
     eval_batch_size: int
     patience: int | None
-    monitor: str
+    monitor: str | None
     ema_decay: float | None
     log_every: int
     checkpoint_every: int | None
@@ -98,12 +98,12 @@ class Train(NamedTuple):
 class Teaching(NamedTuple):
     """How a pipeline's trainings are taught: the keys of `distill` that every stage shares.
 
-    loss: a key of `distill.TEACH`. weight: of the teachers' loss, in [0, 1]. temperature: > 0.
-    beside: paths of the networks that teach beside the first. logits: folder that keeps the
-    teachers' logits; None keeps none.
+    loss: a key of `distill.TEACH`; None for the task's own. weight: of the teachers' loss, in [0,
+    1]. temperature: > 0. beside: paths of the networks that teach beside the first. logits: folder
+    that keeps the teachers' logits; None keeps none.
     """
 
-    loss: str
+    loss: str | None
     weight: float
     temperature: float
     beside: tuple[str, ...]
@@ -113,15 +113,16 @@ class Teaching(NamedTuple):
 class Recipe(NamedTuple):
     """A config, parsed.
 
-    config: what was parsed, as nested dicts, for whoever writes it down. seed: of parameters, order
-    and split. accelerate: rewrite slow operations. init_from: workdir to take parameters from, or
-    "". profile_steps: >= 0. platform, data, loss, optim, train: sections. augment: (name, options)
-    in order. model, student: "name", "dtype", "sync_batchnorm" and options of `models.create`;
-    student is None where there is none. stages: name -> options, in order. teacher: of the stages,
-    or "". teaching: None without stages.
+    config: what was parsed, as nested dicts, for whoever writes it down. task: a key of
+    `tasks.TASKS`. seed: of parameters, order and split. accelerate: rewrite slow operations.
+    init_from: workdir to take parameters from, or "". profile_steps: >= 0. platform, data, loss,
+    optim, train: sections. augment: (name, options) in order. model, student: "name", "dtype",
+    "sync_batchnorm" and options of `models.create`; student is None where there is none. stages:
+    name -> options, in order. teacher: of the stages, or "". teaching: None without stages.
     """
 
     config: dict[str, Any]
+    task: str
     seed: int
     accelerate: bool
     init_from: str
@@ -163,6 +164,7 @@ def parse(config: Any, stages: Mapping[str, str]) -> Recipe:
     model = _model(reader.section("model"))
     recipe = Recipe(
         config=config,
+        task=reader.get("task"),
         seed=seed,
         accelerate=reader.get("accelerate"),
         init_from=reader.get("init_from"),
@@ -251,7 +253,8 @@ def _student(reader: Reader, model: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _loss(section: Reader) -> Loss:
-    name, l1, l2, weights = (section.get(k) for k in ("name", "l1", "l2", "class_weights"))
+    name = section.optional("name")
+    l1, l2, weights = (section.get(k) for k in ("l1", "l2", "class_weights"))
     check("loss.l1", l1, l1 >= 0, ">= 0")
     check("loss.l2", l2, l2 >= 0, ">= 0")
     check("loss.class_weights", weights, weights in ("", "balanced"), "'' or 'balanced'")
@@ -286,7 +289,8 @@ def _teaching(section: Reader, stages: list[str]) -> Teaching | None:
         for key in _TEACHING:
             section.optional(key)
         return None
-    loss, weight, temperature, paths, folder = (section.get(key) for key in _TEACHING)
+    loss = section.optional("loss")
+    weight, temperature, paths, folder = (section.get(key) for key in _TEACHING[1:])
     check("distill.weight", weight, 0 <= weight <= 1, "in [0, 1]")
     check("distill.temperature", temperature, temperature > 0, "> 0")
     texts = isinstance(paths, list) and all(isinstance(p, str) and p for p in paths)

@@ -12,13 +12,16 @@ from hcjax.data.batches import eval_batches, indices, train_batches
 from hcjax.data.dataset import Dataset, LazyImages, Parts, Split
 from hcjax.data.images import read_image
 from hcjax.data.inspection import report, text
-from hcjax.data.loading import DESCRIPTIONS, SOURCES, Description, describe, load
+from hcjax.data.loading import DESCRIPTIONS, OTHERS, SOURCES, Description, describe, load
 from hcjax.data.pairs import from_arrays
 from hcjax.data.prepare import make_prepare, normalise
+from hcjax.data.sound import log_mel
+from hcjax.data.sources.table import encode
 
 __all__ = [
     "AUGMENTATIONS",
     "DESCRIPTIONS",
+    "OTHERS",
     "SOURCES",
     "Dataset",
     "Description",
@@ -26,10 +29,12 @@ __all__ = [
     "Parts",
     "Split",
     "describe",
+    "encode",
     "eval_batches",
     "from_arrays",
     "indices",
     "load",
+    "log_mel",
     "make_prepare",
     "needs_partners",
     "normalise",

@@ -1,7 +1,7 @@
 """Arrays of users as the project holds them: what range pixels have, and what labels are.
 
 In: images and labels as people have them. Out: bytes, or floats in 0..1, and integers. What has no
-clear meaning is refused; nothing is guessed from the values. NumPy only.
+clear meaning is refused; nothing is guessed from the values.
 
 A pixel is 0..1 everywhere inside. Bytes stand for themselves / 255; floats are used as they are.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import numpy as np
 
 from hcjax.errors import DataError
@@ -130,6 +131,65 @@ def labels(values: Any, where: str = "labels") -> np.ndarray:
         raise DataError(f"{where}: expected labels int[N], found {found}{advice}")
     # an empty list is one of floats; uint64 cannot be counted
     return values.astype(np.int32) if values.dtype.kind not in "i" else values
+
+
+def examples(values: Any, where: str) -> Any:
+    """Converts examples of any form to a tree of arrays [N, ...], as they are.
+
+    Floats of any width become float32, integers of 64 bits int32; uint8 and other narrow integers
+    and booleans stay. Nothing is scaled.
+
+    Args:
+      values: an array or a list; or a dict or a tuple of such trees.
+      where: for the message.
+
+    Raises:
+      DataError: if an array holds no numbers, has no axis of examples or another count of them
+        than the others, or numbers that are not finite or do not fit.
+
+    Example:
+      >>> examples({"tokens": [[1, 2], [3, 4]], "mask": np.ones((2, 2))}, "mine")["tokens"].dtype
+      dtype('int32')
+    """
+    if isinstance(values, dict):
+        found = {k: examples(v, f"{where}, {k}") for k, v in values.items()}
+    elif isinstance(values, tuple):
+        found = tuple(examples(v, f"{where}, {i}") for i, v in enumerate(values))
+    else:
+        return _numbers(_array(values, where), where)
+    counts = {len(x) for x in jax.tree.leaves(found)}
+    if len(counts) != 1:
+        raise DataError(
+            f"{where}: expected arrays of as many examples, found {sorted(counts) or 'none'}"
+        )
+    return found
+
+
+def _numbers(values: np.ndarray, where: str) -> np.ndarray:
+    found = f"{values.dtype}{list(values.shape)}"
+    kind = "f" if values.dtype.name == "bfloat16" else values.dtype.kind
+    if kind not in "iufb" or not values.ndim:
+        advice = "; number the words or classes: numpy.unique(x, return_inverse=True)"
+        raise DataError(
+            f"{where}: expected an array of numbers [N, ...], found {found}"
+            + (advice if kind in "UOS" else "")
+        )
+    if kind == "f":
+        bad = np.flatnonzero(~np.isfinite(values).all(tuple(range(1, values.ndim))))
+        if len(bad):
+            raise DataError(
+                f"{where}: expected finite numbers, found NaN or infinity in {len(bad)} examples, "
+                f"the first [{bad[0]}]"
+            )
+        return values.astype(np.float32, copy=False)
+    if values.dtype.itemsize < 8 and values.dtype != np.uint32:
+        return values
+    limits = np.iinfo(np.int32)
+    if values.size and not limits.min <= values.min() <= values.max() <= limits.max:
+        raise DataError(
+            f"{where}: expected integers that int32 holds, found {values.min()} to {values.max()}"
+        )
+    return values.astype(np.int32)
 
 
 def _array(values: Any, where: str) -> np.ndarray:

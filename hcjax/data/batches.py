@@ -1,8 +1,8 @@
 """Batches of a split, in a deterministic order, sharded over hosts.
 
-In: a `Split`. Out: dicts of NumPy arrays. The global order is a pure function of (seed, step):
-there is no iterator state to save, a run resumes at any step, and the global batches do not depend
-on the number of hosts. Training batches are always full; only evaluation pads.
+In: a `Split`. Out: dicts of trees of NumPy arrays. The global order is a pure function of (seed,
+step): there is no iterator state to save, a run resumes at any step, and the global batches do not
+depend on the number of hosts. Training batches are always full; only evaluation pads.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import jax
 import numpy as np
 
 from hcjax.data import order
@@ -79,9 +81,9 @@ def train_batches(
         second, 1 GiB are prefetched.
 
     Returns:
-      An iterator of {"image": [n, H, W, C], uint8 or float32 as in the split, "label": int32[n],
-      "position": int32[n]}; `position` is the index in the global batch, 0 .. batch_size-1. With
-      `partners` also "partner_image" and "partner_label".
+      An iterator of {"inputs", "labels", "position"}: inputs and targets as in the split, e.g.
+      images [n, H, W, C] and int32[n], and int32[n] positions in the global batch, 0 ..
+      batch_size-1. With `partners` also "partner_inputs" and "partner_labels".
 
     Raises:
       ConfigError: if the batch cannot be divided among the hosts, or a number is out of range.
@@ -90,11 +92,11 @@ def train_batches(
     Example:
       >>> split = Split(np.zeros((3, 1, 1, 1), np.uint8), np.array([0, 1, 2], np.int32))
       >>> batches = train_batches(split, seed=0, batch_size=2, start=1)
-      >>> next(batches)["label"].tolist(), next(batches)["label"].tolist()
+      >>> next(batches)["labels"].tolist(), next(batches)["labels"].tolist()
       ([1, 2], [1, 0])
     """
     n = _shard_size(batch_size, shard)
-    size = len(split.labels)
+    size = split.size
     if size == 0:
         raise DataError("cannot make training batches: the training part has no example")
     if start < 0 or (stop is not None and stop < start):
@@ -104,12 +106,13 @@ def train_batches(
     def make(step: int, read: Callable) -> dict[str, np.ndarray]:
         rows = indices(seed=seed, step=step, batch_size=batch_size, size=size)
         mine = rows[np.arange(first, first + n + partners) % batch_size]  # one more for partners
-        images, labels = read(mine), split.labels[mine]
+        inputs, labels = read(split.inputs, mine), read(split.targets, mine)
         position = np.arange(first, first + n, dtype=np.int32)
-        batch = {"image": images[:n], "label": labels[:n], "position": position}
+        batch = {"inputs": _rows(inputs, 0, n), "labels": _rows(labels, 0, n)}
         if partners:
-            batch |= {"partner_image": images[1:], "partner_label": labels[1:]}
-        return batch
+            batch |= {"partner_inputs": _rows(inputs, 1, None)}
+            batch |= {"partner_labels": _rows(labels, 1, None)}
+        return batch | {"position": position}
 
     return _run(make, start, stop, split, threads, n + partners)
 
@@ -129,9 +132,8 @@ def eval_batches(
       threads: as in `train_batches`.
 
     Returns:
-      An iterator of {"image": [n, H, W, C], uint8 or float32 as in the split, "label": int32[n],
-      "mask": bool[n], "index": int64[n]}, n = batch_size / S; `index` is the position in `split`,
-      -1 for padding.
+      An iterator of {"inputs", "labels", "mask": bool[n], "index": int64[n]}, n = batch_size / S:
+      inputs and targets as in the split; `index` is the position in `split`, -1 for padding.
 
     Raises:
       ConfigError: if the batch cannot be divided among the hosts.
@@ -142,7 +144,7 @@ def eval_batches(
       >>> [b["index"].tolist() for b in eval_batches(split, batch_size=2)]
       [[0, 1], [2, -1]]
     """
-    size = len(split.labels)
+    size = split.size
     if size == 0:
         raise DataError("cannot evaluate: the part has no examples")
     n = _shard_size(batch_size, shard)
@@ -151,13 +153,22 @@ def eval_batches(
         index = step * batch_size + shard[0] * n + np.arange(n)
         mask = index < size
         real = index[mask]
-        image = np.zeros((n, *split.images.shape[1:]), split.images.dtype)
-        label = np.zeros(n, np.int32)
-        if len(real):
-            image[: len(real)], label[: len(real)] = read(real), split.labels[real]
-        return {"image": image, "label": label, "mask": mask, "index": np.where(mask, index, -1)}
+
+        def padded(x):
+            rows = np.zeros((n, *x.shape[1:]), x.dtype)
+            if len(real):
+                rows[: len(real)] = read(x, real)
+            return rows
+
+        batch = {"inputs": jax.tree.map(padded, split.inputs)}
+        batch |= {"labels": jax.tree.map(padded, split.targets)}
+        return batch | {"mask": mask, "index": np.where(mask, index, -1)}
 
     return _run(make, 0, -(-size // batch_size), split, threads, n)
+
+
+def _rows(tree: Any, first: int, last: int | None) -> Any:
+    return jax.tree.map(lambda x: x[first:last], tree)
 
 
 @functools.lru_cache(maxsize=4)
@@ -188,28 +199,33 @@ def _run(
 ) -> Iterator[dict]:
     """Yields make(start, read), make(start + 1, read), ..., prefetched by threads if lazy.
 
-    `make` reads images by `read(index) -> images`; `rows` is the number of images of a batch.
+    `make` reads examples by `read(tree, index) -> tree`; `rows` is the number of a batch.
     """
     stop = 2**62 if stop is None else stop
-    if not threads and isinstance(split.images, np.ndarray):
+    lazy = any(not isinstance(x, np.ndarray) for x in jax.tree.leaves(split.inputs))
+    if not threads and not lazy:
         for step in range(start, stop):
-            yield make(step, split.images.__getitem__)
+            yield make(step, lambda tree, index: jax.tree.map(lambda x: x[index], tree))
         return
     import grain  # a second to import, so only where it is used
 
     threads = threads or 16
-    batch_bytes = rows * max(int(np.prod(split.images.shape[1:])), 1)
+    each = (int(np.prod(x.shape[1:])) for x in jax.tree.leaves(split.inputs))
+    batch_bytes = rows * max(sum(each), 1)
     prefetch = min(max(READ_AHEAD_BYTES // batch_bytes, 2), READ_AHEAD)
     pool = ThreadPoolExecutor(threads, "read-images")
 
-    def read(index: np.ndarray) -> np.ndarray:
-        images = np.empty((len(index), *split.images.shape[1:]), split.images.dtype)
+    def read(tree: Any, index: np.ndarray) -> Any:
+        return jax.tree.map(lambda x: read_array(x, index), tree)
+
+    def read_array(x: Any, index: np.ndarray) -> np.ndarray:
+        found = np.empty((len(index), *x.shape[1:]), x.dtype)
 
         def fill(places: np.ndarray) -> None:
-            images[places] = split.images[index[places]]
+            found[places] = x[index[places]]
 
         list(pool.map(fill, np.array_split(np.arange(len(index)), min(threads, len(index)))))
-        return images
+        return found
 
     options = grain.ReadOptions(num_threads=min(threads, prefetch), prefetch_buffer_size=prefetch)
     steps = grain.MapDataset.range(start, stop).map(lambda step: make(step, read))

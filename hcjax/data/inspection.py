@@ -10,7 +10,8 @@ import hashlib
 
 import numpy as np
 
-from hcjax.data.dataset import Dataset, Split
+from hcjax.data import overview
+from hcjax.data.dataset import FORMS, Dataset, Split
 from hcjax.data.statistics import readable
 
 FAR = 1.5  # times as far from the own class's mean as from another's
@@ -30,7 +31,8 @@ def report(dataset: Dataset) -> dict:
     images it flags many correct ones.
 
     Args:
-      dataset: any; every image is read once (training images twice).
+      dataset: any; every image is read once (training images twice). Of other examples than
+        labelled images see `overview`.
 
     Returns:
       A dict, ready for JSON:
@@ -53,6 +55,8 @@ def report(dataset: Dataset) -> dict:
       >>> found["duplicates"]["train"], found["shared"]["train/test"], found["conflicts"]
       (1, 2, 1)
     """
+    if dataset.form != FORMS[0]:
+        return overview.overview(dataset)
     splits = {part: getattr(dataset, part) for part in _SPLITS}
     examples: dict[str, list[str]] = {}
 
@@ -128,6 +132,8 @@ def text(report: dict) -> str:
       >>> text(found).splitlines()[0]
       'd: 1 class, 1 x 1 x 1; train 1, validation 1, test 1'
     """
+    if "form" in report:
+        return overview.lines(report)
     counts, names = report["counts"], report["class_names"]
     sizes = ", ".join(f"{part} {sum(counts[part]):,}" for part in _SPLITS)
     height, width, channels = report["image_shape"]

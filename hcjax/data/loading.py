@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hcjax.data.dataset import Dataset, Split
+from hcjax.core import registry
+from hcjax.data.dataset import PARTS, Dataset, Split
 from hcjax.data.images import check_channels, fitted, size_pair
-from hcjax.data.sources import folder, idx, mnist, npz, tfds
+from hcjax.data.sources import folder, idx, masks, mnist, npz, table, tfds, wav
 from hcjax.data.split import cut
 from hcjax.data.statistics import statistics
 from hcjax.errors import ConfigError, DataError, unknown_name
@@ -27,6 +28,13 @@ SOURCES = {
         _needed(path, "folder"), image_size=form["image_size"], channels=form["channels"]
     ),
     "tfds": lambda name, path, form: tfds.load(name, path, **form),
+}
+# name -> function (path, **options) -> Parts; sources of other examples than labelled images
+OTHERS = {
+    "csv": table.load,
+    "jsonl": table.load,
+    "masks": masks.load,
+    "wav": wav.load,
 }
 # source -> function (name, path, **form) -> ((H, W, C), K) that needs no files; others are read
 DESCRIPTIONS = {"tfds": tfds.describe}
@@ -57,6 +65,8 @@ def load(
     channels: int | None = None,
     limit: int | None = None,
     memory_limit_bytes: int = 4 * 2**30,
+    about: dict | None = None,
+    **options: object,
 ) -> Dataset:
     """Loads a dataset in three splits, with the statistics of its training set.
 
@@ -68,7 +78,9 @@ def load(
     Args:
       source: name in `SOURCES`: "mnist" (packed with hcjax), "idx" (a folder of IDX files),
         "folder" (images, one sub-folder per class), "npz" (a NumPy archive), "tfds" (TensorFlow
-        Datasets). The `load` of each documents its files.
+        Datasets). Or in `OTHERS`: "csv" and "jsonl" (rows of text and numbers), "masks" (images
+        with a mask each), "wav" (sounds, one sub-folder per class). The `load` of each, in
+        `hcjax.data.sources`, documents its files.
       name: of the set, for tfds; otherwise a name for reports.
       path: the folder or file; for tfds the `data_dir`, on disk or `gs://...`.
       validation: number of examples (int), or share of train (float in (0, 1)), if none is
@@ -79,6 +91,9 @@ def load(
       channels: 1 or 3; None: as they are.
       limit: keep a stratified sample of this size of each split; for tests and demos.
       memory_limit_bytes: decoded images are held in memory up to this size, and streamed beyond.
+      about: `Dataset.about` of a training, whose vocabulary and statistics are used in place of
+        those of this training part: what its network is scored on must be read so.
+      **options: of a source in `OTHERS`, e.g. target="class", text="title" of "csv".
 
     Returns:
       The dataset. Images are uint8[N, H, W, C] arrays, or `LazyImages` if they are streamed; then
@@ -94,16 +109,23 @@ def load(
       >>> data.train.images.shape, len(data.test.labels), data.num_classes
       ((100, 28, 28, 1), 100, 10)
     """
-    if source not in SOURCES:
-        raise ConfigError(unknown_name("data source", source, SOURCES))
+    if source not in (*SOURCES, *OTHERS):
+        raise ConfigError(unknown_name("data source", source, (*SOURCES, *OTHERS)))
     check_channels(channels)
+    cuts = {"validation": validation, "test": test, "seed": seed, "limit": limit}
+    if source in OTHERS:
+        given = {"image_size": image_size, "channels": channels}
+        options |= {k: v for k, v in given.items() if v is not None}
+        return _load_other(source, name, path, options, cuts, about)
+    if options:
+        raise ConfigError(f"source {source} takes no {', '.join(options)}")
     form = {
         "image_size": size_pair(image_size),
         "channels": channels,
         "memory_limit_bytes": memory_limit_bytes,
     }
     parts = SOURCES[source](name, path, form)
-    splits = cut(parts, validation=validation, test=test, seed=seed, limit=limit)
+    splits = cut(parts, **cuts)
     height, width, own_channels = parts.train.images.shape[1:]
     shape = (*(form["image_size"] or (height, width)), channels or own_channels)
     class_names = parts.class_names
@@ -171,6 +193,30 @@ def describe(
     )
 
 
+def _load_other(
+    source: str,
+    name: str | None,
+    path: str | None,
+    options: dict,
+    cuts: dict,
+    known: dict | None,
+) -> Dataset:
+    """Loads a dataset of a source in `OTHERS`."""
+    registry.check(f"source '{source}'", OTHERS[source], options)
+    parts = OTHERS[source](_needed(path, source), **options)
+    splits, about = cut(parts, **cuts), parts.about
+    if parts.finish is not None:
+        convert, about = parts.finish(splits[0], known)
+        splits = tuple(map(convert, splits))
+    mean = std = None
+    if parts.form != "arrays":
+        mean, std, _ = statistics(splits[0].images)
+    named = dict(zip(PARTS, splits, strict=True))
+    return Dataset(
+        name or source, parts.class_names, mean=mean, std=std, form=parts.form, about=about, **named
+    )
+
+
 def _needed(path: str | None, source: str) -> str:
     """Returns the path; raises ConfigError if there is none."""
     if not path:
@@ -181,7 +227,7 @@ def _needed(path: str | None, source: str) -> str:
 def _fitted(split: Split, shape: tuple[int, int, int]) -> Split:
     """Fits the images of a split; a source's lazy images are fitted already."""
     if isinstance(split.images, np.ndarray):
-        return split._replace(images=fitted(split.images, shape))
+        return split._replace(inputs=fitted(split.images, shape))
     return split
 
 
@@ -190,7 +236,7 @@ def _in_memory(splits: list[Split], memory_limit_bytes: int) -> list[Split]:
     size_bytes = sum(np.prod(split.images.shape, dtype=np.int64) for split in splits)
     if size_bytes > memory_limit_bytes:
         return splits
-    return [split._replace(images=_read(split.images)) for split in splits]
+    return [split._replace(inputs=_read(split.images)) for split in splits]
 
 
 def _read(images) -> np.ndarray:

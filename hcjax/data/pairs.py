@@ -18,18 +18,33 @@ _FORMS = (
 
 
 def from_arrays(
-    data: Any, *, name: str = "arrays", class_names: Sequence[str] | None = None
+    data: Any,
+    targets: Any = None,
+    *,
+    validation: Any = None,
+    test: Any = None,
+    name: str = "arrays",
+    class_names: Sequence[str] | None = None,
 ) -> Dataset:
-    """Makes a Dataset of pairs (images, labels) whose pixels networks get as they are, in 0..1.
+    """Makes a Dataset of arrays that networks get as they are.
 
-    Nothing is taken off and nothing divided by but what makes bytes 0..1: mean is 0 and std 1. So
-    `apply(params, images)` of the same floats is what was trained. For images normalised by the
-    training set's mean and std, give `Dataset(train=(images, labels))`.
+    From pairs (images, labels): pixels in 0..1. Nothing is taken off and nothing divided by but
+    what makes bytes 0..1: mean is 0 and std 1. So `apply(params, images)` of the same floats is
+    what was trained. For images normalised by the training set's mean and std, give
+    `Dataset(train=(images, labels))`.
+
+    From inputs and targets, two arguments: trees of arrays of any shape and dtype. Inputs are read
+    as images if they are one array [N, H, W] or [N, H, W, C] of uint8, or of floats in 0..1 with 1,
+    3 or 4 channels; else as they are. Targets are labels if they are integers [N]. The Dataset's
+    `form` and its text say how they were read.
 
     Args:
       data: (images, labels), ((images, labels), (test images, test labels)), three such pairs for
         training, validation and test, or a mapping of "train", "validation" and "test" to pairs.
-        See `arrays.images` and `arrays.labels` for their types.
+        See `arrays.images` and `arrays.labels` for their types. With `targets`, the inputs: an
+        array [N, ...], or a dict or tuple of such trees.
+      targets: an array [N, ...] or a tree of them; None where `data` are pairs.
+      validation, test: pairs (inputs, targets), only beside `targets`.
       name: for people and reports.
       class_names: K names; None for "0", "1", ... up to the highest label.
 
@@ -40,7 +55,13 @@ def from_arrays(
       >>> data = from_arrays((np.zeros((4, 8, 8, 1)), [0, 1, 2, 1]))
       >>> data.num_classes, data.mean.tolist(), data.std.tolist()
       (3, [0.0], [1.0])
+      >>> from_arrays({"tokens": np.zeros((4, 9), int)}, np.zeros((4, 2)), name="mine")
+      Dataset mine: {'tokens': int32[N, 9]} to [2]; train 4, validation 0, test 0
     """
+    if targets is not None:
+        return _from_trees(data, targets, validation, test, name, class_names)
+    if validation is not None or test is not None:
+        raise DataError("validation= and test= go with targets: from_arrays(inputs, targets, ...)")
     if isinstance(data, Mapping):
         parts = dict(data)
         if "train" not in parts or not parts.keys() <= set(PARTS):
@@ -56,6 +77,34 @@ def from_arrays(
         std=np.ones(channels, np.float32),
         **parts,
     )
+
+
+def _from_trees(inputs, targets, validation, test, name, class_names) -> Dataset:
+    images, labels = _are_images(inputs), np.ndim(targets) == 1 if _is_array(targets) else False
+    labels = labels and np.asarray(targets).dtype.kind in "iu"
+    form = "arrays" if not images else "labelled images" if labels else "images"
+    parts = {"train": (inputs, targets), "validation": validation, "test": test}
+    normal = {}
+    if images:
+        channels = np.shape(inputs)[3] if np.ndim(inputs) == 4 else 1
+        normal = {"mean": np.zeros(channels, np.float32), "std": np.ones(channels, np.float32)}
+    names = None if class_names is None else tuple(class_names)
+    return Dataset(name=name, class_names=names, form=form, **parts, **normal)
+
+
+def _is_array(x: Any) -> bool:
+    return not isinstance(x, dict | tuple)
+
+
+def _are_images(x: Any) -> bool:
+    """Returns whether inputs are images, as `from_arrays` says."""
+    if not _is_array(x):
+        return False
+    x = np.asarray(x)
+    if x.dtype in (np.uint8, bool):
+        return x.ndim in (3, 4)
+    channels = x.ndim == 4 and x.shape[3] in (1, 3, 4)
+    return channels and x.dtype.kind == "f" and x.size > 0 and 0 <= x.min() <= x.max() <= 1
 
 
 def as_dataset(data: Any) -> Dataset:

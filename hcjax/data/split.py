@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from hcjax.data import order
-from hcjax.data.dataset import Parts, Split, take
+from hcjax.data.dataset import Parts, Split, are_labels, take
 from hcjax.errors import ConfigError, DataError
 
 
@@ -116,25 +116,31 @@ def cut(
     """
     if limit is not None and limit < 1:
         raise ConfigError(f"limit must be at least 1 (or None for all), got {limit}")
-    _, train, ready_validation, ready_test = parts
+    train, ready_validation, ready_test = parts.train, parts.validation, parts.test
+    classes = _classes(train)
     if ready_test is None:
         ready_validation, ready_test = None, ready_validation
-    rows = np.arange(len(train.labels))  # of the source's train that stay in train
+    rows = np.arange(train.size)  # of the source's train that stay in train
     if ready_test is None:
-        stay, carved = carve(train.labels, test, seed=seed, what="test")
+        stay, carved = carve(classes, test, seed=seed, what="test")
         rows, tested = rows[stay], (train, rows[carved])
     else:
-        tested = ready_test, np.arange(len(ready_test.labels))
+        tested = ready_test, np.arange(ready_test.size)
     if ready_validation is None:
-        stay, carved = carve(train.labels[rows], validation, seed=seed, what="validation")
+        stay, carved = carve(classes[rows], validation, seed=seed, what="validation")
         rows, validated = rows[stay], (train, rows[carved])
     else:
-        validated = ready_validation, np.arange(len(ready_validation.labels))
+        validated = ready_validation, np.arange(ready_validation.size)
 
     def select(split: Split, rows: np.ndarray) -> Split:
         """Selects at most `limit` of the rows; a complete split is not copied."""
         if limit is not None and limit < len(rows):
-            rows = rows[choose(split.labels[rows], limit, seed=seed)]
-        return split if len(rows) == len(split.labels) else take(split, rows)
+            rows = rows[choose(_classes(split)[rows], limit, seed=seed)]
+        return split if len(rows) == split.size else take(split, rows)
 
     return select(train, rows), select(*validated), select(*tested)
+
+
+def _classes(split: Split) -> np.ndarray:
+    """Returns the labels of a split; zeros, one class, where its targets are none."""
+    return split.targets if are_labels(split.targets) else np.zeros(split.size, np.int32)

@@ -1,15 +1,14 @@
 """Curves: loss and accuracy over the steps of a run; accuracy over compression levels of a layer.
 
-In come the records of `metrics.jsonl`, the history of `fit`, or plain numbers; out goes a figure
-(`draw_...`), or a PNG of it, written atomically.
+In come the records of `metrics.jsonl`, the history of `fit`, or plain numbers; out goes a figure,
+which `canvas.save` writes.
 """
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,32 +21,14 @@ _ACCURACY_TICKS = (0, 50, 80, 90, 95, 98, 99, 99.5, 99.8, 99.9, 99.95, 99.98, 99
 _LOW_ACCURACY_TICKS = (10, 20, 30, 40, 60, 70, 85)
 
 
-def learning_curves(
-    path: str | os.PathLike, records: Sequence[Mapping[str, object]], *, title: str = ""
-) -> Path:
-    """Draws loss and accuracy over the steps of a run to a PNG and returns its path.
-
-    Args:
-      path: the PNG to write.
-      records, title: of `draw_learning_curves`.
-
-    Returns:
-      The path as a `Path`.
-
-    Raises:
-      CheckpointError: if the file cannot be written.
-
-    Example:
-      >>> import tempfile
-      >>> records = [{"step": s, "split": "train", "loss": 1 / s, "accuracy": 0.9} for s in (1, 2)]
-      >>> learning_curves(tempfile.mkdtemp() + "/curves.png", records).name
-      'curves.png'
-    """
-    return canvas.save(draw_learning_curves(records, title=title), path)
-
-
-def draw_learning_curves(records: Sequence[Mapping[str, object]], *, title: str = ""):
-    """Draws loss and accuracy over the steps of a run.
+def draw_learning_curves(
+    records: Sequence[Mapping[str, object]],
+    *,
+    title: str = "",
+    loss: str = "nll",
+    score: str = "accuracy",
+):
+    """Draws loss and accuracy, or another score, over the steps of a run.
 
     The accuracy axis is logarithmic in the error, so that 99.0 % and 99.5 % are as far apart as
     90 % and 95 %; the loss axis is logarithmic where the loss falls more than fivefold. Training
@@ -60,6 +41,9 @@ def draw_learning_curves(records: Sequence[Mapping[str, object]], *, title: str 
         `loss` or `nll` (nats per example) and `accuracy` (a fraction) where recorded, as
         `read_metrics` returns them. Other keys, other splits and non-finite numbers are skipped.
       title: of the picture, e.g. the name of the config.
+      loss: the key of the mean loss that validation measures.
+      score: the key that stands in place of `accuracy`; more of a fraction is better, less of
+        others.
 
     Returns:
       A `matplotlib.figure.Figure`.
@@ -74,18 +58,23 @@ def draw_learning_curves(records: Sequence[Mapping[str, object]], *, title: str 
     records = _by_split(records)
     figure = canvas.figure(10.5, 4.2, title or "learning curves")
     axes = figure.subplots(1, 2)
-    for ax, name, unit in zip(axes, ("loss", "accuracy"), ("nats per example", "%"), strict=True):
-        train, validation = _training(records, name), _series(records, "validation", name)
+    share = score.endswith(formats.FRACTIONS)
+    units = (" (nats per example)" if loss == "nll" else "", " (%)" if share else "")
+    for ax, name, unit in zip(axes, ("loss", score), units, strict=True):
+        train = _training(records, name, loss)
+        validation = _series(records, "validation", name, loss)
         minimised = _minimised(records, train) if name == "loss" else (train[0][:0],) * 2
         smooth = _running_mean(*train)
         values = np.concatenate([train[1], smooth[1], validation[1], minimised[1]])
-        ax.set(xlabel="step", ylabel=f"{name} ({unit})")
+        ax.set(xlabel="step", ylabel=f"{formats.label(name)}{unit}")
         if not values.size:
             ax.set(xticks=[], yticks=[])
             ax.text(0.5, 0.5, f"no {name} was recorded", ha="center", transform=ax.transAxes)
             continue
-        y = _accuracy_axis(ax, values) if name == "accuracy" else _loss_axis(ax, values)
-        what = "train, cross-entropy" if minimised[0].size else "train"
+        rising = name != "loss" and share
+        y = _accuracy_axis(ax, values) if rising else _loss_axis(ax, values)
+        measured = "cross-entropy" if loss == "nll" else formats.label(loss)
+        what = f"train, {measured}" if minimised[0].size else "train"
         if smooth[0].size:
             ax.plot(train[0], y(train[1]), color=_TRAIN, lw=0.6, alpha=0.35)
             width = train[0].size - smooth[0].size + 1
@@ -96,7 +85,7 @@ def draw_learning_curves(records: Sequence[Mapping[str, object]], *, title: str 
         if minimised[0].size:
             ax.plot(minimised[0], y(minimised[1]), ":", color=_TRAIN, lw=1.2, label="train, loss")
         if validation[0].size:
-            label = f"validation, {_best(name, *validation)}"
+            label = f"validation, {_best(name, *validation, rising=rising)}"
             ax.plot(validation[0], y(validation[1]), "o-", color=_VALIDATION, ms=3.5, label=label)
         steps = np.unique(np.concatenate([train[0], validation[0]]))
         if steps.size > 1:
@@ -109,69 +98,50 @@ def draw_learning_curves(records: Sequence[Mapping[str, object]], *, title: str 
     return figure
 
 
-def layer_curves(
-    path: str | os.PathLike,
-    levels: Sequence[float],
-    accuracy: Mapping[str, Sequence[float]],
-    *,
-    baseline: float,
-    against: str = "sparsity",
-    title: str = "",
-) -> Path:
-    """Draws accuracy over compression levels, one layer at a time, to a PNG; returns its path.
-
-    Args:
-      path: the PNG to write.
-      levels, accuracy, baseline, against, title: of `draw_layer_curves`.
-
-    Returns:
-      The path as a `Path`.
-
-    Raises:
-      CheckpointError: if the file cannot be written.
-
-    Example:
-      >>> import tempfile
-      >>> layer_curves(tempfile.mkdtemp() + "/layers.png", (8, 4, 2), {"conv1": (0.99, 0.98, 0.5)},
-      ...              baseline=0.99, against="bits").name
-      'layers.png'
-    """
-    figure = draw_layer_curves(levels, accuracy, baseline=baseline, against=against, title=title)
-    return canvas.save(figure, path)
-
-
 def draw_layer_curves(
-    levels: Sequence[float],
-    accuracy: Mapping[str, Sequence[float]],
+    levels: Sequence[float] | Any,
+    accuracy: Mapping[str, Sequence[float]] | None = None,
     *,
-    baseline: float,
+    baseline: float | None = None,
     against: str = "sparsity",
     title: str = "",
+    score: str = "accuracy",
 ):
-    """Draws accuracy over compression levels, one layer at a time.
+    """Draws accuracy, or another score, over compression levels, one layer at a time.
 
     Levels are equally far apart; the accuracy axis is that of `draw_learning_curves`. Of more than
     24 layers those that lose most have colours and names, the others are grey.
 
     Args:
-      levels: sparsities or bits, in order, e.g. `levels` of `hcjax.sensitivity`'s result.
-      accuracy: layer name -> accuracy (a fraction) at each level, e.g.
-        `{row.path: row.accuracy for row in result.rows}`.
+      levels: sparsities or bits, in order; or the result of `hcjax.sensitivity`, which has all
+        but the title.
+      accuracy: name of a layer, or of whatever is compared -> accuracy (a fraction) at each level.
       baseline: accuracy of the unchanged network, drawn as a line.
       against: the quantity of the levels; its last word sets their format, see `formats.value`.
       title: above the picture.
+      score: the fraction that stands in place of accuracy, e.g. "object_iou".
 
     Returns:
       A `matplotlib.figure.Figure`.
+
+    Raises:
+      ValueError: if there is nothing to draw, or no baseline.
 
     Example:
       >>> figure = draw_layer_curves((8, 4), {"conv1": (0.99, 0.98)}, baseline=0.99, against="bits")
       >>> len(figure.axes[0].lines)
       2
     """
+    if hasattr(levels, "rows"):
+        accuracy = {row.path: row.accuracy for row in levels.rows}
+        baseline, against, score = levels.accuracy, levels.against, levels.score
+        levels = levels.levels
+    if not accuracy or baseline is None:
+        raise ValueError("give the scores of each layer, and baseline=, the score without change")
+    measure = formats.label(score)
     beside = len(accuracy) > 8  # the names, which would hide the lines
     figure = canvas.figure(
-        10.5 if beside else 8.0, 4.6, title or f"accuracy against {against}, one layer at a time"
+        10.5 if beside else 8.0, 4.6, title or f"{measure} against {against}, one layer at a time"
     )
     ax = figure.subplots()
     places = np.arange(len(levels))
@@ -179,8 +149,8 @@ def draw_layer_curves(
     ax.axhline(float(y(baseline)), color=canvas.INK, lw=0.8, ls="--", label="as it is")
     worst = sorted(accuracy, key=lambda name: float(np.mean(accuracy[name])))[:NAMED_LAYERS]
     shown = [name for name in accuracy if name in set(worst)]
-    for name, each in accuracy.items():
-        if name not in worst:
+    for layer, each in accuracy.items():
+        if layer not in worst:
             ax.plot(places, y(np.asarray(each)), "-", color=canvas.FAINT, lw=0.8, zorder=1)
     for i, name in enumerate(shown):
         style = ("o-", "s--", "^:")[i // 10 % 3]  # ten colours, then another line
@@ -188,7 +158,7 @@ def draw_layer_curves(
         ax.plot(places, y(np.asarray(accuracy[name])), style, ms=3.5, lw=1.2, label=label,
                 color=f"C{i % 10}")  # fmt: skip
     ax.set_xticks(places, [formats.value(against, level) for level in levels])
-    ax.set(xlabel=formats.label(against), ylabel="accuracy (%)")
+    ax.set(xlabel=formats.label(against), ylabel=f"{measure} (%)")
     ax.grid(True, color=canvas.FAINT, lw=0.5, alpha=0.7)
     place = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0)} if beside else {}
     others = len(accuracy) - len(shown)
@@ -211,13 +181,15 @@ def _by_split(records: Sequence[Mapping[str, object]]) -> list[Mapping[str, obje
     return found
 
 
-def _training(records: Sequence[Mapping[str, object]], name: str) -> tuple[np.ndarray, np.ndarray]:
+def _training(
+    records: Sequence[Mapping[str, object]], name: str, measured: str
+) -> tuple[np.ndarray, np.ndarray]:
     """Returns steps and values of training, each the mean of about equally many steps.
 
-    The loss is the cross-entropy where it is recorded, as that of validation.
+    The loss is the one that validation measures, where it is recorded.
     """
-    if name == "loss" and _series(records, "train", "nll")[0].size:
-        name = "nll"
+    if name == "loss" and _series(records, "train", measured)[0].size:
+        name = measured
     return _windows(*_series(records, "train", name))
 
 
@@ -256,15 +228,15 @@ def _windows(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _series(
-    records: Sequence[Mapping[str, object]], split: str, name: str
+    records: Sequence[Mapping[str, object]], split: str, name: str, measured: str = "nll"
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns steps and finite values of one metric on one split.
 
-    The loss of validation is its cross-entropy, `nll`, where no other is recorded.
+    The loss of validation is the one it measures, where no other is recorded.
     """
     mine = [record for record in records if record.get("split") == split]
     if name == "loss" and split == "validation" and not any("loss" in x for x in mine):
-        name = "nll"
+        name = measured
     pairs = [(x["step"], float(x[name])) for x in mine if x.get(name) is not None]
     pairs = np.array([p for p in pairs if math.isfinite(p[1])], np.float64).reshape(-1, 2)
     return pairs[:, 0], pairs[:, 1]
@@ -310,7 +282,7 @@ def _accuracy_axis(ax, accuracy: np.ndarray) -> Callable:
     return lambda x: np.maximum(1 - x, floor)
 
 
-def _best(name: str, steps: np.ndarray, values: np.ndarray) -> str:
+def _best(name: str, steps: np.ndarray, values: np.ndarray, *, rising: bool) -> str:
     """Describes the best point of a curve: its value and step."""
-    i = int(values.argmin() if name == "loss" else values.argmax())
+    i = int(values.argmax() if rising else values.argmin())
     return f"best {formats.value(name, float(values[i]))} at step {steps[i]:,.0f}"

@@ -1,13 +1,12 @@
 """The picture of each layer's quantization error.
 
-In come names and numbers; out goes a figure, or a PNG of it, written atomically.
+In come names and numbers; out goes a figure, which `canvas.save` writes.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,43 +17,18 @@ _SQNR, _DROP = "#4c78a8", "#e45756"
 _MOST = 120  # layers that are drawn
 
 
-def layer_errors(
-    path: str | os.PathLike,
-    names: Sequence[str],
-    sqnr: Sequence[float],
-    drops: Sequence[float],
+def draw_layer_errors(
+    names: Sequence[str] | Any,
+    sqnr: Sequence[float] = (),
+    drops: Sequence[float] = (),
     *,
     title: str = "",
-) -> Path:
-    """Draws each layer's SQNR and accuracy drop as bars to a PNG and returns its path.
-
-    Args:
-      path: the PNG to write.
-      names, sqnr, drops, title: of `draw_layer_errors`.
-
-    Returns:
-      The path as a `Path`.
-
-    Raises:
-      CheckpointError: if the file cannot be written.
-      ValueError: if there are not as many numbers as names, or none.
-
-    Example:
-      >>> import tempfile
-      >>> layer_errors(tempfile.mkdtemp() + "/layers.png", ["conv1"], [31.5], [0.0004]).name
-      'layers.png'
-    """
-    return canvas.save(draw_layer_errors(names, sqnr, drops, title=title), path)
-
-
-def draw_layer_errors(
-    names: Sequence[str], sqnr: Sequence[float], drops: Sequence[float], *, title: str = ""
 ):
     """Draws each layer's SQNR and accuracy drop as bars.
 
     Args:
       names: of the layers, in order; the first is drawn at the top. Of more than 120 layers those
-        with the largest drops are drawn.
+        with the largest drops are drawn. Or the result of `hcjax.error_analysis`, alone.
       sqnr: of each layer, in dB; an infinite one is labelled "exact" and has no bar.
       drops: of accuracy if only this layer is quantized, as fractions.
       title: above the picture.
@@ -69,6 +43,9 @@ def draw_layer_errors(
       >>> len(draw_layer_errors(["conv1"], [31.5], [0.0004]).axes)
       2
     """
+    if hasattr(names, "rows"):
+        rows = names.rows
+        names, sqnr, drops = ([getattr(r, k) for r in rows] for k in ("name", "sqnr", "drop"))
     if not len(names) == len(sqnr) == len(drops) > 0:
         raise ValueError(f"{len(names)} names, {len(sqnr)} SQNRs and {len(drops)} drops")
     title = title or "what quantization does to each layer"

@@ -1,13 +1,12 @@
 """The Pareto picture of compressed models: test error over file size.
 
-In come names, bytes and errors; out goes a figure, or a PNG of it, written atomically.
+In come names, bytes and errors; out goes a figure, which `canvas.save` writes.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Sequence
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,36 +18,13 @@ _MANY = 12  # models, beyond which a name stands alone, without its numbers
 Point = tuple[str, float, float]  # name, bytes, error as a fraction
 
 
-def pareto(
-    path: str | os.PathLike,
-    points: Sequence[Point],
+def draw_pareto(
+    points: Sequence[Point] | Sequence[Any],
     *,
     dead: Collection[int] = (),
     title: str = "",
-) -> Path:
-    """Draws error over bytes with the Pareto front to a PNG and returns its path.
-
-    Args:
-      path: the PNG to write.
-      points, dead, title: of `draw_pareto`.
-
-    Returns:
-      The path as a `Path`.
-
-    Raises:
-      CheckpointError: if the file cannot be written.
-      ValueError: if there are no points.
-
-    Example:
-      >>> import tempfile
-      >>> points = [("float", 1_724_320, 0.0045), ("int8", 310_000, 0.0046)]
-      >>> pareto(tempfile.mkdtemp() + "/pareto.png", points).name
-      'pareto.png'
-    """
-    return canvas.save(draw_pareto(points, dead=dead, title=title), path)
-
-
-def draw_pareto(points: Sequence[Point], *, dead: Collection[int] = (), title: str = ""):
+    score: str | None = None,
+):
     """Draws error over bytes with the Pareto front.
 
     The axis of the bytes is logarithmic; so is that of the errors where they differ more than
@@ -56,9 +32,11 @@ def draw_pareto(points: Sequence[Point], *, dead: Collection[int] = (), title: s
     many models those are named for whose names there is room, those of the front first.
 
     Args:
-      points: (name, bytes > 0, error as a fraction) of each model.
+      points: (name, bytes > 0, error as a fraction) of each model; or its `Scorecard`.
       dead: indices of the models that tell no classes apart: they are hollow and not on the front.
       title: above the picture.
+      score: of which the errors are what is missing to 1; None for that of the scorecards, or the
+        accuracy.
 
     Returns:
       A `matplotlib.figure.Figure`.
@@ -75,9 +53,14 @@ def draw_pareto(points: Sequence[Point], *, dead: Collection[int] = (), title: s
 
     if not points:
         raise ValueError("no models to draw")
+    if hasattr(points[0], "file_bytes"):
+        score = score or points[0].score
+        points = [(card.name, card.file_bytes, card.error) for card in points]
+    score = score or "accuracy"
     many = len(points) > _MANY
     size = (11.0, 7.0) if many else (8.0, 5.0)
-    figure = canvas.figure(*size, title or "error against the size of the file")
+    error_name = "error" if score == "accuracy" else f"1 - {formats.label(score)}"
+    figure = canvas.figure(*size, title or f"{error_name} against the size of the file")
     ax = figure.subplots()
     alive = [i for i in range(len(points)) if i not in dead]
     front = [alive[i] for i in frontier([points[i] for i in alive])]
@@ -99,7 +82,7 @@ def draw_pareto(points: Sequence[Point], *, dead: Collection[int] = (), title: s
     ax.yaxis.set_major_formatter(lambda v, _: f"{v:g}" if 0 <= v <= 100 else "")
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.margins(y=0.25)
-    ax.set(xlabel="bytes of the file", ylabel="error (%)")
+    ax.set(xlabel="bytes of the file", ylabel=f"{error_name} (%)")
     ax.grid(True, color=canvas.FAINT, lw=0.5, alpha=0.7)
     labels = _labels(points, dead, names_only=many)
     named = placing.place(figure, ax, np.array([sizes, errors]).T, labels, first=front, near=many)

@@ -1,57 +1,22 @@
-"""The pictures of a run: learning curves, confusion matrix, worst mistakes, first filters.
+"""The pictures of a run's results: confusion matrix, worst mistakes, first filters.
 
-In come NumPy arrays (and for the curves the records of `metrics.jsonl`); out goes a figure
-(`draw_...`), or a PNG of it, written atomically.
+In come NumPy arrays; out goes a figure, which `canvas.save` writes.
 """
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from hcjax.core import formats
 from hcjax.report import canvas
-from hcjax.report.curves import layer_curves, learning_curves
-
-__all__ = ["confusion_matrix", "filters", "layer_curves", "learning_curves", "worst_mistakes"]
 
 MAX_NUMBERED_CLASSES = 30
 MAX_CELLS = 250  # of a confusion matrix, in a row: smaller ones cannot be seen
 LISTED_MISTAKES = 25
 MAX_FILTERS = 64
-
-
-def confusion_matrix(
-    path: str | os.PathLike,
-    confusion: np.ndarray,
-    *,
-    class_names: Sequence[str] = (),
-    title: str = "",
-) -> Path:
-    """Draws the confusion matrix to a PNG and returns its path.
-
-    Args:
-      path: the PNG to write.
-      confusion, class_names, title: of `draw_confusion_matrix`.
-
-    Returns:
-      The path as a `Path`.
-
-    Raises:
-      CheckpointError: if the file cannot be written.
-      ValueError: if `confusion` is not square.
-
-    Example:
-      >>> import tempfile
-      >>> confusion_matrix(tempfile.mkdtemp() + "/confusion.png", np.eye(3, dtype=int)).name
-      'confusion.png'
-    """
-    figure = draw_confusion_matrix(confusion, class_names=class_names, title=title)
-    return canvas.save(figure, path)
 
 
 def draw_confusion_matrix(
@@ -157,40 +122,6 @@ def _frequent(confusion: np.ndarray, class_names: Sequence[str]) -> str:
     return "\n".join(["the most frequent mistakes", *(lines or ["none"])])
 
 
-def worst_mistakes(
-    path: str | os.PathLike,
-    images: np.ndarray,
-    labels: Sequence[int],
-    predicted: Sequence[int],
-    confidence: Sequence[float],
-    *,
-    class_names: Sequence[str] = (),
-    title: str = "",
-) -> Path:
-    """Draws misclassified images, in the given order, to a PNG and returns its path.
-
-    Args:
-      path: the PNG to write.
-      images, labels, predicted, confidence, class_names, title: of `draw_worst_mistakes`.
-
-    Returns:
-      The path as a `Path`.
-
-    Raises:
-      CheckpointError: if the file cannot be written.
-
-    Example:
-      >>> import tempfile
-      >>> image = np.zeros((1, 28, 28, 1), np.uint8)
-      >>> worst_mistakes(tempfile.mkdtemp() + "/mistakes.png", image, [7], [1], [0.99]).name
-      'mistakes.png'
-    """
-    figure = draw_worst_mistakes(
-        images, labels, predicted, confidence, class_names=class_names, title=title
-    )
-    return canvas.save(figure, path)
-
-
 def draw_worst_mistakes(
     images: np.ndarray,
     labels: Sequence[int],
@@ -230,7 +161,8 @@ def draw_worst_mistakes(
     rows = math.ceil(count / 8)
     columns = math.ceil(count / rows)
     cell = 2.6 if count == 1 else 1.3  # inches
-    figure = canvas.figure(max(columns * cell, 4.2), 0.7 + (cell + 0.25) * rows, title or default)
+    tall = cell * min(images.shape[1] / images.shape[2], 3.0)
+    figure = canvas.figure(max(columns * cell, 4.2), 0.7 + (tall + 0.25) * rows, title or default)
     axes = np.atleast_2d(figure.subplots(rows, columns)).ravel()
     for ax in axes:
         ax.axis("off")
@@ -244,34 +176,6 @@ def draw_worst_mistakes(
         rgb = images.shape[-1] == 3
         axes[i].imshow(images[i] if rgb else images[i, :, :, 0], cmap="gray", vmin=0, vmax=white)
     return figure
-
-
-def filters(
-    path: str | os.PathLike,
-    kernel: np.ndarray,
-    *,
-    input_shape: tuple[int, int, int] | None = None,
-    title: str = "",
-) -> Path:
-    """Draws the filters of a first layer to a PNG and returns its path.
-
-    Args:
-      path: the PNG to write.
-      kernel, input_shape, title: of `draw_filters`.
-
-    Returns:
-      The path as a `Path`.
-
-    Raises:
-      CheckpointError: if the file cannot be written.
-      ValueError: if the kernel has another rank, or is dense and does not fit `input_shape`.
-
-    Example:
-      >>> import tempfile
-      >>> filters(tempfile.mkdtemp() + "/filters.png", np.ones((3, 3, 1, 8))).name
-      'filters.png'
-    """
-    return canvas.save(draw_filters(kernel, input_shape=input_shape, title=title), path)
 
 
 def draw_filters(

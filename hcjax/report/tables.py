@@ -43,6 +43,7 @@ def end_of_run(
     report: Mapping[str, object],
     *,
     confusion: np.ndarray | None = None,
+    class_scores: Sequence[float | None] = (),
     class_names: Sequence[str] = (),
 ) -> str:
     """Summarizes a finished run on one screen.
@@ -52,6 +53,7 @@ def end_of_run(
       confusion: int[K, K] counts, true class by row, predicted class by column; None leaves the
         classes out. Of more than `MAX_CLASSES` classes, the 10 with the lowest accuracy are
         shown.
+      class_scores: K fractions of another task's classes, of segmentation the IoU; None for none.
       class_names: K names; empty means 0, 1, 2, ….
 
     Returns:
@@ -67,11 +69,25 @@ def end_of_run(
     """
     rows = [
         [_LABELS.get(name, formats.label(name)), formats.value(name, report[name])]
-        for name in _END_OF_RUN
+        for name in dict.fromkeys([*_scores(report), *_END_OF_RUN])
         if name in report
     ]
     left = table(rows, ["result", "value"])
-    return left if confusion is None else text.beside(left, per_class(confusion, class_names))
+    if confusion is not None:
+        return text.beside(left, per_class(confusion, class_names))
+    if not class_scores:
+        return left
+    names = class_names or [str(k) for k in range(len(class_scores))]
+    pairs = list(zip(names, class_scores, strict=False))[:MAX_CLASSES]
+    cells = [[text.cut(name, 16), formats.value("iou", score)] for name, score in pairs]
+    return text.beside(left, table(cells, ["class", "score"]))
+
+
+def _scores(report: Mapping[str, object]) -> list[str]:
+    """Returns the names of the test scores of another task than classification."""
+    if report.get("task", "classification") == "classification":
+        return []
+    return [k for k, v in report.items() if k.startswith("test_") and text.is_number(v)]
 
 
 def per_class(confusion: np.ndarray, class_names: Sequence[str] = ()) -> str:
@@ -127,14 +143,15 @@ def sweep(
     results: Sequence[tuple[Mapping[str, object], Mapping[str, object]]],
     *,
     best_by: str = "validation_accuracy",
+    rising: bool | None = None,
 ) -> str:
     """Tabulates the runs of a sweep, best first.
 
     Args:
       results: (settings, metrics) of every run, e.g. `{"optim.learning_rate": 1e-3}` and
         `{"validation_accuracy": 0.98}`; a failed run has fewer metrics, or none.
-      best_by: the metric to sort by: an accuracy from high to low, any other from low to high.
-        Runs without it come last. Never choose by test data.
+      best_by: the metric to sort by. Runs without it come last. Never choose by test data.
+      rising: whether more of it is better; None: of an accuracy.
 
     Returns:
       A table with a column per setting and per metric.
@@ -148,7 +165,8 @@ def sweep(
                0.01              98.00 %
               0.001              97.00 %
     """
-    sign = -1.0 if best_by.endswith("accuracy") else 1.0
+    rising = best_by.endswith("accuracy") if rising is None else rising
+    sign = -1.0 if rising else 1.0
 
     def rank(result) -> float:
         score = result[1].get(best_by)

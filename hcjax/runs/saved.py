@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
-
 from hcjax.data import Dataset
 from hcjax.errors import ArtifactError, CheckpointError
 from hcjax.export.hcz import unpack
@@ -23,6 +21,7 @@ from hcjax.models import inference
 from hcjax.runs.workdir import CHECKPOINTS, CONFIG, REPORT, Trained, load, read_json
 
 SUFFIX = ".hcz"
+CLASSIFICATION = "classification"
 
 
 def load_any(path: str | Path) -> tuple[Model, dict[str, Any]]:
@@ -35,14 +34,16 @@ def load_any(path: str | Path) -> tuple[Model, dict[str, Any]]:
       (model, about). about is a dict, also the model's own, with as much as is known of:
       "class_names" K names; "mean" and "std", of each channel, where a pixel is 0..1, by which
       images are normalised; "data", the section `data` of the config of the run that made it;
-      "seed", of that run. A workdir knows all of them, and so do the files of a pipeline.
+      "seed", of that run; "task", a name in `hcjax.tasks.TASKS`, classification if there is none;
+      "inputs", of what is no images, what `Dataset.about` says. A workdir knows all of them, and so
+      do the files of a pipeline.
 
     Raises:
       CheckpointError: if a folder holds no finished run.
       ArtifactError: if a file is damaged or missing, or its `about` is not as above.
 
     Example:
-      >>> import tempfile, hcjax
+      >>> import tempfile, hcjax, jax.numpy as jnp
       >>> file = Path(tempfile.mkdtemp()) / "a.hcz"
       >>> linear = trace(lambda p, x: x @ p["w"], {"w": jnp.eye(2)}, jnp.ones((1, 2)))
       >>> _ = file.write_bytes(hcjax.pack(linear, about={"class_names": ["no", "yes"]}))
@@ -58,14 +59,14 @@ def load_any(path: str | Path) -> tuple[Model, dict[str, Any]]:
                 f"{path} holds no run; name one of its files: {', '.join(packed)}"
             )
         trained = load(path)
-        images = jnp.zeros((1, *trained.image_shape))
-        model = fold(trace(inference(trained.apply, trained.state), trained.params, images))
+        apply = inference(trained.apply, trained.state)
+        model = fold(trace(apply, trained.params, trained.example))
         about = about_of(trained, trained.config)
         return model.replace(about=about), about
     try:
         model = unpack(path.read_bytes())
         about = {} if model.about is None else model.about
-        _check(about, model.image_shape)
+        _check(about, model)
     except OSError as error:
         raise ArtifactError(f"{path}: {error.strerror or error}") from error
     except ArtifactError as error:
@@ -107,13 +108,15 @@ def about_of(learned: Trained | Dataset, config: dict) -> dict[str, Any]:
     Returns:
       dict, see `load_any`.
     """
-    return {
-        "class_names": list(learned.class_names),
-        "mean": learned.mean.tolist(),
-        "std": learned.std.tolist(),
-        "data": {k: v for k, v in config.get("data", {}).items() if v is not None},
-        "seed": config.get("seed", 0),
-    }
+    about: dict[str, Any] = {"class_names": list(learned.class_names)}
+    if learned.mean is not None:
+        about |= {"mean": learned.mean.tolist(), "std": learned.std.tolist()}
+    elif known := learned.facts.get("about"):
+        about["inputs"] = known
+    about["data"] = {k: v for k, v in config.get("data", {}).items() if v is not None}
+    about["seed"] = config.get("seed", 0)
+    task = config.get("task", CLASSIFICATION)
+    return about | ({} if task == CLASSIFICATION else {"task": task})
 
 
 def expanded(paths: Sequence[str]) -> list[Path]:
@@ -159,8 +162,9 @@ def _networks(path: Path) -> list[Path]:
     return run + sorted(path.glob(f"*{SUFFIX}"))
 
 
-def _check(about: Any, image_shape: tuple[int, ...]) -> None:
+def _check(about: Any, model: Model) -> None:
     """Raises ArtifactError unless `about`, which any file may hold, is what `load_any` says."""
+    image_shape = model.image_shape if model.alone else ()
     channels = image_shape[-1] if image_shape else 1
 
     def numbers(values):
@@ -176,6 +180,8 @@ def _check(about: Any, image_shape: tuple[int, ...]) -> None:
         "std": (lambda v: numbers(v) and min(v) > 0, f"{channels} numbers > 0"),
         "data": (lambda v: isinstance(v, dict), "the section `data` of a config"),
         "seed": (lambda v: type(v) is int and v >= 0, "a whole number >= 0"),
+        "task": (lambda v: isinstance(v, str), "the name of a task"),
+        "inputs": (lambda v: isinstance(v, dict), "an object"),
     }
     if not isinstance(about, dict):
         raise ArtifactError(f"its `about` is {type(about).__name__}, expected an object")

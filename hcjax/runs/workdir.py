@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from hcjax import models, trees
@@ -26,32 +27,46 @@ CHECKPOINTS = "checkpoints"
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained network as a workdir holds it; call it with images for their logits.
+    """A trained network as a workdir holds it; call it with images, or other inputs, for outputs.
 
     apply: `(params, state, images, *, train, key) -> (logits, state)` on normalised images.
-    params, state: pytrees of arrays. class_names: K names. image_shape: (H, W, C). mean, std:
-    float32[C], where a pixel is 0..1. step: completed steps. config: the run's, as nested dicts.
+    params, state: pytrees of arrays. class_names: K names. image_shape: (H, W, C); () of inputs
+    that are no images. mean, std: float32[C], where a pixel is 0..1; None of other inputs. step:
+    completed steps. config: the run's, as nested dicts. facts: of the data, `Dataset.facts`.
     """
 
     apply: Callable
     params: Any
     state: Any
     class_names: tuple[str, ...]
-    image_shape: tuple[int, int, int]
-    mean: np.ndarray
-    std: np.ndarray
+    image_shape: tuple[int, ...]
+    mean: np.ndarray | None
+    std: np.ndarray | None
     step: int
     config: dict
+    facts: dict = field(default_factory=dict)
 
     __repr__ = brief.record
 
+    @property
+    def example(self) -> jax.Array:
+        """One input of zeros, as the network takes it."""
+        if self.image_shape:
+            return jnp.zeros((1, *self.image_shape))
+        return jnp.zeros((1, *self.facts["input_shape"]), self.facts["input_dtype"])
+
     def __call__(self, images) -> jax.Array:
         """Returns float32[N, K] logits of images [N, H, W, C], uint8 or floats in 0..1.
+
+        Other inputs go to the network as they are, see `hcjax.data.encode` for rows of a table;
+        other tasks give their own outputs.
 
         Raises:
           DataError: if the images have another shape than the network was trained on, or pixels are
             out of range.
         """
+        if not self.image_shape:
+            return self.apply(self.params, self.state, images, train=False, key=None)[0]
         images = pixels(images)
         if images.shape[1:] != self.image_shape:
             raise DataError(
@@ -103,6 +118,14 @@ def load(
             for tree, template in zip((params, state), like, strict=True)
         )
     data = record["data"]
+    image_shape = tuple(data.get("image_shape", ()))
+    shape = image_shape or data.get("input_shape")
+    if shape is None:
+        raise CheckpointError(
+            f"{workdir} holds a network of several inputs, {data.get('inputs', 'arrays')}: start "
+            "the same fit(..., workdir=) again, which trains nothing more and returns its "
+            "parameters"
+        )
     if apply is None:
         if not config:
             raise CheckpointError(
@@ -110,26 +133,35 @@ def load(
             )
         if not isinstance(config.get("model"), dict):
             raise ConfigError(f"{workdir / CONFIG} needs a section `model`")
-        apply = network_of(config["model"], data["image_shape"], len(data["class_names"])).apply
+        outputs = data.get("num_outputs", len(data["class_names"]))
+        apply = network_of(config["model"], shape, outputs, data.get("about")).apply
     return Trained(
         apply=apply,
         params=params,
         state=state,
         class_names=tuple(data["class_names"]),
-        image_shape=tuple(data["image_shape"]),
-        mean=np.asarray(data["mean"], np.float32),
-        std=np.asarray(data["std"], np.float32),
+        image_shape=image_shape,
+        mean=np.asarray(data["mean"], np.float32) if image_shape else None,
+        std=np.asarray(data["std"], np.float32) if image_shape else None,
         step=step,
         config=config,
+        facts=data,
     )
 
 
-def network_of(section: Mapping[str, Any], image_shape: Any, num_classes: int) -> models.Network:
+def network_of(
+    section: Mapping[str, Any],
+    input_shape: Any,
+    num_outputs: int,
+    about: Mapping[str, Any] | None = None,
+) -> models.Network:
     """Returns the network that a run's section `model` describes.
 
     Args:
       section: "name", "dtype", "sync_batchnorm", and options of the model; None is no option.
-      image_shape: (H, W, C). num_classes: K.
+      input_shape: (H, W, C) of an image, (T,) of a text or sound. num_outputs: K.
+      about: what else is known of the data, `Dataset.about`: what a network needs of it is its
+        option where the section does not say it.
 
     Raises:
       ConfigError: if a key is missing, or the network cannot be built.
@@ -141,13 +173,15 @@ def network_of(section: Mapping[str, Any], image_shape: Any, num_classes: int) -
         if key not in options:
             raise ConfigError(f"config.model.{key} must have a value, it has none")
     name, dtype, sync = (options.pop(k) for k in ("name", "dtype", "sync_batchnorm"))
+    legal = models.options(name)
+    options = {k: v for k, v in _known(about or {}).items() if k in legal} | options
     if sync:
         if "axis_name" not in models.options(name):
             raise ConfigError(f"config.model.sync_batchnorm: model '{name}' has no BatchNorm")
         options["axis_name"] = AXIS
     try:
         network = models.create(
-            name, num_classes=num_classes, input_shape=tuple(image_shape), dtype=dtype, **options
+            name, num_classes=num_outputs, input_shape=tuple(input_shape), dtype=dtype, **options
         )
         jax.eval_shape(network.init, jax.random.key(0))
     except (TypeError, ValueError, ArithmeticError) as error:  # sizes of the wrong kind or number
@@ -159,6 +193,12 @@ def network_of(section: Mapping[str, Any], image_shape: Any, num_classes: int) -
             f"model {name} cannot be built with {given}; give sizes as in {usual}"
         ) from error
     return network
+
+
+def _known(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the options of networks that what is known of the data decides."""
+    found = {"tokens": about.get("text", {}).get("tokens"), "rate": about.get("rate")}
+    return {k: v for k, v in found.items() if v is not None}
 
 
 def read_json(path: Path) -> dict:

@@ -10,6 +10,7 @@ import optax
 
 from hcjax.data import prepare
 from hcjax.errors import ConfigError
+from hcjax.tasks import Task, classification
 from hcjax.train import evaluation, parallel, step, teaching
 from hcjax.train.objective import Objective, complete
 
@@ -24,6 +25,7 @@ def make_steps(
     num_classes: int,
     augment: Sequence[tuple[str, dict]] = (),
     ema_decay: float | None = None,
+    task: Task = classification,
     **fields: Any,
 ) -> tuple[Callable, Callable]:
     """Assembles (train step, evaluation step) over all devices, pure and not yet mapped.
@@ -32,7 +34,7 @@ def make_steps(
       apply: `(params, state, images, *, train, key) -> (logits, state)`.
       mean, std: float32[C], where a pixel is 0..1. num_classes: K.
       objective, **fields: what is minimised, see `Objective`; or its fields as keywords.
-      tx, augment, ema_decay: see `fit`.
+      tx, augment, ema_decay, task: see `fit`.
 
     Raises:
       ConfigError: if there is not one class weight for each class.
@@ -41,14 +43,14 @@ def make_steps(
       What `parallel.train` and `parallel.evaluate` take; see `make_train_step` and
       `make_eval_step`.
     """
-    objective = complete(objective, fields)
+    objective = complete(objective, {"loss": task.loss} | fields if objective is None else fields)
     weights = objective.class_weights
     if weights is not None and np.shape(weights) != (num_classes,):
         raise ConfigError(
             f"class_weights must be one for each of the {num_classes} classes, got "
             f"{list(np.shape(weights))}"
         )
-    apply = evaluation.with_enough_logits(apply, num_classes)
+    apply = evaluation.checked(apply, task, num_classes)
     teacher = objective.teacher
     facts = {"mean": mean, "std": std, "num_classes": num_classes}
     ready = prepare.make_prepare(**facts)
@@ -59,11 +61,12 @@ def make_steps(
             objective.loss,
             penalty=objective.penalty,
             class_weights=objective.class_weights,
+            task=task,
         ),
         tx,
         prepare=prepared if teacher is None else teaching.with_teacher(prepared, teacher),
         ema_decay=ema_decay,
         devices=parallel.DEVICES,
     )
-    eval_step = evaluation.make_eval_step(apply, prepare=ready, devices=parallel.DEVICES)
+    eval_step = evaluation.make_eval_step(apply, prepare=ready, devices=parallel.DEVICES, task=task)
     return train_step, eval_step

@@ -20,6 +20,7 @@ from jax.experimental import multihost_utils
 
 from hcjax import trees
 from hcjax.errors import CheckpointError
+from hcjax.optim.precision import is_narrow
 
 FOLDER = "checkpoints"
 _PATTERNS = set("*?[]\\")  # characters that libraries below do not take literally
@@ -208,16 +209,40 @@ def restructure(arrays: dict[str, np.ndarray], template: Any) -> Any:
         missing, extra = sorted(set(leaves) - set(arrays)), sorted(set(arrays) - set(leaves))
         raise CheckpointError(
             f"the checkpoint holds other arrays than this run: missing {missing[:3]}, left over "
-            f"{extra[:3]}; the network or the optimiser is not the one that was saved"
+            f"{extra[:3]}; "
+            + (_narrow_sums(arrays, leaves) or "the network or the optimiser is another one")
         )
     for name, leaf in leaves.items():
         array = arrays[name]
         if array.shape != leaf.shape or array.dtype != leaf.dtype:
             raise CheckpointError(
                 f"the checkpoint's {name} is {array.dtype}{list(array.shape)}, but this run needs "
-                f"{leaf.dtype}{list(leaf.shape)}"
+                f"{leaf.dtype}{list(leaf.shape)}; "
+                + (_narrow_sums(arrays, leaves) or "the network or the optimiser is another one")
             )
     return jax.tree.unflatten(jax.tree.structure(template), [arrays[name] for name in leaves])
+
+
+def _narrow_sums(arrays: dict[str, np.ndarray], leaves: dict[str, Any]) -> str:
+    """Explains arrays of a version that added up in bfloat16 what is a float32 now; "" for others.
+
+    Its optimiser's state had no float32 copies of the parameters, see `optim.in_float32`.
+    """
+    copies = "opt_state/params/"
+    without = any(copies in name for name in leaves) and not any(copies in name for name in arrays)
+    widened = any(
+        is_narrow(array) and leaves[name].dtype == np.float32
+        for name, array in arrays.items()
+        if name in leaves and name.startswith(("train/opt_state/", "train/ema/"))
+    )
+    return (
+        "an earlier version of hcjax wrote it, which added up moments and moving averages of "
+        "bfloat16 or float16 parameters in that type; this one does so in float32, and would not "
+        "go on with the same run. Begin again in another workdir, or end this run with the "
+        "version that began it; hcjax.load reads the parameters"
+        if without or widened
+        else ""
+    )
 
 
 def nested(arrays: dict[str, np.ndarray], prefix: str) -> Any:

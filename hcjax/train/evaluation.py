@@ -7,19 +7,20 @@ and the predictions for this host's examples.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from hcjax import metrics
+from hcjax import tasks
 from hcjax.core import formats
 from hcjax.data import batches, prepare
 from hcjax.data.dataset import PARTS, Dataset, Split
 from hcjax.data.pairs import as_dataset, is_pair
 from hcjax.errors import ConfigError, DataError, unknown_name
+from hcjax.tasks import Task, classification
 from hcjax.train import parallel
 from hcjax.train.step import ONE_DEVICE, Devices
 
@@ -29,21 +30,24 @@ _AHEAD = 2  # steps that compute while the host reads the next batch; bounds mem
 class Evaluation(NamedTuple):
     """The result of scoring a split.
 
-    sums: metrics.eval_sums added over all examples. each: dict of arrays [n], one entry for each
-    of this host's examples: index (int64, position in the split), label, prediction (int32),
-    confidence and loss (float32).
+    sums: the task's, added over all examples, e.g. metrics.eval_sums. each: dict of arrays [n], one
+    entry for each of this host's examples: index (int64, position in the split) and those of the
+    task, e.g. label, prediction (int32), confidence and loss (float32). task: what was scored.
+    whole: scores that need all examples of all hosts at once, see `tasks.Task`.
     """
 
     sums: dict
     each: dict
+    task: Task = classification
+    whole: Mapping[str, Any] = MappingProxyType({})
 
     @property
     def summary(self) -> dict:
-        """accuracy, error, nll, ece, examples and per-class accuracy, see metrics.summarize."""
-        return metrics.summarize(self.sums)
+        """The task's scores: of classification accuracy, error, nll, ece, examples, per_class."""
+        return self.task.summarize(self.sums) | self.whole
 
     def __repr__(self) -> str:
-        summary = {k: v for k, v in self.summary.items() if k != "per_class"}
+        summary = {k: v for k, v in self.summary.items() if not isinstance(v, list)}
         return f"Evaluation: {', '.join(f'{k} {formats.value(k, v)}' for k, v in summary.items())}"
 
 
@@ -70,58 +74,53 @@ def four_arguments(apply: Callable, state: Any) -> tuple[Callable, Any]:
     return training_form, {}
 
 
-def with_enough_logits(apply: Callable, num_classes: int) -> Callable:
-    """Returns a network of the training form that is refused if it has too few logits.
+def checked(apply: Callable, task: Task, num_classes: int) -> Callable:
+    """Returns a network of the training form that is refused if its outputs are not the task's.
 
     A label beyond the logits would give no error inside the compiled step, and wrong numbers.
 
     Args:
-      apply: `(params, state, images, *, train, key) -> (logits, state)`.
-      num_classes: K of the dataset.
+      apply: `(params, state, inputs, *, train, key) -> (outputs, state)`.
+      task: what it is trained for. num_classes: K of the dataset; 0 without classes.
 
     Raises:
-      ConfigError: when the network is traced, if its logits are not [N, K] or wider.
+      ConfigError: when the network is traced, if `task.check` raises it.
     """
 
-    def checked(params, state, images, *, train, key):
-        outputs, state = apply(params, state, images, train=train, key=key)
-        shape = jnp.shape(metrics.logits_of(outputs))
-        if len(shape) != 2 or shape[1] < num_classes:
-            raise ConfigError(
-                f"the network must give logits [N, {num_classes}] for the {num_classes} classes of "
-                f"the data, it gives {list(shape)}"
-            )
+    def network(params, state, inputs, *, train, key):
+        outputs, state = apply(params, state, inputs, train=train, key=key)
+        task.check(outputs, num_classes)
         return outputs, state
 
-    return checked
+    return network
 
 
-def make_eval_step(apply: Callable, *, prepare: Callable, devices: Devices = ONE_DEVICE):
+def make_eval_step(
+    apply: Callable,
+    *,
+    prepare: Callable,
+    devices: Devices = ONE_DEVICE,
+    task: Task = classification,
+):
     """Returns `eval_step(params, state, batch) -> (sums, each)`, a pure function.
 
     Args:
-      apply: `(params, state, images, *, train, key) -> (logits, state)`.
+      apply: `(params, state, inputs, *, train, key) -> (outputs, state)`.
       prepare: `(batch, key) -> batch`, called with key None: no augmentation.
       devices: sums over devices.
+      task: what is counted.
 
     Returns:
-      A function of a batch with image uint8[N, H, W, C], label int32[N], mask bool[N]. sums are
-      metrics.eval_sums over unmasked examples; each holds prediction int32[N], confidence
-      float32[N] (the largest probability) and loss float32[N] (cross-entropy, nats).
+      A function of a batch from `eval_batches`. sums are `task.eval_sums` over unmasked examples;
+      each holds arrays [N], `task.each`: of classification label and prediction int32[N],
+      confidence float32[N] (the largest probability) and loss float32[N] (cross-entropy, nats).
     """
 
     def eval_step(params, state, batch):
         batch = prepare(batch, None)
-        outputs, _ = apply(params, state, batch["image"], train=False, key=None)
-        logits = metrics.logits_of(outputs)
-        labels = batch["label"]
-        log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
-        each = {
-            "prediction": jnp.argmax(log_p, -1).astype(jnp.int32),
-            "confidence": jnp.exp(jnp.max(log_p, -1)),
-            "loss": -jnp.take_along_axis(log_p, labels[:, None], -1)[:, 0],
-        }
-        return devices.sum(metrics.eval_sums(logits, labels, batch["mask"])), each
+        outputs, _ = apply(params, state, batch["inputs"], train=False, key=None)
+        sums = task.eval_sums(outputs, batch["labels"], batch["mask"])
+        return devices.sum(sums), task.each(outputs, batch["labels"])
 
     return eval_step
 
@@ -134,6 +133,7 @@ def run_eval(
     *,
     batch_size: int,
     count: int | None = None,
+    task: Task = classification,
 ) -> Evaluation:
     """Evaluates a split with a compiled, sharded step.
 
@@ -143,6 +143,7 @@ def run_eval(
       split: the examples.
       batch_size: global; a multiple of the number of devices.
       count: devices of this host that the step runs on; None for all.
+      task: that of the step.
     """
     total, waiting, each = {}, deque(), []
     hosts = (jax.process_index(), jax.process_count())
@@ -150,7 +151,7 @@ def run_eval(
     for batch in batches.eval_batches(split, batch_size=batch_size, shard=hosts):
         index = batch.pop("index")
         mask = batch["mask"]
-        pending.append((index[mask], batch["label"][mask], mask))
+        pending.append((index[mask], mask))
         sums, outputs = eval_step(params, state, parallel.shard(batch, count))
         each.append(outputs)
         waiting.append(sums)
@@ -159,10 +160,12 @@ def run_eval(
     for sums in waiting:
         total = _add(total, sums)
     rows = []
-    for (index, label, mask), outputs in zip(pending, each, strict=True):
+    for (index, mask), outputs in zip(pending, each, strict=True):
         flat = {k: parallel.local_rows(v)[mask] for k, v in outputs.items()}
-        rows.append({"index": index, "label": label, **flat})
-    return Evaluation(total, {k: np.concatenate([r[k] for r in rows]) for k in rows[0]})
+        rows.append({"index": index, **flat})
+    each = {k: np.concatenate([r[k] for r in rows]) for k in rows[0]}
+    whole = {} if task.whole is None else task.whole(parallel.gathered(each))
+    return Evaluation(total, each, task, whole)
 
 
 def _add(total: dict, sums: dict) -> dict:
@@ -184,6 +187,7 @@ def evaluate(
     like: Dataset | None = None,
     batch_size: int = 1000,
     accelerate: bool = True,
+    task: Task | str = "classification",
 ) -> Evaluation:
     """Evaluates a network on one split of a dataset, or on arrays, each example once.
 
@@ -200,6 +204,7 @@ def evaluate(
         of the training, where `data` are arrays.
       batch_size: examples per step over all devices, rounded up to a multiple of their number.
       accelerate: whether to rewrite the step for the platform, see `hcjax.accelerate`.
+      task: what the network is for, see `hcjax.tasks`, or its name.
 
     Returns:
       Evaluation; `.summary["accuracy"]` is the fraction of examples classified correctly.
@@ -217,18 +222,19 @@ def evaluate(
     """
     if part not in PARTS:
         raise ConfigError(unknown_name("part", part, PARTS))
+    task = tasks.get(task)
     dataset = as_dataset(data)
     split = dataset.train if is_pair(data) else getattr(dataset, part)
-    if not len(split.labels):
+    if not split.size:
         raise DataError(
             f"cannot evaluate on {dataset.name}: its part '{part}' has no examples; there are "
-            + ", ".join(f"{len(getattr(dataset, p).labels):,} of {p}" for p in PARTS)
+            + ", ".join(f"{getattr(dataset, p).size:,} of {p}" for p in PARTS)
         )
     norm = dataset if like is None else like
     apply, state = four_arguments(apply, state)
-    apply = with_enough_logits(apply, dataset.num_classes)
+    apply = checked(apply, task, dataset.num_classes)
     ready = prepare.make_prepare(mean=norm.mean, std=norm.std, num_classes=dataset.num_classes)
-    step = make_eval_step(apply, prepare=ready, devices=parallel.DEVICES)
+    step = make_eval_step(apply, prepare=ready, devices=parallel.DEVICES, task=task)
     step = parallel.evaluate(step, accelerate=accelerate)
-    batch_size = parallel.round_up(min(batch_size, len(split.labels)))
-    return run_eval(step, params, state, split, batch_size=batch_size)
+    batch_size = parallel.round_up(min(batch_size, split.size))
+    return run_eval(step, params, state, split, batch_size=batch_size, task=task)

@@ -16,15 +16,16 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-from hcjax import trees
+from hcjax import tasks, trees
 from hcjax.core import formats
 from hcjax.data import batches, order
 from hcjax.data.augment import needs_partners
 from hcjax.data.dataset import Dataset
 from hcjax.data.pairs import as_dataset
 from hcjax.devices import hosts
-from hcjax.errors import ConfigError
+from hcjax.errors import CheckpointError, ConfigError
 from hcjax.report.progress import Progress
+from hcjax.tasks import Task
 from hcjax.train import evaluation, parallel, preemption, profiler, stopping, teaching
 from hcjax.train.assembly import make_steps
 from hcjax.train.objective import Every, Objective, grouped
@@ -37,10 +38,11 @@ class Fit(NamedTuple):
 
     params, state: the trained network: the moving averages if `ema_decay` was given, those of the
     best validation if `patience` was given.
-    step: completed steps. stopped: "steps" (all done), "patience" (early) or "preempted" (SIGTERM;
-    start again to resume). history: a dict for every `eval_every` steps, by default an epoch, and
-    for the last step: "step"; "train_loss" and "train_accuracy", the means over the steps since the
-    dict before; and, of a validation, "nll" (its loss: the cross-entropy, in nats), "accuracy" and
+    step: completed steps. stopped: "steps" (all done), "patience" or "callback" (early), or
+    "preempted" (SIGTERM; start again to resume). history: a dict for every `eval_every` steps, by
+    default an epoch, and for the last step: "step"; "train_loss" and "train_accuracy", or the
+    task's main score, the means over the steps since the dict before; and, of a validation, the
+    task's scores, of classification "nll" (its loss: the cross-entropy, in nats), "accuracy" and
     "ece". best_step: of the best validation, 0 if there is none. train_state: the last TrainState.
     train_seconds: total of all processes that worked on the run. seconds_to_first_step: from
     `started` to the end of the first step. images_per_second: of training, without the first step.
@@ -88,12 +90,14 @@ def fit(
     every: Every | None = None,
     eval_batch_size: int = 1000,
     patience: int | None = None,
-    monitor: str = "nll",
+    monitor: str | None = None,
     keep: int = 3,
     threads: int = 0,
     profile_steps: int = 0,
     quiet: bool = False,
     started: float | None = None,
+    task: Task | str = "classification",
+    callbacks: Sequence[Callable[[dict, Any, Any], bool | None]] = (),
     **fields: Any,
 ) -> Fit:
     """Trains parameters for so many steps or epochs, or until validation stops getting better.
@@ -106,7 +110,8 @@ def fit(
         arrays: (images, labels), ((images, labels), (test images, test labels)), ..., whose pixels
         the network gets as they are, in 0..1, see `hcjax.data.from_arrays`.
       objective, **fields: the loss, and what belongs to it, see `Objective`; or its fields as
-        keywords: loss=, penalty=, class_weights=, teacher=, teacher_logits=. A loss is needed.
+        keywords: loss=, penalty=, class_weights=, teacher=, teacher_logits=. Without a loss, that
+        of the task.
       tx: optax optimiser.
       steps: optimiser steps in all, >= 0; or
       epochs: passes over the training images, > 0, rounded to whole steps: exactly one of the two.
@@ -124,10 +129,15 @@ def fit(
       eval_batch_size: examples per evaluation step over all devices, rounded up to their multiple.
       patience: stop after this many validations without a better one, and return the best;
         None never stops early and returns the last.
-      monitor: the metric to improve: "nll", lower is better, or "accuracy", higher.
+      monitor: the score to improve, one of the task's; None for its first. Of classification:
+        "nll", lower is better, or "accuracy", higher.
       keep: number of checkpoints kept.
       threads: threads that read ahead; 0 reads in the loop if the images are in memory.
       profile_steps: write a trace of that many steps, from the 11th on, to `workdir/profile`.
+      task: what the network is for: the loss, if none is given, and the scores. See
+        `hcjax.tasks`, or its name there.
+      callbacks: functions of (the newest dict of the history, params, state), called every
+        `eval_every` steps; training stops after one that returns something true.
       quiet: show no progress. started: perf_counter() that seconds_to_first_step counts from.
 
     Returns:
@@ -136,8 +146,9 @@ def fit(
     Raises:
       ConfigError: if an argument is out of range, or the network has fewer logits than classes.
       DataError: if `data` has another form, or its images or labels cannot be used.
-      TypeError: if there is no loss, or a keyword is unknown.
-      CheckpointError: if the workdir holds a run of other arguments, or cannot be written.
+      TypeError: if a keyword is unknown.
+      CheckpointError: if the workdir holds a run of other arguments or of more steps, or cannot be
+        written.
       DivergedError: if loss, gradient or parameters are not finite, with the steps concerned.
 
     Note:
@@ -157,12 +168,16 @@ def fit(
     """
     started = started or time.perf_counter()
     data = as_dataset(data)
-    objective, every = grouped(objective, every, fields)
-    steps = _steps(steps, epochs, batch_size, len(data.train.labels))
-    stopping.check(monitor, patience, validation=data.validation)
+    task = tasks.get(task)
+    own = objective is None and fields.get("teacher") is None  # a teacher changes the target
+    defaults = {"loss": task.loss} if own else {}
+    objective, every = grouped(objective, every, defaults | fields)
+    steps = _steps(steps, epochs, batch_size, data.train.size)
+    monitor = next(iter(task.monitors)) if monitor is None else monitor
+    stopping.check(task.monitors, monitor, patience, validation=data.validation)
     _check(steps, batch_size, data)
     apply, state = evaluation.four_arguments(apply, state)
-    eval_every = every.eval or math.ceil(len(data.train.labels) / batch_size)
+    eval_every = every.eval or math.ceil(data.train.size / batch_size)
     checkpoint_every = every.checkpoint or eval_every
     log_every = min(every.log, eval_every)  # lines of equal windows, and one for each validation
     train_step, eval_step = make_steps(
@@ -174,6 +189,7 @@ def fit(
         num_classes=data.num_classes,
         augment=augment,
         ema_decay=ema_decay,
+        task=task,
     )
     train_step = parallel.train(train_step, accelerate=accelerate)
     identity = {
@@ -182,23 +198,29 @@ def fit(
         "augment": [[name, dict(options)] for name, options in augment],
         "ema_decay": ema_decay,
         "accelerate": accelerate,
-        "examples": len(data.train.labels),
+        "examples": data.train.size,
         "labels_sha256": trees.sha256({"labels": data.train.labels}),
     }
     session = Session(
         init_state(params, state, tx, ema=ema_decay is not None),
         eval_step=parallel.evaluate(eval_step, accelerate=accelerate),
         validation=data.validation,
-        eval_batch_size=parallel.round_up(min(eval_batch_size, len(data.validation.labels) or 1)),
+        eval_batch_size=parallel.round_up(min(eval_batch_size, data.validation.size or 1)),
         monitor=monitor,
         batch_size=batch_size,
         identity=identity,
-        data={k: getattr(data, k) for k in ("class_names", "image_shape", "mean", "std")},
+        data=data.facts,
+        task=task,
         restore_best=patience is not None,
     )
     with hosts.explained(), ExitStack() as stack:
         if workdir is not None:
             session.open(Path(workdir), keep, stack)
+            if session.step > steps and not session.stopped:
+                raise CheckpointError(
+                    f"{workdir} holds {session.step:,} steps of this run, and {steps:,} are asked "
+                    f"for: ask for {session.step:,} or more to go on, or give another workdir"
+                )
         terminated = stack.enter_context(preemption.catch_sigterm())
         quiet = quiet or jax.process_index() != 0
         stop = session.step if session.stopped else steps
@@ -244,6 +266,9 @@ def fit(
                 session.record()
                 if patience and session.best.since >= patience:
                     session.stopped = "patience"
+                if _any_stops(callbacks, session):
+                    session.stopped = session.stopped or "callback"
+                if session.stopped in ("patience", "callback"):
                     session.log(now=True)
             if saving or session.stopped or preempted:
                 session.save()
@@ -262,6 +287,15 @@ def fit(
         seconds_to_first_step=session.seconds_to_first_step,
         images_per_second=rate,
     )
+
+
+def _any_stops(callbacks: Sequence[Callable], session: Session) -> bool:
+    """Calls every callback with the newest line; returns whether one of them said True."""
+    if not callbacks:
+        return False
+    line, averaged = session.history[-1], parallel.to_host(session.train_state.averaged)
+    stops = [bool(callback(dict(line), *averaged)) for callback in callbacks]
+    return parallel.on_any_host(any(stops))
 
 
 def _steps(steps: int | None, epochs: float | None, batch_size: int, examples: int) -> int:
@@ -287,5 +321,5 @@ def _check(steps: int, batch_size: int, data: Dataset) -> None:
         raise ConfigError(f"steps must be >= 0, got {steps}")
     if batch_size < 1 or batch_size % n:
         raise ConfigError(f"batch_size must be a multiple of the {n} devices, got {batch_size}")
-    if not len(data.train.labels):
+    if not data.train.size:
         raise ConfigError("the training split is empty")

@@ -1,4 +1,4 @@
-"""The misclassified examples with the largest loss, over all hosts."""
+"""The examples with the largest loss, of labels the misclassified ones, over all hosts."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from jax.experimental import multihost_utils
 
 
 def worst(each: dict, count: int = 32) -> dict:
-    """Returns the `count` misclassified examples with the largest loss, the worst first.
+    """Returns the `count` examples with the largest loss, the worst first.
 
     Args:
-      each: `each` of an Evaluation: arrays [n] of this host's examples.
+      each: `each` of an Evaluation: arrays [n, ...] of this host's examples. With "label" and
+        "prediction" among them only the misclassified count.
       count: number of examples, >= 1.
 
     Returns:
-      dict of arrays [m], m <= count, with the keys of `each`; the same on every host.
+      dict of arrays [m, ...], m <= count, with the keys of `each`; the same on every host.
 
     Note:
       With several processes all of them must call it.
@@ -27,15 +28,20 @@ def worst(each: dict, count: int = 32) -> dict:
     """
     mistakes = _order(each, count)
     if jax.process_count() > 1:
-        # every host sends `count` examples, padded with correct ones
+        # every host sends `count` examples, padded with some of no loss at all
         short = count - len(mistakes["loss"])
-        padded = {k: np.pad(v, (0, short)) for k, v in mistakes.items()}
+        padded = {k: np.pad(v, [(0, short)] + [(0, 0)] * (v.ndim - 1)) for k, v in mistakes.items()}
+        padded["loss"][count - short :] = -np.inf
         gathered = multihost_utils.process_allgather(padded)
-        mistakes = _order({k: np.asarray(v).reshape(-1) for k, v in gathered.items()}, count)
+        flat = {k: np.asarray(v).reshape(-1, *np.shape(v)[2:]) for k, v in gathered.items()}
+        mistakes = _order(flat, count)
     return mistakes
 
 
 def _order(each: dict, count: int) -> dict:
-    wrong = np.flatnonzero(each["prediction"] != each["label"])
+    bad = each["loss"] > -np.inf
+    if "prediction" in each:
+        bad &= each["prediction"] != each["label"]
+    wrong = np.flatnonzero(bad)
     rows = wrong[np.argsort(-each["loss"][wrong], kind="stable")][:count]
     return {k: v[rows] for k, v in each.items()}

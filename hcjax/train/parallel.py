@@ -7,13 +7,15 @@ out_axes None), so no other file depends on the number of devices.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from hcjax.accelerate import compiler
@@ -22,9 +24,19 @@ from hcjax.train.step import Devices
 
 AXIS = "devices"
 
+
+def _mean(x: jax.Array) -> jax.Array:
+    """Returns the mean over devices; of counters and flags, which are the same, the greatest."""
+    if jnp.issubdtype(x.dtype, jnp.inexact):
+        return lax.pmean(x, AXIS)
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return x
+    return lax.pmax(x.astype(jnp.int32), AXIS).astype(x.dtype)
+
+
 DEVICES = Devices(
     sum=partial(lax.psum, axis_name=AXIS),
-    mean=partial(lax.pmean, axis_name=AXIS),
+    mean=lambda tree: jax.tree.map(_mean, tree),
     key=lambda key: jax.random.fold_in(key, lax.axis_index(AXIS)),
 )
 
@@ -117,7 +129,7 @@ def shard(batch: dict, count: int | None = None) -> dict:
       ConfigError: if `count` does not divide N.
 
     Example:
-      >>> shard({"label": np.arange(6)}, 2)["label"].shape
+      >>> shard({"labels": np.arange(6)}, 2)["labels"].shape
       (2, 3)
     """
     count = count or jax.local_device_count()
@@ -138,11 +150,37 @@ def round_up(batch_size: int) -> int:
     return -(-batch_size // jax.device_count()) * jax.device_count()
 
 
+def on_any_host(flag: bool) -> bool:
+    """Returns whether a flag is set on any host; the same on all of them."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(multihost_utils.process_allgather(np.int32(flag)).any())
+
+
 def local_rows(x: jax.Array) -> np.ndarray:
     """Copies this host's shards of an output [D, n, ...] to one array [D * n, ...]."""
     parts = sorted(x.addressable_shards, key=lambda s: s.index[0].start or 0)
     rows = np.concatenate([np.asarray(s.data) for s in parts])
     return rows.reshape(-1, *rows.shape[2:])
+
+
+def gathered(each: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns arrays of all hosts' examples, in order of their "index"; the same on every host.
+
+    Args:
+      each: arrays [n, ...] of this host's examples; n may differ between hosts.
+    """
+    if jax.process_count() > 1:
+        count = len(each["index"])
+        most = int(multihost_utils.process_allgather(np.int32(count)).max())
+        short = [(0, most - count)]
+        padded = {k: np.pad(v, short + [(0, 0)] * (v.ndim - 1)) for k, v in each.items()}
+        padded["index"][count:] = -1
+        every = multihost_utils.process_allgather(padded)
+        each = {k: np.asarray(v).reshape(-1, *v.shape[2:]) for k, v in every.items()}
+        each = {k: v[each["index"] >= 0] for k, v in each.items()}
+    order = np.argsort(each["index"], kind="stable")
+    return {k: v[order] for k, v in each.items()}
 
 
 def to_host(tree: Any) -> Any:

@@ -10,12 +10,14 @@ from typing import Any
 import jax
 import numpy as np
 
+from hcjax.core import formats
 from hcjax.core.files import jsonable
 from hcjax.data.dataset import Split
 from hcjax.devices import hosts, lock
 from hcjax.errors import CheckpointError
 from hcjax.report.progress import Progress
 from hcjax.report.writers import MetricWriter
+from hcjax.tasks import Task
 from hcjax.train import evaluation, finite, parallel, stopping
 from hcjax.train.step import TrainState
 
@@ -28,7 +30,7 @@ class Session:
       eval_step: sharded evaluation step.
       validation: examples that choose the best parameters; may be empty.
       eval_batch_size: global, a multiple of the number of devices.
-      monitor: key of `stopping.MONITORS`.
+      monitor: key of `task.monitors`. task: what is scored.
       batch_size: training examples per step over all devices.
       identity: JSON facts that a resumed run must share.
       data: JSON facts for loading the run: class names, image shape, mean, std.
@@ -46,18 +48,20 @@ class Session:
         batch_size: int,
         identity: dict,
         data: dict,
+        task: Task,
         restore_best: bool,
     ):
         self.train_state, self.step = train_state, 0
         # as a checkpoint gives them back, to be compared
         self.identity, self._data = jsonable(identity), jsonable(data)
-        self.stopped = ""  # "steps" or "patience" once the run is over
+        self.stopped = ""  # "steps", "patience" or "callback" once the run is over
         self.best = stopping.Best()
         self.history: list[dict] = []
         self.progress = Progress(0, quiet=True)
         self._eval_step, self._validation = eval_step, validation
         self._eval_batch_size, self._monitor = eval_batch_size, monitor
         self._batch_size, self._restore_best = batch_size, restore_best
+        self._task = task
         self._checkpoints = self._writer = None
         self._unread: list[dict] = []  # sums of the newest steps, on the device
         self._ready = 0  # how many of them are computed, as far as was asked
@@ -73,7 +77,7 @@ class Session:
     @property
     def validates(self) -> bool:
         """Whether there are validation examples."""
-        return len(self._validation.labels) > 0
+        return self._validation.size > 0
 
     def open(self, workdir: Path, keep: int, stack: ExitStack) -> None:
         """Opens the workdir's files and resumes from its newest sound checkpoint, if any.
@@ -98,7 +102,8 @@ class Session:
             self.train_state = saved["train"]
             self.best = stopping.Best(**{**record["best"], "kept": saved["best"]})
             self.history = record["history"]
-            self.stopped = record["stopped"] if record["stopped"] == "patience" else ""
+            early = record["stopped"] in ("patience", "callback")
+            self.stopped = record["stopped"] if early else ""
             self._before, self._line = record["train_seconds"], record["pending"]
             self._since = record.get("since", {})
             self.seconds_to_first_step = record["seconds_to_first_step"]
@@ -150,34 +155,38 @@ class Session:
         A validation keeps the parameters if they are the best so far.
         """
         self._read()
-        count = self._since.get("count")
-        trained = {
-            f"train_{name}": self._since[key] / count
-            for name, key in (("loss", "loss"), ("accuracy", "correct"))
-            if count
-        }
+        trained = {}
+        if count := self._since.get("count"):
+            main = self._task.main
+            trained = {"train_loss": self._since["loss"] / count}
+            trained |= {f"train_{main}": self._task.summarize(self._since)[main]}
         self._since = {}
         line = {"step": self.step} | trained | (self._validate() if self.validates else {})
         self.history.append(line)
         if self.validates:
             mark = " (best)" if self.best.since == 0 else ""
-            self.progress.note(
-                f"step {self.step}: validation accuracy {line['accuracy']:.2%}, "
-                f"nll {line['nll']:.4f}{mark}"
-            )
+            names = dict.fromkeys((self._task.main, *self._task.monitors))
+            scores = ", ".join(f"{n} {formats.value(n, line[n])}" for n in names if n in line)
+            self.progress.note(f"step {self.step}: validation {scores}{mark}")
 
     def _validate(self) -> dict[str, float]:
-        """Scores the validation examples; returns nll, accuracy and ece."""
+        """Scores the validation examples; returns the task's scores."""
         with self._timed_aside():
             params, state = self.train_state.averaged
             scored = evaluation.run_eval(
-                self._eval_step, params, state, self._validation, batch_size=self._eval_batch_size
+                self._eval_step,
+                params,
+                state,
+                self._validation,
+                batch_size=self._eval_batch_size,
+                task=self._task,
             ).summary
-            value = stopping.MONITORS[self._monitor](scored)
+            value = self._task.monitors[self._monitor](scored)
             self.best = stopping.update(
                 self.best, value, self.step, lambda: parallel.to_host((params, state))
             )
-            line = {"nll": scored["nll"], "accuracy": scored["accuracy"], "ece": scored["ece"]}
+            names = dict.fromkeys((*self._task.shown, self._task.main, *self._task.monitors))
+            line = {name: scored[name] for name in names if name in scored}
             if self._writer is not None:
                 self._writer.write(self.step, "validation", line)
         return line
@@ -252,11 +261,14 @@ class Session:
         if not line:
             return
         total = {k: sum(sums[k] for sums in line) for k in line[0]}
-        mean = {k: v / total["count"] for k, v in total.items() if k != "count"}
-        mean["accuracy"] = mean.pop("correct")
+        scores = self._task.summarize(total)
+        mean = {k: total[k] / total["count"] for k in ("loss", "grad_norm")}
+        shown = dict.fromkeys((*self._task.shown, self._task.main))
+        mean |= {name: scores[name] for name in shown if name in scores}
         if self._writer is not None:
             self._writer.write(self.step, "train", mean)
-        self.progress.update(self.step, loss=mean["loss"], accuracy=mean["accuracy"])
+        shown = {"loss": mean["loss"], self._task.main: mean[self._task.main]}
+        self.progress.update(self.step, **shown)
 
     @contextmanager
     def _timed_aside(self):

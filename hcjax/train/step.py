@@ -14,10 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from hcjax import metrics, optim
+from hcjax import optim
 from hcjax.core import brief
 from hcjax.errors import ConfigError
 from hcjax.prune.masked import hold
+from hcjax.tasks import Task, classification
 
 
 class TrainState(NamedTuple):
@@ -92,6 +93,7 @@ def make_loss_fn(
     *,
     penalty: Callable[[Any], jax.Array] | None = None,
     class_weights: jax.Array | None = None,
+    task: Task = classification,
 ) -> Callable:
     """Returns the differentiated function of a training step, summed over the batch.
 
@@ -103,14 +105,15 @@ def make_loss_fn(
       loss: `(logits float32[N, K], target) -> float32[N]`, nats per example.
       penalty: `params -> float32[]`, e.g. L1 or L2; None for none.
       class_weights: float32[K] >= 0, w_i = class_weights[label_i]; None for equal weights.
+      task: what is counted, `task.sums`.
 
     Raises:
       ConfigError: if class weights are negative, not finite, all 0 or not a vector.
 
     Returns:
-      `loss_fn(params, state, batch, key) -> (loss, (state, sums))`. `batch` holds image
-      float[N, H, W, C], label int32[N], and target (labels where absent). `sums` holds count
-      (the sum of weights), correct and nll, all float32[].
+      `loss_fn(params, state, batch, key) -> (loss, (state, sums))`. `batch` holds inputs, e.g.
+      float[N, H, W, C], labels, e.g. int32[N], and target (labels where absent). `sums` holds count
+      (the sum of weights) and what the task counts, e.g. correct and nll, all float32[].
 
     Note:
       The loss is a sum, not a mean: the caller divides by `sums["count"]`, summed over all devices,
@@ -129,13 +132,15 @@ def make_loss_fn(
             )
 
     def loss_fn(params, state, batch, key):
-        outputs, state = apply(params, state, batch["image"], train=True, key=key)
-        labels = batch["label"]
-        weight = jnp.ones(labels.shape)
+        outputs, state = apply(params, state, batch["inputs"], train=True, key=key)
+        labels = batch["labels"]
+        weight = jnp.ones(len(jax.tree.leaves(labels)[0]))
         if class_weights is not None:
+            if jnp.ndim(labels) != 1 or not jnp.issubdtype(labels.dtype, jnp.integer):
+                raise ConfigError("class_weights are of labels int[N]; these targets are others")
             weight = jnp.asarray(class_weights)[labels]  # a NumPy array takes no traced index
         each = loss(outputs, batch.get("target", labels)).astype(jnp.float32)
-        sums = metrics.sums(metrics.logits_of(outputs), labels, weight)
+        sums = task.sums(outputs, labels, weight)
         total = jnp.sum(weight * each)
         if penalty is not None:
             total = total + sums["count"] * penalty(params)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from hcjax.core import brief
 from hcjax.data.dataset import Split
 from hcjax.errors import ConfigError
-
-MONITORS = {"nll": lambda summary: summary["nll"], "accuracy": lambda summary: summary["error"]}
 
 
 class Best(NamedTuple):
@@ -44,14 +43,16 @@ def update(best: Best, value: float, step: int, kept: Any) -> Best:
     return best._replace(since=best.since + 1)
 
 
-def check(monitor: str, patience: int | None, *, validation: Split) -> None:
-    """Raises ConfigError unless `monitor` is a key of MONITORS and `patience` None or >= 1.
+def check(
+    monitors: Iterable[str], monitor: str, patience: int | None, *, validation: Split
+) -> None:
+    """Raises ConfigError unless `monitor` is among the monitors, and `patience` None or >= 1.
 
     With patience there must be validation examples.
     """
-    if monitor not in MONITORS:
-        raise ConfigError(f"monitor must be one of {sorted(MONITORS)}, got {monitor!r}")
+    if monitor not in monitors:
+        raise ConfigError(f"monitor must be one of {sorted(monitors)}, got {monitor!r}")
     if patience is not None and patience < 1:
         raise ConfigError(f"patience must be at least 1 validation, or None, got {patience}")
-    if patience is not None and not len(validation.labels):
+    if patience is not None and not validation.size:
         raise ConfigError("early stopping (patience) needs validation examples, and there are none")

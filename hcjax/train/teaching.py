@@ -19,7 +19,7 @@ import numpy as np
 
 from hcjax.core.files import jsonable
 from hcjax.data import batches, make_prepare, order
-from hcjax.data.dataset import Dataset
+from hcjax.data.dataset import FORMS, Dataset
 from hcjax.errors import CheckpointError, ConfigError
 from hcjax.report.progress import Progress
 from hcjax.train import parallel, step
@@ -43,9 +43,9 @@ def with_teacher(prepare: Callable, teacher: Callable) -> Callable:
 
     Example:
       >>> ready = with_teacher(lambda batch, key: batch, lambda images: 2 * images)
-      >>> ready({"image": 1.0, "target": 3}, None)["target"]
+      >>> ready({"inputs": 1.0, "target": 3}, None)["target"]
       (3, 2.0)
-      >>> ready({"image": 1.0, "target": 3, "teacher_logits": 5.0}, None)["target"]
+      >>> ready({"inputs": 1.0, "target": 3, "teacher_logits": 5.0}, None)["target"]
       (3, 5.0)
     """
 
@@ -59,7 +59,7 @@ def with_teacher(prepare: Callable, teacher: Callable) -> Callable:
     def prepared(batch: dict, key: jax.Array | None) -> dict:
         cached = batch.get(LOGITS)
         batch = prepare({k: v for k, v in batch.items() if k != LOGITS}, key)
-        logits = teacher(batch["image"]) if cached is None else cached
+        logits = teacher(batch["inputs"]) if cached is None else cached
         return batch | {"target": (batch["target"], logits)}
 
     return prepared
@@ -102,9 +102,11 @@ def cached_logits(
         returns more than logits, which no file can hold.
       CheckpointError: if the file is of another format, or cannot be read or written.
     """
-    hosts, size = jax.process_count(), len(data.train.labels)
+    hosts, size = jax.process_count(), data.train.size
     once = hosts == 1 and steps * identity["batch_size"] >= size and not augment
-    once = once and 4 * size * data.num_classes <= TABLE_BYTES
+    once = once and data.form == FORMS[0] and 4 * size * data.num_classes <= TABLE_BYTES
+    if path and data.form != FORMS[0]:
+        raise ConfigError(f"{path}: teacher_logits keeps logits of labelled images; leave it out")
     if teacher is not None and (path or once) and not _returns_logits(teacher, data):
         if path:
             raise ConfigError(f"{path} can keep a teacher's logits, and this one returns more")
@@ -118,7 +120,7 @@ def cached_logits(
 
     def compute(number, batch, key):
         prepare_key, _ = step.keys(key, number)
-        return teacher(prepare(batch, prepare_key)["image"]).astype(np.float32)
+        return teacher(prepare(batch, prepare_key)["inputs"]).astype(np.float32)
 
     compute = parallel.teach(compute, accelerate=identity["accelerate"])
     if path is None:
@@ -151,7 +153,7 @@ def cached_logits(
 
     def add_logits(number: int, batch: dict) -> dict:
         write()
-        labels = batch["label"]
+        labels = batch["labels"]
         with _explained(path):
             size = seek(number, labels)
             record = file.read(size)
@@ -175,7 +177,7 @@ def _from_table(
     stream = batches.eval_batches(data.train, batch_size=batch_size)
     with Progress(-(-size // batch_size), batch_size=batch_size, quiet=quiet, label="teacher") as p:
         for batch in stream:
-            inputs = {k: batch[k] for k in ("image", "label")}
+            inputs = {k: batch[k] for k in ("inputs", "labels")}
             inputs["position"] = np.arange(batch_size, dtype=np.int32)
             logits.append(parallel.local_rows(compute(np.int32(0), parallel.shard(inputs), key)))
             p.update(len(logits))
@@ -183,7 +185,7 @@ def _from_table(
 
     def add_logits(number: int, batch: dict) -> dict:
         rows = batches.indices(seed=seed, step=number, batch_size=batch_size, size=size)
-        return batch | {LOGITS: table[rows].reshape(*batch["label"].shape, -1)}
+        return batch | {LOGITS: table[rows].reshape(*batch["labels"].shape, -1)}
 
     return add_logits
 

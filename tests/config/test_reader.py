@@ -18,10 +18,10 @@ from tests.tiny import ROOT
 NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "__init__")
 # what is not a key: given by run, or a function
 NOT_KEYS = {
-    "model": {"num_classes", "input_shape", "axis_name"},
+    "model": {"num_classes", "input_shape", "axis_name", "tokens", "rate"},
     "optim": {"decay_select"},
     "schedule": {"steps", "learning_rate"},
-    "data": {"source", "seed"},
+    "data": {"source", "seed", "about"},
 }
 
 
@@ -68,7 +68,8 @@ def test_every_augmentation_is_a_section_with_its_options():
 
 def test_every_argument_of_load_is_a_key_of_data():
     expected = set(registry.legal(data.load)) - NOT_KEYS["data"]
-    assert set(default.get_config().data) - {"source", "threads"} == expected
+    own = {name for source in data.OTHERS.values() for name in registry.legal(source)}
+    assert set(default.get_config().data) - {"source", "threads"} == expected | own
 
 
 def test_the_default_values_of_load_are_those_of_the_config():
@@ -81,6 +82,12 @@ def test_the_default_values_of_load_are_those_of_the_config():
 STAGED = ("lenet_int8", "resnet20_compress", "resnet20_int4", "resnet20_int8", "resnet20_shrink")
 # configs that go on with the network that their teacher's config trains, and have none of their own
 TAUGHT = ("lenet_compress", "lenet_distill", "lenet_prune")
+# configs whose inputs are no images: shape, outputs, and what is known of the data
+_TEXT = ((24,), 45, {"text": {"tokens": 12_002}})
+_SOUND = ((8000,), 10, {"rate": 8000})
+OTHERS = {
+    "glosses": _TEXT, "glosses_compress": _TEXT, "digits": _SOUND, "digits_compress": _SOUND,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -93,7 +100,13 @@ def test_get_config_is_a_plain_function_and_its_network_builds(name):
         "alexnet": ((32, 32, 3), 10),
         "nin": ((32, 32, 3), 10),
         "resnet50_imagenet": ((224, 224, 3), 1000),
+        "emoji_unet": ((40, 40, 3), 2),
+        "emoji_unet_compress": ((40, 40, 3), 2),
     }.get(name, ((28, 28, 1), 10))
+    if name in OTHERS:
+        network = workdir.network_of(plain["model"], *OTHERS[name])
+        assert trees.num_parameters(jax.eval_shape(network.init, jax.random.key(0))[0]) > 0
+        return
     if name in TAUGHT:
         assert plain["teacher"] == "configs/lenet.py"
         assert plain["model"] == to_dict(default.get_config())["model"]
@@ -103,6 +116,7 @@ def test_get_config_is_a_plain_function_and_its_network_builds(name):
     assert trees.num_parameters(params) == {
         "default": 54_410, "mnist_cnn": 54_410, "lenet": 431_080, "lenet_300_100": 266_610,
         "mnist_speedrun": 57_018, "resnet20": 269_434,
+        "emoji_unet": 94_426, "emoji_unet_compress": 94_426,
         "nin": 966_986, "alexnet": 7_506_762, "resnet50_imagenet": 25_557_032,
     }[name.partition("_")[0] if name in STAGED else name]  # fmt: skip
 

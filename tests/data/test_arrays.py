@@ -24,7 +24,7 @@ def test_floats_in_0_to_1_are_used_as_they_are_everywhere(dtype, tolerance):
     for each in (
         data.train.images,
         normalise(floats, ZERO, ONE),
-        prepare({"image": jnp.asarray(floats), "label": Y}, None)["image"],
+        prepare({"inputs": jnp.asarray(floats), "labels": Y}, None)["inputs"],
     ):
         np.testing.assert_array_equal(np.asarray(each), given)
     np.testing.assert_allclose(given, X / 255, atol=tolerance + 1e-7)
@@ -71,7 +71,7 @@ def test_what_has_no_clear_range_is_refused_with_what_to_do(values, message):
 def test_a_batch_of_other_integers_is_refused_not_divided(dtype):
     with pytest.raises(DataError, match="must be uint8 or floats"):
         make_prepare(mean=ZERO, std=ONE, num_classes=3)(
-            {"image": X.astype(dtype), "label": Y}, None
+            {"inputs": X.astype(dtype), "labels": Y}, None
         )
 
 
@@ -112,7 +112,7 @@ def test_pairs_name_their_parts():
 
 @pytest.mark.parametrize(
     "data",
-    [X, None, iter([]), (one := (X, Y),) * 4, (X, Y, Y), {"image": X, "label": Y}, "mnist", ()],
+    [X, None, iter([]), (one := (X, Y),) * 4, (X, Y, Y), {"inputs": X, "labels": Y}, "mnist", ()],
 )
 def test_other_forms_of_data_are_told_what_there_is(data):
     with pytest.raises(DataError, match=r"\(images, labels\); \(\(images, labels\), \(test"):

@@ -45,7 +45,7 @@ def test_evaluation_counts_each_example_once(size, per_host, hosts):
     assert len({len(shard) for shard in shards}) == 1  # every host takes part in every step
     every = [batch for shard in shards for batch in shard]
     assert all(len(batch["mask"]) == per_host for batch in every)
-    labels = np.concatenate([batch["label"][batch["mask"]] for batch in every])
+    labels = np.concatenate([batch["labels"][batch["mask"]] for batch in every])
     index = np.concatenate([batch["index"][batch["mask"]] for batch in every])
     assert sorted(labels) == sorted(index) == list(range(size))
     assert all((batch["index"][~batch["mask"]] == -1).all() for batch in every)
@@ -74,22 +74,22 @@ def test_continuing_gives_the_tail(numbered):
     split = numbered(7)
     every = list(batches.train_batches(split, seed=1, batch_size=4, stop=9))
     tail = list(batches.train_batches(split, seed=1, batch_size=4, start=6, stop=9))
-    assert [b["label"].tolist() for b in tail] == [b["label"].tolist() for b in every[6:]]
+    assert [b["labels"].tolist() for b in tail] == [b["labels"].tolist() for b in every[6:]]
 
 
 def test_a_batch_has_its_examples_and_positions(numbered):
     batch = next(batches.train_batches(numbered(30), seed=1, batch_size=8, shard=(1, 2)))
     rows = batches.indices(seed=1, step=0, batch_size=8, size=30)[4:]
-    assert batch["label"].tolist() == rows.tolist()
-    assert batch["image"].reshape(-1).tolist() == rows.tolist()
+    assert batch["labels"].tolist() == rows.tolist()
+    assert batch["inputs"].reshape(-1).tolist() == rows.tolist()
     assert batch["position"].tolist() == [4, 5, 6, 7]
-    assert (batch["label"].dtype, batch["position"].dtype) == (np.int32, np.int32)
+    assert (batch["labels"].dtype, batch["position"].dtype) == (np.int32, np.int32)
 
 
 def test_the_partner_is_the_next_of_the_global_batch(numbered):
     batch = next(batches.train_batches(numbered(30), seed=1, batch_size=8, partners=True))
-    assert batch["partner_label"].tolist() == np.roll(batch["label"], -1).tolist()
-    np.testing.assert_array_equal(batch["partner_image"], np.roll(batch["image"], -1, 0))
+    assert batch["partner_labels"].tolist() == np.roll(batch["labels"], -1).tolist()
+    np.testing.assert_array_equal(batch["partner_inputs"], np.roll(batch["inputs"], -1, 0))
 
 
 def test_threads_change_nothing(numbered):
@@ -113,10 +113,10 @@ def test_lazy_evaluation_equals_evaluation_in_memory(numbered):
 
 def test_reading_ahead_has_no_end_and_can_be_left(numbered):
     ahead = batches.train_batches(lazy(numbered(5)), seed=0, batch_size=2)
-    first = [next(ahead)["label"].tolist() for _ in range(100)]
+    first = [next(ahead)["labels"].tolist() for _ in range(100)]
     ahead.close()
     plain = batches.train_batches(numbered(5), seed=0, batch_size=2, stop=100)
-    assert first == [b["label"].tolist() for b in plain]
+    assert first == [b["labels"].tolist() for b in plain]
 
 
 def test_no_more_is_read_ahead_than_the_limit_of_bytes(numbered, monkeypatch):
@@ -144,7 +144,7 @@ def test_the_images_of_one_batch_are_read_in_parallel():
 
     split = Split(LazyImages(read, np.arange(2), (1, 1, 1)), np.zeros(2, np.int32))
     (batch,) = batches.eval_batches(split, batch_size=2, threads=2)
-    assert batch["image"].reshape(-1).tolist() == [0, 1]
+    assert batch["inputs"].reshape(-1).tolist() == [0, 1]
 
 
 def test_an_unreadable_image_is_named_from_the_reading_thread(numbered):

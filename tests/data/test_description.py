@@ -63,7 +63,7 @@ def test_a_source_of_one_s_own_is_read_unless_it_describes_itself(monkeypatch):
     split = Split(np.zeros((2, 5, 4, 1), np.uint8), np.arange(2, dtype=np.int32))
     monkeypatch.setitem(SOURCES, "mine", lambda name, path, form: Parts(("a", "b"), split))
     assert describe("mine")[:2] == ((5, 4, 1), 2)
-    floats = split._replace(images=np.zeros((2, 5, 4, 1), np.float32))
+    floats = split._replace(inputs=np.zeros((2, 5, 4, 1), np.float32))
     monkeypatch.setitem(SOURCES, "mine", lambda name, path, form: Parts(("a", "b"), floats))
     assert describe("mine").dtype == "float32" and describe("mnist").dtype == "uint8"
     monkeypatch.setitem(data.DESCRIPTIONS, "mine", lambda name, path, **form: ((9, 9, 3), 7))

@@ -51,7 +51,7 @@ def test_beyond_the_memory_limit_it_is_streamed_and_the_same(pets):
         data.train_batches(streamed.train, seed=0, batch_size=5, stop=4),
         strict=True,
     ):
-        np.testing.assert_array_equal(a["image"], b["image"])
+        np.testing.assert_array_equal(a["inputs"], b["inputs"])
 
 
 def test_ready_parts_are_read(tmp_path, images):
@@ -59,7 +59,7 @@ def test_ready_parts_are_read(tmp_path, images):
         for i in range(count):
             write(tmp_path / part / "ab"[i % 2] / f"{i}.jpeg", images[i])
     parts = folder.load(tmp_path)
-    assert [len(split.labels) for split in parts[1:]] == [6, 2, 4]
+    assert [len(split.labels) for split in parts[1:4]] == [6, 2, 4]
 
 
 def test_images_of_any_size_are_fitted_to_the_stated_one(tmp_path):
@@ -149,7 +149,7 @@ def test_parts_have_any_of_their_names_in_upper_or_lower_case(tmp_path, images, 
             write(tmp_path / part / ("cat", "test")[i % 2] / f"{i}.png", images[i])
     parts = folder.load(tmp_path)
     assert parts.class_names == ("cat", "test")  # inside a part it is a class
-    assert [len(split.labels) for split in parts[1:]] == [6, 2, 4]
+    assert [len(split.labels) for split in parts[1:4]] == [6, 2, 4]
 
 
 @pytest.mark.parametrize(

@@ -39,9 +39,9 @@ def batch_of(split, **arguments):
 def test_without_augmentation_bytes_become_normalised_floats(split):
     batch = batch_of(split, partners=False)
     ready = jax.jit(make())(batch, KEY)
-    np.testing.assert_allclose(ready["image"], (batch["image"] / 255 - MEAN) / STD, atol=1e-5)
-    assert ready["image"].dtype == jnp.float32
-    assert ready["target"].tolist() == batch["label"].tolist()
+    np.testing.assert_allclose(ready["inputs"], (batch["inputs"] / 255 - MEAN) / STD, atol=1e-5)
+    assert ready["inputs"].dtype == jnp.float32
+    assert ready["target"].tolist() == batch["labels"].tolist()
     assert ready["target"].dtype == jnp.int32
 
 
@@ -68,29 +68,29 @@ def test_normalising_in_a_step_has_the_bits_of_the_traced_formula():
     """In training and evaluation: XLA multiplies by the reciprocals of constants."""
     mean, std, images = np.float32(MEAN), np.float32(STD) * 0.7, all_bytes()
     ready = prepare.make_prepare(mean=mean, std=std, num_classes=4)
-    batch = {"image": images, "label": np.zeros(256, np.int32)}
+    batch = {"inputs": images, "labels": np.zeros(256, np.int32)}
 
     @jax.jit
     def traced(batch):
-        return (batch["image"].astype(jnp.float32) / 255 - mean) / std
+        return (batch["inputs"].astype(jnp.float32) / 255 - mean) / std
 
-    assert bits(jax.jit(lambda batch: ready(batch, None))(batch)["image"]) == bits(traced(batch))
+    assert bits(jax.jit(lambda batch: ready(batch, None))(batch)["inputs"]) == bits(traced(batch))
     plainly = (jnp.asarray(images).astype(jnp.float32) / 255 - mean) / std
-    assert bits(ready(batch, None)["image"]) == bits(plainly)
+    assert bits(ready(batch, None)["inputs"]) == bits(plainly)
 
 
 def test_evaluation_is_not_augmented(split):
     batch = next(batches.eval_batches(split, batch_size=8))
     plain, same = make()(batch, None), make(SEVERAL)(batch, None)
-    np.testing.assert_array_equal(plain["image"], same["image"])
-    np.testing.assert_array_equal(same["target"], batch["label"])
+    np.testing.assert_array_equal(plain["inputs"], same["inputs"])
+    np.testing.assert_array_equal(same["target"], batch["labels"])
     np.testing.assert_array_equal(same["mask"], batch["mask"])
 
 
 def test_images_do_not_depend_on_the_number_of_hosts(split):
     whole = several()(batch_of(split), KEY)
     shards = [several()(batch_of(split, shard=(h, 4)), KEY) for h in range(4)]
-    for entry in ("image", "target"):
+    for entry in ("inputs", "target"):
         joined = np.concatenate([shard[entry] for shard in shards])
         # another batch size may be compiled to another order of rounding
         np.testing.assert_allclose(joined, whole[entry], atol=3e-5, err_msg=entry)
@@ -100,15 +100,15 @@ def test_every_example_and_every_key_is_augmented_differently(split):
     same = Split(np.repeat(split.images[:1], 20, 0), split.labels)
     batch = batch_of(same, partners=False)
     run = jax.jit(make([("affine", {})]))
-    first, second = (run(batch, jax.random.key(k))["image"] for k in (0, 1))
+    first, second = (run(batch, jax.random.key(k))["inputs"] for k in (0, 1))
     distinct = {np.asarray(image).tobytes() for image in [*first, *second]}
     assert len(distinct) == 16
 
 
 def test_a_later_augmentation_does_not_change_an_earlier_one(split):
     batch = batch_of(split)
-    alone = make([("shift", {"pixels": 2})])(batch, KEY)["image"]
-    both = make([("shift", {"pixels": 2}), ("noise", {"std": 0.0})])(batch, KEY)["image"]
+    alone = make([("shift", {"pixels": 2})])(batch, KEY)["inputs"]
+    both = make([("shift", {"pixels": 2}), ("noise", {"std": 0.0})])(batch, KEY)["inputs"]
     np.testing.assert_allclose(alone, both, atol=1e-6)
 
 
@@ -116,22 +116,22 @@ def test_mixed_targets_are_probabilities_of_own_and_partner(split):
     batch = batch_of(split)
     target = np.asarray(several()(batch, KEY)["target"])
     np.testing.assert_allclose(target.sum(1), 1, atol=1e-6)
-    for row, own, partner in zip(target, batch["label"], batch["partner_label"], strict=True):
+    for row, own, partner in zip(target, batch["labels"], batch["partner_labels"], strict=True):
         assert set(np.flatnonzero(row)) <= {own, partner}
 
 
 def test_the_partner_is_augmented_too(split):
     # a partner that cutout covers whole adds nothing: what is left is the share of the own image
-    batch = batch_of(split) | {"image": np.full((8, 6, 5, 3), 255, np.uint8)}
+    batch = batch_of(split) | {"inputs": np.full((8, 6, 5, 3), 255, np.uint8)}
     cover = [("cutout", {"size": 40}), ("mixup", {"alpha": 1.0})]
     ready = jax.jit(make(cover))(batch, KEY)
-    np.testing.assert_allclose(ready["image"] * STD + MEAN, 0, atol=1e-6)
+    np.testing.assert_allclose(ready["inputs"] * STD + MEAN, 0, atol=1e-6)
 
 
 def test_every_augmentation_keeps_shape_and_type(split):
-    every = [(name, {}) for name in augment.AUGMENTATIONS]
+    every = [(name, {}) for name in augment.AUGMENTATIONS if name not in augment.TOKENS]
     ready = jax.eval_shape(make(every), batch_of(split), KEY)
-    assert (ready["image"].shape, ready["image"].dtype) == ((8, 6, 5, 3), jnp.float32)
+    assert (ready["inputs"].shape, ready["inputs"].dtype) == ((8, 6, 5, 3), jnp.float32)
     assert (ready["target"].shape, ready["target"].dtype) == ((8, 4), jnp.float32)
 
 
@@ -141,7 +141,7 @@ def test_the_input_is_left_alone(split):
     ready = make([("flip", {})])(batch, KEY)  # not jitted: jit would copy the dict
     assert batch.keys() == before.keys()
     assert all((batch[name] == before[name]).all() for name in before)
-    assert sorted(ready) == ["image", "label", "position", "target"]
+    assert sorted(ready) == ["inputs", "labels", "position", "target"]
 
 
 def test_mixing_without_partners_says_what_to_do(split):

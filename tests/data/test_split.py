@@ -96,7 +96,7 @@ def test_every_image_is_copied_once_at_most():
             return super().__getitem__(rows)
 
     train = labelled([0] * 40)
-    cut(Parts(("a",), train._replace(images=train.images.view(Counted))))
+    cut(Parts(("a",), train._replace(inputs=train.images.view(Counted))))
     assert sorted(copied) == list(range(40))
 
 

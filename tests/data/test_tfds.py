@@ -40,9 +40,9 @@ def prepare(data_dir, *, called, splits, image=None, label=None):
         VERSION = tfds.core.Version("1.0.0")
 
         def _info(self):
-            features = tfds.features.FeaturesDict({"image": image, "label": label})
+            features = tfds.features.FeaturesDict({"inputs": image, "labels": label})
             return tfds.core.DatasetInfo(
-                builder=self, features=features, supervised_keys=("image", "label")
+                builder=self, features=features, supervised_keys=("inputs", "labels")
             )
 
         def _split_generators(self, dl_manager):
@@ -51,7 +51,7 @@ def prepare(data_dir, *, called, splits, image=None, label=None):
 
         def _generate_examples(self, images, labels):
             for i, (x, y) in enumerate(zip(images, labels, strict=True)):
-                yield i, {"image": png(x), "label": y}
+                yield i, {"inputs": png(x), "labels": y}
 
     Builder(data_dir=data_dir, file_format="array_record").download_and_prepare()
 
@@ -97,8 +97,8 @@ def test_a_streamed_set_gives_the_same_batches(data_dir, tmp_path, monkeypatch):
             data.train_batches(streamed.train, seed=0, batch_size=8, start=1, stop=4),
             strict=True,
         ):
-            np.testing.assert_array_equal(a["image"], b["image"])
-            np.testing.assert_array_equal(a["label"], b["label"])
+            np.testing.assert_array_equal(a["inputs"], b["inputs"])
+            np.testing.assert_array_equal(a["labels"], b["labels"])
 
 
 @pytest.fixture

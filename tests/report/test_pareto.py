@@ -3,7 +3,7 @@ import math
 import pytest
 
 from hcjax.report import canvas
-from hcjax.report.pareto import frontier, pareto
+from hcjax.report.pareto import draw_pareto, frontier
 
 POINTS = [
     ("float", 1_724_320, 0.0045),
@@ -12,13 +12,6 @@ POINTS = [
     ("worse", 45_000, 0.0071),
     ("all of it", 5_900, 0.0064),
 ]
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    drawn = []
-    monkeypatch.setattr(canvas, "save", lambda figure, path: drawn.append(figure))
-    return drawn
 
 
 def test_no_point_of_the_line_is_beaten_and_every_other_is():
@@ -36,9 +29,9 @@ def test_of_equal_points_the_first_is_on_the_line():
     assert frontier([("a", 10, 0.1), ("b", 10, 0.1), ("c", 10, 0.2), ("d", 11, 0.1)]) == [0]
 
 
-def test_the_picture_holds_every_point_with_its_name_and_the_line_of_the_best(figures):
-    pareto("a.png", POINTS)
-    (ax,) = figures[0].axes
+def test_the_picture_holds_every_point_with_its_name_and_the_line_of_the_best():
+    figure = draw_pareto(POINTS)
+    (ax,) = figure.axes
     line, *points = ax.lines
     assert line.get_xdata().tolist() == [5_900, 40_000, 310_000, 1_724_320]
     assert line.get_ydata().tolist() == pytest.approx([0.64, 0.51, 0.46, 0.45])
@@ -50,15 +43,15 @@ def test_the_picture_holds_every_point_with_its_name_and_the_line_of_the_best(fi
     assert ax.get_xscale() == "log" and ax.get_yscale() == "linear"
 
 
-def test_errors_that_differ_much_are_on_a_logarithmic_axis_unless_one_is_0(figures):
-    pareto("a.png", [("a", 10, 0.5), ("b", 100, 0.004)])
-    pareto("b.png", [("a", 10, 0.5), ("b", 100, 0.0)])
-    assert [figure.axes[0].get_yscale() for figure in figures] == ["log", "linear"]
-    assert all(math.isfinite(y) for y in figures[1].axes[0].get_ylim())
+def test_errors_that_differ_much_are_on_a_logarithmic_axis_unless_one_is_0():
+    figure_a = draw_pareto([("a", 10, 0.5), ("b", 100, 0.004)])
+    figure_b = draw_pareto([("a", 10, 0.5), ("b", 100, 0.0)])
+    assert [figure.axes[0].get_yscale() for figure in (figure_a, figure_b)] == ["log", "linear"]
+    assert all(math.isfinite(y) for y in figure_b.axes[0].get_ylim())
 
 
 def test_one_model_is_a_picture_and_none_is_an_error(tmp_path):
-    path = pareto(tmp_path / "a.png", POINTS[:1])
+    path = canvas.save(draw_pareto(POINTS[:1]), tmp_path / "a.png")
     assert path.read_bytes()[1:4] == b"PNG"
     with pytest.raises(ValueError, match="no models"):
-        pareto(tmp_path / "b.png", [])
+        draw_pareto([])

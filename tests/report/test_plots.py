@@ -6,17 +6,7 @@ import numpy as np
 import pytest
 
 from hcjax import errors
-from hcjax.report import plots
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    """Returns the list of figures that were drawn, as matplotlib holds them; none is rendered."""
-    from hcjax.report import canvas
-
-    drawn = []
-    monkeypatch.setattr(canvas, "save", lambda figure, path: drawn.append(figure))
-    return drawn
+from hcjax.report import canvas, curves, plots
 
 
 def _is_png(path):
@@ -35,28 +25,27 @@ def test_every_picture_is_a_whole_png_and_nothing_else_is_left(tmp_path):
     image = np.zeros((2, 8, 8, 3), np.uint8)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        paths = [
-            plots.learning_curves(tmp_path / "1.png", _records(3, loss=2.0), title="$"),
-            plots.confusion_matrix(tmp_path / "2.png", np.eye(2, dtype=int), class_names=names),
-            plots.worst_mistakes(
-                tmp_path / "3.png", image, [0, 1], [1, 0], [1, 1], class_names=names
-            ),
-            plots.worst_mistakes(tmp_path / "4.png", image[:0], [], [], []),
-            plots.filters(tmp_path / "5.png", np.ones((3, 3, 1, 2))),
+        figures = [
+            curves.draw_learning_curves(_records(3, loss=2.0), title="$"),
+            plots.draw_confusion_matrix(np.eye(2, dtype=int), class_names=names),
+            plots.draw_worst_mistakes(image, [0, 1], [1, 0], [1, 1], class_names=names),
+            plots.draw_worst_mistakes(image[:0], [], [], []),
+            plots.draw_filters(np.ones((3, 3, 1, 2))),
         ]
-    assert all(map(_is_png, paths))
+        for i, figure in enumerate(figures, 1):
+            assert _is_png(canvas.save(figure, tmp_path / f"{i}.png"))
     assert sorted(p.name for p in tmp_path.iterdir()) == [f"{i}.png" for i in range(1, 6)]
 
 
-def test_the_curves_hold_the_records_and_the_best_point_is_named(tmp_path, figures):
+def test_the_curves_hold_the_records_and_the_best_point_is_named():
     records = _records(3, loss=2.0, accuracy=0.5, learning_rate=0.1)
     for step, loss, accuracy in ((1, 1.0, 0.7), (2, 0.5, 0.9), (3, 0.6, 0.8)):
         numbers = {"loss": loss, "accuracy": accuracy}
         records.append({"step": step, "split": "validation"} | numbers)
     records.append({"step": 3, "split": "test", "loss": 99.0})
     records.append({"step": 4, "split": "train", "loss": math.nan, "accuracy": None})
-    plots.learning_curves(tmp_path / "a.png", records)
-    loss, accuracy = figures[0].axes
+    figure = curves.draw_learning_curves(records)
+    loss, accuracy = figure.axes
     assert loss.lines[0].get_xydata().tolist() == [[1, 2], [2, 2], [3, 2]]
     assert loss.lines[1].get_xydata().tolist() == [[1, 1], [2, 0.5], [3, 0.6]]
     np.testing.assert_allclose(accuracy.lines[1].get_ydata(), [0.3, 0.1, 0.2])  # the error
@@ -69,13 +58,13 @@ def test_the_curves_hold_the_records_and_the_best_point_is_named(tmp_path, figur
     ]
 
 
-def test_many_points_are_drawn_under_their_running_mean(tmp_path, figures):
+def test_many_points_are_drawn_under_their_running_mean():
     records = [
         {"step": s, "split": "train", "loss": 1.0 + s % 3, "accuracy": 1.0 if s % 3 else 0.97}
         for s in range(1, 90 + 1)
     ]
-    plots.learning_curves(tmp_path / "a.png", records)
-    loss, accuracy = figures[0].axes
+    figure = curves.draw_learning_curves(records)
+    loss, accuracy = figure.axes
     points, mean = loss.lines
     assert (points.get_xdata().size, mean.get_xdata().size) == (90, 88)  # three points to a mean
     np.testing.assert_allclose(mean.get_ydata(), 2.0)
@@ -84,23 +73,24 @@ def test_many_points_are_drawn_under_their_running_mean(tmp_path, figures):
     np.testing.assert_allclose(accuracy.lines[1].get_ydata(), 0.01)
 
 
-def test_a_mean_of_ones_is_one_in_spite_of_rounding(tmp_path, figures):
+def test_a_mean_of_ones_is_one_in_spite_of_rounding():
     records = _records(300, accuracy=1.0)  # ten points to a mean, and ten times 0.1 is below 1
-    plots.learning_curves(tmp_path / "a.png", records)
-    assert set(figures[0].axes[1].lines[1].get_ydata()) == {1e-3}
+    figure = curves.draw_learning_curves(records)
+    assert set(figure.axes[1].lines[1].get_ydata()) == {1e-3}
 
 
-def test_the_loss_axis_is_logarithmic_only_for_a_large_fall_above_zero(tmp_path, figures):
+def test_the_loss_axis_is_logarithmic_only_for_a_large_fall_above_zero():
+    figures = []
     for last in (0.1, 0.5, 0.0):
         records = [*_records(1, loss=1.0), {"step": 2, "split": "train", "loss": last}]
-        plots.learning_curves(tmp_path / "a.png", records)
+        figures.append(curves.draw_learning_curves(records))
     assert [figure.axes[0].get_yscale() for figure in figures] == ["log", "linear", "linear"]
 
 
-def test_perfect_accuracy_is_labelled_100_and_lies_above_the_rest(tmp_path, figures):
+def test_perfect_accuracy_is_labelled_100_and_lies_above_the_rest():
     records = [*_records(2, accuracy=0.98), {"step": 3, "split": "train", "accuracy": 1.0}]
-    plots.learning_curves(tmp_path / "a.png", records)
-    ax = figures[0].axes[1]
+    figure = curves.draw_learning_curves(records)
+    ax = figure.axes[1]
     heights = ax.lines[0].get_ydata()
     labels = dict(zip(ax.get_yticks(), (t.get_text() for t in ax.get_yticklabels()), strict=True))
     assert labels[heights[2]] == "100"
@@ -120,13 +110,13 @@ def test_perfect_accuracy_is_labelled_100_and_lies_above_the_rest(tmp_path, figu
 def test_runs_without_much_to_show_are_drawn_without_a_warning(tmp_path, records):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert _is_png(plots.learning_curves(tmp_path / "a.png", records))
+        assert _is_png(canvas.save(curves.draw_learning_curves(records), tmp_path / "a.png"))
 
 
-def test_rows_of_the_confusion_matrix_are_true_classes(tmp_path, figures):
+def test_rows_of_the_confusion_matrix_are_true_classes():
     confusion = np.array([[8, 2], [0, 0]])
-    plots.confusion_matrix(tmp_path / "a.png", confusion, class_names=["a", "b$"])
-    ax = figures[0].axes[0]
+    figure = plots.draw_confusion_matrix(confusion, class_names=["a", "b$"])
+    ax = figure.axes[0]
     np.testing.assert_allclose(ax.images[0].get_array().filled(0), [[0.8, 0.2], [0, 0]])
     # position is (column, row)
     assert {t.get_position(): t.get_text() for t in ax.texts} == {(0, 0): "8", (1, 0): "2"}
@@ -134,26 +124,25 @@ def test_rows_of_the_confusion_matrix_are_true_classes(tmp_path, figures):
 
 
 @pytest.mark.parametrize(("classes", "numbers"), [(30, 30), (31, 0)])
-def test_only_up_to_thirty_classes_have_numbers(tmp_path, figures, classes, numbers):
-    plots.confusion_matrix(tmp_path / "a.png", 5 * np.eye(classes, dtype=int))
-    assert len(figures[0].axes[0].texts) == numbers
+def test_only_up_to_thirty_classes_have_numbers(classes, numbers):
+    figure = plots.draw_confusion_matrix(5 * np.eye(classes, dtype=int))
+    assert len(figure.axes[0].texts) == numbers
 
 
 def test_an_empty_confusion_matrix_is_drawn_and_another_shape_refused(tmp_path):
-    assert _is_png(plots.confusion_matrix(tmp_path / "a.png", np.zeros((2, 2), int)))
+    figure = plots.draw_confusion_matrix(np.zeros((2, 2), int))
+    assert _is_png(canvas.save(figure, tmp_path / "a.png"))
     with pytest.raises(ValueError, match=r"got shape \(2, 3\)"):
-        plots.confusion_matrix(tmp_path / "b.png", np.zeros((2, 3), int))
+        plots.draw_confusion_matrix(np.zeros((2, 3), int))
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3])
-def test_mistakes_keep_their_order_and_say_what_was_taken_for_what(tmp_path, figures, channels):
+def test_mistakes_keep_their_order_and_say_what_was_taken_for_what(channels):
     images = np.arange(9 * 4 * 4 * channels, dtype=np.uint8).reshape(9, 4, 4, channels)
     labels, wrong = np.arange(9), np.arange(9) + 1
     names = [f"c{k}" for k in range(9)] + ["an endless name of a class"]
-    plots.worst_mistakes(
-        tmp_path / "a.png", images, labels, wrong, np.full(9, 0.75), class_names=names
-    )
-    axes = figures[0].axes
+    figure = plots.draw_worst_mistakes(images, labels, wrong, np.full(9, 0.75), class_names=names)
+    axes = figure.axes
     assert [ax.get_title() for ax in axes[:2]] == [
         "c0 taken for c1\n75.00 %",
         "c1 taken for c2\n75.00 %",
@@ -164,67 +153,79 @@ def test_mistakes_keep_their_order_and_say_what_was_taken_for_what(tmp_path, fig
     assert not axes[9].images
 
 
-def test_no_mistakes_are_a_picture_too(tmp_path, figures):
+def test_no_mistakes_are_a_picture_too():
     empty = np.zeros((0, 28, 28, 1), np.uint8)
-    plots.worst_mistakes(tmp_path / "a.png", empty, [], [], [])
-    assert "no mistakes" in [t.get_text() for t in figures[0].texts]
+    figure = plots.draw_worst_mistakes(empty, [], [], [])
+    assert "no mistakes" in [t.get_text() for t in figure.texts]
 
 
-def test_a_dense_kernel_is_shown_in_the_shape_of_the_images(tmp_path, figures):
+def test_a_dense_kernel_is_shown_in_the_shape_of_the_images():
     kernel = np.arange(2 * 3 * 5, dtype=np.float32).reshape(6, 5)
-    plots.filters(tmp_path / "a.png", kernel, input_shape=(2, 3, 1))
-    shown = figures[0].axes[4].images[0].get_array()
+    figure = plots.draw_filters(kernel, input_shape=(2, 3, 1))
+    shown = figure.axes[4].images[0].get_array()
     np.testing.assert_array_equal(shown, [[4, 9, 14], [19, 24, 29]])
 
 
-def test_colour_filters_have_grey_at_zero_and_one_scale(tmp_path, figures):
+def test_colour_filters_have_grey_at_zero_and_one_scale():
     kernel = np.zeros((2, 2, 3, 2))
     kernel[..., 1] = -1.0
-    plots.filters(tmp_path / "a.png", kernel)
-    zero, negative = (ax.images[0].get_array() for ax in figures[0].axes[:2])
+    figure = plots.draw_filters(kernel)
+    zero, negative = (ax.images[0].get_array() for ax in figure.axes[:2])
     assert (zero == 0.5).all()
     assert (negative == 0.0).all()
 
 
-def test_of_many_filters_the_largest_are_shown_in_their_order(tmp_path, figures):
+def test_of_many_filters_the_largest_are_shown_in_their_order():
     kernel = np.ones((1, 1, 1, 70)) * np.arange(70)
-    plots.filters(tmp_path / "a.png", kernel)
-    shown = [ax.images[0].get_array()[0, 0] for ax in figures[0].axes[:64]]
+    figure = plots.draw_filters(kernel)
+    shown = [ax.images[0].get_array()[0, 0] for ax in figure.axes[:64]]
     assert shown == list(range(6, 70))
 
 
 def test_filters_of_nothing_but_zero_or_nan_are_drawn(tmp_path):
     for value in (0.0, math.nan):
-        assert _is_png(plots.filters(tmp_path / "a.png", np.full((3, 3, 1, 2), value)))
+        figure = plots.draw_filters(np.full((3, 3, 1, 2), value))
+        assert _is_png(canvas.save(figure, tmp_path / "a.png"))
 
 
-def test_one_nan_does_not_hide_the_other_filters(tmp_path, figures):
+def test_one_nan_does_not_hide_the_other_filters():
     kernel = np.full((3, 3, 1, 2), 0.5)
     kernel[0, 0, 0, 0] = math.nan
-    plots.filters(tmp_path / "a.png", kernel)
-    assert figures[0].axes[1].images[0].get_clim() == (-0.5, 0.5)
+    figure = plots.draw_filters(kernel)
+    assert figure.axes[1].images[0].get_clim() == (-0.5, 0.5)
 
 
-def test_a_dense_kernel_of_another_size_is_refused(tmp_path):
+def test_a_dense_kernel_of_another_size_is_refused():
     with pytest.raises(ValueError, match=r"got shape \(7, 5\) and input_shape \(2, 3, 1\)"):
-        plots.filters(tmp_path / "a.png", np.ones((7, 5)), input_shape=(2, 3, 1))
+        plots.draw_filters(np.ones((7, 5)), input_shape=(2, 3, 1))
 
 
 def test_a_picture_that_cannot_be_written_is_one_clear_error(tmp_path):
     (tmp_path / "a.png").mkdir()
     with pytest.raises(errors.CheckpointError, match=r"cannot write .*a\.png: Is a directory"):
-        plots.filters(tmp_path / "a.png", np.ones((3, 3, 1, 2)))
+        canvas.save(plots.draw_filters(np.ones((3, 3, 1, 2))), tmp_path / "a.png")
 
 
-def test_a_line_for_each_layer_against_what_was_done_to_it(tmp_path, figures):
+def test_a_line_for_each_layer_against_what_was_done_to_it():
     accuracy = {"conv1/kernel": (0.99, 0.98, 0.5), "a$b": (0.99, 0.99, 0.97)}
-    plots.layer_curves(tmp_path / "a.png", (0.0, 0.5, 0.9), accuracy, baseline=0.99)
-    plots.layer_curves(tmp_path / "b.png", (8, 4, 2), accuracy, baseline=0.99, against="bits")
-    ax = figures[0].axes[0]
+    figure_a = curves.draw_layer_curves((0.0, 0.5, 0.9), accuracy, baseline=0.99)
+    figure_b = curves.draw_layer_curves((8, 4, 2), accuracy, baseline=0.99, against="bits")
+    ax = figure_a.axes[0]
     assert set(ax.lines[0].get_ydata()) == {1 - 0.99}  # the network as it is
     np.testing.assert_allclose(ax.lines[1].get_xydata(), [[0, 0.01], [1, 0.02], [2, 0.5]])
     np.testing.assert_allclose(ax.lines[2].get_ydata(), [0.01, 0.01, 0.03])
     names = [text.get_text() for text in ax.get_legend().get_texts()]
     assert names == ["as it is", "conv1/kernel", r"a\$b"]
-    ticks = [[t.get_text() for t in f.axes[0].get_xticklabels()] for f in figures]
+    ticks = [[t.get_text() for t in f.axes[0].get_xticklabels()] for f in (figure_a, figure_b)]
     assert ticks == [["0.00 %", "50.00 %", "90.00 %"], ["8", "4", "2"]]
+
+
+def test_mistakes_of_wide_images_leave_no_gaps_between_their_rows():
+    high = {
+        size: plots.draw_worst_mistakes(
+            np.zeros((16, *size, 1)), [1] * 16, [2] * 16, [0.9] * 16
+        ).get_figheight()
+        for size in ((28, 28), (14, 28), (56, 28))
+    }
+    assert high[14, 28] == pytest.approx(high[28, 28] - 1.3)  # two rows, half of 1.3 inches each
+    assert high[56, 28] == pytest.approx(high[28, 28] + 2.6)

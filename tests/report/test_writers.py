@@ -170,14 +170,15 @@ def test_a_full_disk_is_one_clear_error_and_earlier_lines_stay(tmp_path):
 def test_tensorboard_is_imported_at_the_first_write_and_tensorflow_never(tmp_path):
     code = f"""
 import sys
-from hcjax.report import plots, progress, tables, writers
+from hcjax.report import canvas, curves, plots, progress, tables, writers
 heavy = {{"matplotlib", "tensorboardX", "tqdm"}}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 writer = writers.MetricWriter({str(tmp_path)!r})
 assert not heavy & set(sys.modules)
 writer.write(1, "train", {{"loss": 1.0}})
 assert "tensorboardX" in sys.modules
-plots.learning_curves({str(tmp_path / "a.png")!r}, writers.read_metrics({str(tmp_path)!r}))
+figure = curves.draw_learning_curves(writers.read_metrics({str(tmp_path)!r}))
+canvas.save(figure, {str(tmp_path / "a.png")!r})
 assert not {{"tensorflow", "matplotlib.pyplot"}} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)

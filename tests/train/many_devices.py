@@ -101,7 +101,7 @@ def connections(batch_list):
 def statistics(batch):
     """Returns running statistics of a step on 2 devices, and what NumPy makes of 1 and 2 shards."""
     found = trainer(normed(), 2)([batch]).state
-    x = (batch["image"].astype(np.float64) / 255 - 0.13) / 0.31
+    x = (batch["inputs"].astype(np.float64) / 255 - 0.13) / 0.31
 
     def running(shards):
         shards = x.reshape(shards, -1)

@@ -13,8 +13,11 @@ import warnings
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+import hcjax
+from hcjax import trees
 from hcjax.errors import CheckpointError
 from hcjax.train.checkpoint import Checkpoints, nested, restructure
 from tests import processes
@@ -343,6 +346,23 @@ def test_other_names_shapes_or_types_are_refused_by_name():
         restructure(found, {"a": {"b": np.zeros((2, 4), np.float32)}, "c": found["c"]})
     with pytest.raises(CheckpointError, match=r"c is int32\[\], .* int64\[\]"):
         restructure(found, {"a": {"b": found["a/b"]}, "c": np.int64(1)})
+
+
+@pytest.mark.parametrize("tx", [optax.sgd(0.1), optax.adam(0.1)], ids=["sgd", "adam"])
+@pytest.mark.parametrize("ema", [False, True])
+def test_sums_in_bfloat16_of_an_earlier_version_are_refused_with_what_to_do(tx, ema):
+    new = hcjax.init_state({"w": jnp.ones(2, jnp.bfloat16)}, {}, tx, ema=ema)
+    old = new._replace(opt_state=tx.init(new.params), ema=(new.params, {}) if ema else None)
+    arrays = {name: np.asarray(leaf) for name, leaf in trees.paths({"train": old})}
+    with pytest.raises(CheckpointError, match=r"missing.*earlier version.*Begin again in"):
+        restructure(arrays, {"train": new})
+    if ema:  # of parameters whose optimiser has no copies, as of float32
+        same = old._replace(ema=new.ema)
+        with pytest.raises(CheckpointError, match=r"bfloat16\[2\], .* float32.*Begin again in"):
+            restructure(arrays, {"train": same})
+    other = hcjax.init_state({"w": jnp.ones(2, jnp.bfloat16)}, {}, optax.adam(0.1), ema=not ema)
+    with pytest.raises(CheckpointError, match=r"the network or the optimiser is another one$"):
+        restructure(dict(trees.paths({"train": other})), {"train": new})
 
 
 def test_nested_of_an_absent_prefix_is_empty():

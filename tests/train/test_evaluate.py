@@ -21,7 +21,7 @@ def test_a_step_is_not_waited_for_before_two_more_are_started():
             read.append((self.step, len(started)))
             return np.array(2**31 - 1, np.int32)
 
-    each = parallel.evaluate(lambda params, state, batch: (params, {"row": batch["label"]}))
+    each = parallel.evaluate(lambda params, state, batch: (params, {"row": batch["labels"]}))
 
     def eval_step(params, state, batch):
         started.append(batch)

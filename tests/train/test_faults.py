@@ -180,6 +180,13 @@ def test_a_run_that_lost_patience_stays_stopped(images, tmp_path):
     assert [(r.step, r.stopped, len(r.history)) for r in runs] == [(3, "patience", 3)] * 2
 
 
+def test_fewer_steps_than_are_done_are_refused_with_both(images, tmp_path):
+    train(images, 4, tmp_path)
+    with pytest.raises(CheckpointError, match=r"holds 4 steps of this run, and 2 are asked.*4 or"):
+        train(images, 2, tmp_path)
+    assert train(images, 4, tmp_path).step == 4
+
+
 def test_a_workdir_of_other_arguments_is_refused_by_name(images, tmp_path):
     train(images, 1, tmp_path)
     with pytest.raises(CheckpointError, match=r"batch_size: there 32, here 16.*another workdir"):
@@ -215,7 +222,7 @@ def test_a_workdir_of_other_data_is_refused_by_name(images, tmp_path, what):
         "mean": {"mean": images.mean + 0.01},
         "std": {"std": images.std * 2},
         "class_names": {"class_names": images.class_names[::-1]},
-        "labels_sha256": {"train": images.train._replace(labels=labels)},
+        "labels_sha256": {"train": images.train._replace(targets=labels)},
     }
     with pytest.raises(CheckpointError, match=rf"arguments \({what}: there [^;]*\)"):
         train(dataclasses.replace(images, **changes[what]), 2, tmp_path)

@@ -99,4 +99,4 @@ def test_evaluation_counts_every_example_once(few):
 
 def test_a_batch_that_cannot_be_divided_names_the_multiple():
     with pytest.raises(ConfigError, match=r"batch of 10 .* 4 devices"):
-        parallel.shard({"label": np.zeros(10)}, 4)
+        parallel.shard({"labels": np.zeros(10)}, 4)

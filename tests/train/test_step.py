@@ -17,12 +17,12 @@ def linear(params, state, images, *, train, key):
 def make_batch(n=6, seed=0):
     rng = np.random.default_rng(seed)
     images = jnp.asarray(rng.normal(size=(n, 4)), jnp.float32)
-    return {"image": images, "label": jnp.asarray(rng.integers(0, 3, n), jnp.int32)}
+    return {"inputs": images, "labels": jnp.asarray(rng.integers(0, 3, n), jnp.int32)}
 
 
 def mean_gradient(params, batch, weights):
     """The weighted mean of per-example gradients of cross-entropy, in NumPy."""
-    x, y, w = (np.asarray(a, np.float64) for a in (batch["image"], batch["label"], params["w"]))
+    x, y, w = (np.asarray(a, np.float64) for a in (batch["inputs"], batch["labels"], params["w"]))
     z = x @ w
     p = np.exp(z) / np.exp(z).sum(-1, keepdims=True)
     p[np.arange(len(y)), y.astype(int)] -= 1

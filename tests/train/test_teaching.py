@@ -99,7 +99,7 @@ def test_logits_of_another_training_are_refused(dataset, kept, tmp_path, changes
 def test_logits_of_other_pixels_and_of_other_random_numbers_are_refused(dataset, kept, tmp_path):
     path = tmp_path / "logits"
     path.write_bytes(kept[1])
-    other = dataset.train._replace(images=255 - dataset.train.images)
+    other = dataset.train._replace(inputs=255 - dataset.train.images)
     with pytest.raises(ConfigError, match="of another training: images_crc32 is"):
         fitted(type(dataset)(**{**vars(dataset), "train": other}), path)
     with pytest.raises(ConfigError, match=r"of another training: rng is .*fry.* there, .*rbg"):
@@ -151,7 +151,7 @@ def counted(dataset, monkeypatch, **changes):
 
     def teach(step, **options):
         each = told(step, **options)
-        return lambda n, batch, key: asked.append(batch["image"].size // 64) or each(n, batch, key)
+        return lambda n, batch, key: asked.append(batch["inputs"].size // 64) or each(n, batch, key)
 
     monkeypatch.setattr(parallel, "teach", teach)
     return fitted(dataset, None, params=0.5, **changes), sum(asked)

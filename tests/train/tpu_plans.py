@@ -26,10 +26,12 @@ import hcjax
 from hcjax import losses, models
 from hcjax.app import planning
 from hcjax.config import configfile
+from hcjax.data import OTHERS
 from hcjax.devices import libtpu
 from hcjax.graph.model import LAYERS
 from hcjax.train import assembly, parallel, step
 from hcjax.train.plan import bounds, chips, planner
+from tests import sources
 
 SHAPES = {
     "lenet5": (28, 28, 1),
@@ -68,7 +70,7 @@ def one(model: str, topology: str, sync: bool, cache: str | None, *, whole: bool
     start = jax.eval_shape(lambda p, s: step.init_state(p, s, tx), params, state)
     size = PER_CHIP * chips.parse(topology).chips
     label = np.zeros(size, np.int32)
-    batch = {"image": np.zeros((size, *shape), np.uint8), "label": label}
+    batch = {"inputs": np.zeros((size, *shape), np.uint8), "labels": label}
     found = planner.plan(
         train,
         score if scored else None,
@@ -141,7 +143,9 @@ def lowered(name: str, folder: str) -> dict:
     config = configfile.load(f"configs/{name}.py")
     config.cache_dir = "off"
     if config.data.path:
-        config.data.path = str(Path(folder) / Path(config.data.path).name)  # nothing is there
+        config.data.path = str(Path(folder) / name / Path(config.data.path).name)  # nothing there
+    if config.data.source in OTHERS:
+        sources.make(config.data.source, config.data.path, config.data)
     programs = []
 
     def stand_in(program, what, *, quick):

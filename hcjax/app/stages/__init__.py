@@ -87,7 +87,7 @@ def parse(config: Any) -> Recipe:
     for name, options in parsed.stages.items():
         registry.check(f"stage '{name}'", STAGES[name].function, options)
     check_order(list(parsed.stages))
-    if parsed.teaching:
+    if parsed.teaching and parsed.teaching.loss is not None:
         registry.choose("distill.loss", TEACH, parsed.teaching.loss)
     return parsed
 

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import jax
+
 from hcjax import quantize
 from hcjax.app.stages.work import Outputs, Work, by_layer, check_idle, normalised
 from hcjax.errors import ConfigError, unknown_name
@@ -99,14 +101,14 @@ def _matched(fake: Model) -> str:
 
 def _picked(model: Model, work: Work, size: float | None, drop: float | None) -> dict[str, int]:
     """Returns the bits of each layer that make a size, or cost `drop` of accuracy at most."""
-    if not len(work.dataset.validation.labels):
+    if not work.dataset.validation.size:
         raise ConfigError(
             "config.quantize: size and drop choose each layer's bits on validation images, and "
             "there are none: set config.data.validation, or config.quantize.bits"
         )
-    labels = work.dataset.validation.labels[:CHOOSING]
+    targets = jax.tree.map(lambda x: x[:CHOOSING], work.dataset.validation.targets)
     images = normalised(work.dataset, CHOOSING, "validation")
-    analysis = sensitivity(model, images, labels, against="bits")
+    analysis = sensitivity(model, images, targets, against="bits", task=work.task)
     accuracy = None if drop is None else analysis.accuracy - drop
     try:
         picked = {k: int(n) for k, n in pick(analysis, size=size, accuracy=accuracy).items()}

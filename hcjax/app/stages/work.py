@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
+import jax
 
 from hcjax import data
 from hcjax.errors import ConfigError
 from hcjax.graph.model import Model
 from hcjax.quantize.spec import check_pattern
+from hcjax.tasks import Task
 
 
 class Work(NamedTuple):
     """What the stages of a pipeline share.
 
-    dataset: to train and calibrate on. steps: epochs -> steps. tune: `(model, name, *, epochs,
-    learning_rate, around, penalty) -> Model` trains a Model in the sub-folder `name`; `around`
-    makes of its optimiser the one that prunes, or keeps zeros, which None does; `penalty` of
-    parameters is added to the loss. learn: `(name, *, epochs, learning_rate, teacher)`, the same
-    for the student, from scratch, taught by a Model in place of the network that the stages begin
-    with. say: prints lines.
+    task: what its networks are for. dataset: to train and calibrate on. steps: epochs -> steps.
+    tune: `(model, name, *, epochs, learning_rate, around, penalty) -> Model` trains a Model in the
+    sub-folder `name`; `around` makes of its optimiser the one that prunes, or keeps zeros, which
+    None does; `penalty` of parameters is added to the loss. learn: `(name, *, epochs,
+    learning_rate, teacher)`, the same for the student, from scratch, taught by a Model in place of
+    the network that the stages begin with. say: prints lines.
     """
 
+    task: Task
     dataset: data.Dataset
     steps: Callable[[float], int]
     tune: Callable[..., Model]
@@ -31,9 +33,12 @@ class Work(NamedTuple):
     say: Callable[[str], None]
 
 
-def normalised(dataset: data.Dataset, count: int, part: str = "train") -> np.ndarray:
-    """Returns the first images of a part as the network sees them."""
-    return data.normalise(getattr(dataset, part).images[:count], dataset.mean, dataset.std)
+def normalised(dataset: data.Dataset, count: int, part: str = "train") -> Any:
+    """Returns the first images, or other inputs, of a part as the network sees them."""
+    some = jax.tree.map(lambda x: x[:count], getattr(dataset, part).inputs)
+    if dataset.form == "arrays":
+        return some
+    return data.normalise(some, dataset.mean, dataset.std)
 
 
 # name of each network that a stage makes, and how

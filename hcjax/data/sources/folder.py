@@ -14,7 +14,7 @@ from hcjax.data.dataset import LazyImages, Parts, Split
 from hcjax.data.images import SUFFIXES, read_image, read_shape, size_pair
 from hcjax.errors import DataError
 
-_PARTS = {  # in lower case
+PART_NAMES = {  # in lower case
     "train": ("train", "training"),
     "validation": ("validation", "val", "valid"),
     "test": ("test", "testing"),
@@ -56,14 +56,14 @@ def load(path: str | Path, *, image_size=None, channels: int | None = None) -> P
     root = Path(path)
     if not root.is_dir():
         raise DataError(f"{root}: expected a folder of images, found no such folder")
-    folders = _parts(root)
-    count = sum(entry.is_dir() for entry in _visible(folders["train"]))
+    folders = parts_of(root)
+    count = sum(entry.is_dir() for entry in visible(folders["train"]))
     if count < 2:
         raise DataError(
             f"{folders['train']}: expected one sub-folder per class, at least 2, found {count}; "
             "also legal: train, val and test folders with classes inside"
         )
-    class_names = tuple(_classes(folders["train"]))
+    class_names = tuple(classes_of(folders["train"]))
     listed = {part: _files(f, class_names) for part, f in folders.items() if f is not None}
     image_shape = _image_shape(listed, size_pair(image_size), channels)
 
@@ -76,14 +76,14 @@ def load(path: str | Path, *, image_size=None, channels: int | None = None) -> P
     return Parts(class_names, **{part: split(*files) for part, files in listed.items()})
 
 
-def _parts(root: Path) -> dict[str, Path | None]:
+def parts_of(root: Path) -> dict[str, Path | None]:
     """Finds the folder of each split; without any, the root is that of train."""
-    folders: dict[str, Path | None] = dict.fromkeys(_PARTS)
+    folders: dict[str, Path | None] = dict.fromkeys(PART_NAMES)
     beside = []
-    for entry in _visible(root):
+    for entry in visible(root):
         if not entry.is_dir():
             continue
-        part = next((p for p, names in _PARTS.items() if entry.name.lower() in names), None)
+        part = next((p for p, names in PART_NAMES.items() if entry.name.lower() in names), None)
         if part is None:
             beside.append(entry)
         elif folders[part] is not None:
@@ -97,7 +97,7 @@ def _parts(root: Path) -> dict[str, Path | None]:
     if not found:
         return {**folders, "train": root}
     train = folders["train"]
-    if train is None or not any(p.is_dir() for p in _visible(train)):
+    if train is None or not any(p.is_dir() for p in visible(train)):
         classes = ", ".join(p.name for p in beside[:3]) or "no folder of a class"
         raise DataError(
             f"{root}: expected a folder train with one sub-folder per class, found "
@@ -107,13 +107,13 @@ def _parts(root: Path) -> dict[str, Path | None]:
     return folders
 
 
-def _classes(folder: Path) -> dict[str, Path]:
+def classes_of(folder: Path) -> dict[str, Path]:
     """Lists the classes of a split, name -> folder, in order.
 
     Names are composed (NFC): macOS writes an accent as a character of its own.
     """
     classes: dict[str, Path] = {}
-    for entry in _visible(folder):
+    for entry in visible(folder):
         if not entry.is_dir():
             raise DataError(f"{entry}: expected only class folders here, found a file")
         name = unicodedata.normalize("NFC", entry.name)
@@ -126,7 +126,7 @@ def _classes(folder: Path) -> dict[str, Path]:
     return dict(sorted(classes.items()))
 
 
-def _visible(folder: Path) -> list[Path]:
+def visible(folder: Path) -> list[Path]:
     """Lists the entries of a folder in order, without hidden files and litter."""
     return sorted(p for p in folder.iterdir() if p.name[0] != "." and p.name.lower() not in _LITTER)
 
@@ -134,13 +134,13 @@ def _visible(folder: Path) -> list[Path]:
 def _files(folder: Path, class_names: tuple[str, ...]) -> tuple[list[Path], list[int]]:
     """Lists the image files of one split and their labels."""
     files, labels = [], []
-    for name, entry in _classes(folder).items():
+    for name, entry in classes_of(folder).items():
         if name not in class_names:
             raise DataError(
                 f"{entry}: expected a class of the training part ({', '.join(class_names)}), "
                 f"found '{name}'"
             )
-        images = _visible(entry)
+        images = visible(entry)
         for file in images:
             if file.is_dir():
                 raise DataError(f"{file}: expected an image ({', '.join(SUFFIXES)}), not a folder")
