@@ -2,9 +2,11 @@
 
 The public functions in reading order:
 
-Train. `data` loads a Dataset. `models` creates a network, a pair of pure functions. `losses` and
-`optim` hold losses and optimisers. `fit` gives a Fit, whose `.params` are trained; `evaluate` an
-Evaluation, with `.summary`; `load` the Trained network of a workdir, to be called with images.
+Train. `data` loads a Dataset. `models` creates a network, a pair of pure functions; `network` takes
+one of another library: Flax Linen or NNX, Equinox, Haiku, Keras. `tasks` are what networks are for:
+classes, boxes, numbers. `losses` and `optim` hold losses and optimisers. `fit` gives a Fit, whose
+`.params` are trained; `evaluate` an Evaluation, with `.summary`; `load` the Trained network of a
+workdir, to be called with images.
 
 Accelerate. `accelerate` rewrites any function for the platform's compiler, and `explain` lists the
 rewrites. `jit` compiles with better kernels; `tune` measures several ways and keeps the fastest.
@@ -18,9 +20,10 @@ emptied, and `cut` applies the same removal to any tree shaped like the paramete
 splits layers into thinner ones, of the ranks that `ranks` chooses.
 
 Quantize. `calibrate` observes the ranges of all values. `fake_quantize` gives a Model that trains
-like integers, and `int8` the integers. `equalize`, `adaround` and `correct_bias` (with
-`mean_errors`) improve them without training. `share` clusters weights. `entropy` counts the bits
-that an entropy coder needs. `quantize.profile` times each layer in float and in int8.
+like integers, and `int8` the integers; `in_float` marks what stays in float. `equalize`, `adaround`
+and `correct_bias` (with `mean_errors`) improve them without training. `share` clusters weights.
+`entropy` counts the bits that an entropy coder needs. `quantize.profile` times each layer in float
+and in int8.
 
 Distil. `distill` holds the losses between a student and its teacher.
 
@@ -29,6 +32,7 @@ Prove. `cards` scores accuracy, size and speed. `changes` lists prediction flips
 
 Ship. `pack` writes a Model to one file and `unpack` reads it. `load_any` gives (Model, about) of a
 workdir or a packed file: the network, and a dict of what is known of its images and classes.
+`export` writes it as programs and files that others run, and checks them.
 
 docs/glossary.md defines the terms.
 
@@ -38,9 +42,23 @@ Units: loss in nats per example; accuracy, error and sparsity as fractions; size
 in seconds.
 """
 
-from hcjax import data, distill, errors, losses, metrics, models, optim, prune, quantize, trees
+from hcjax import (
+    data,
+    distill,
+    errors,
+    export,
+    losses,
+    metrics,
+    models,
+    optim,
+    prune,
+    quantize,
+    tasks,
+    trees,
+)
 from hcjax.accelerate.accelerate import accelerate, explain
 from hcjax.accelerate.compiler import jit, tune
+from hcjax.core.regions import in_float
 from hcjax.export.hcz import pack, unpack
 from hcjax.graph.cost import cost
 from hcjax.graph.fold import fold
@@ -49,6 +67,7 @@ from hcjax.graph.tracing.trace import trace
 from hcjax.lowrank.factorize import factorize
 from hcjax.lowrank.ranks import ranks
 from hcjax.models import inference
+from hcjax.models.foreign import network
 from hcjax.prove import cards
 from hcjax.prove.flips import changes
 from hcjax.prune.structured.cut import cut
@@ -99,10 +118,12 @@ __all__ = [
     "errors",
     "evaluate",
     "explain",
+    "export",
     "factorize",
     "fake_quantize",
     "fit",
     "fold",
+    "in_float",
     "inference",
     "init_state",
     "int8",
@@ -115,6 +136,7 @@ __all__ = [
     "mean_errors",
     "metrics",
     "models",
+    "network",
     "optim",
     "pack",
     "pick",
@@ -125,6 +147,7 @@ __all__ = [
     "sensitivity",
     "share",
     "shrink",
+    "tasks",
     "trace",
     "trees",
     "trim",

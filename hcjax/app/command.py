@@ -21,6 +21,8 @@ from hcjax.config.reader import flatten, to_dict
 from hcjax.devices import allocator
 from hcjax.errors import ConfigError, HcjaxError
 
+_COLUMNS = 100  # of help texts
+
 
 def ended(act: Callable[[], int]) -> int:
     """Returns the exit code of a command: its own, or 2 after one message of what can be mended.
@@ -156,7 +158,16 @@ def help_text(usage: str, values: flags.FlagValues, program: str) -> str:
       values: of `parse`.
       program: that, e.g. "hcjax train".
     """
-    usage = usage.replace("PROGRAM", program)
+    usage = "\n".join(_named(line, program) for line in usage.splitlines())
     modules = values.flags_by_module_dict()  # by that which defines them, whose name says nothing
     lines = [line for name in modules for line in values.module_help(name).splitlines()]
     return "\n".join([usage, *(line for line in lines if line.startswith(" "))])
+
+
+def _named(line: str, program: str) -> str:
+    """A line of a usage; of an example too long for a terminal, what it does goes below it."""
+    text = line.replace("PROGRAM", program)
+    if len(text) <= _COLUMNS:
+        return text
+    example, _, does = text.partition("   ")
+    return f"{example}\n      {does.strip()}" if does.strip() else text

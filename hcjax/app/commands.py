@@ -26,8 +26,10 @@ class Command(NamedTuple):
 COMMANDS: dict[str, Command] = {
     "train": Command("hcjax.app.cli", "train, compress or plan what a config describes"),
     "predict": Command("hcjax.app.predict", "label image files with a trained or packed network"),
-    "verify": Command("hcjax.app.verify", "score networks on their own test sets"),
+    "verify": Command("hcjax.app.verify", "score networks, or run exports, on their own test sets"),
     "compare": Command("hcjax.app.compare", "put networks side by side, and list what changed"),
+    "export": Command("hcjax.app.exporting", "write a network as files that other programs run"),
+    "serve": Command("hcjax.app.serving", "answer requests for networks over HTTP, with a page"),
 }
 
 

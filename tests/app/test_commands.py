@@ -30,6 +30,13 @@ def test_help_lists_every_sub_command_and_each_has_its_own(capsys):
     assert said(capsys, "--version")[:2] == (0, f"{VERSION}\n")
 
 
+@pytest.mark.parametrize("name", commands.COMMANDS)
+def test_help_fits_a_terminal_under_the_longest_name_of_the_program(name, capsys):
+    """`python -m hcjax verify` is wider than `hcjax verify`."""
+    commands.main(["python -m hcjax", name, "--help"])
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 100
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

@@ -292,8 +292,11 @@ def test_the_report_lists_the_stages(made):
 
 def test_a_dead_stage_is_warned_of_marked_and_not_on_the_front(tmp_path, capsys, monkeypatch):
     drawn = []
+    draw = pipeline.pareto.draw_pareto
     monkeypatch.setattr(
-        pipeline.pareto, "pareto", lambda path, points, *, dead: drawn.append((points, dead))
+        pipeline.pareto,
+        "draw_pareto",
+        lambda points, **how: drawn.append((points, how["dead"])) or draw(points, **how),
     )
     changes = {"stages": "('prune','trim')", "prune.sparsity": 0.999, "prune.epochs": 0}
     keys = [f"--config.{k}={v}" for k, v in {**changes, "train.epochs": 20}.items()]

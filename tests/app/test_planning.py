@@ -9,16 +9,22 @@ import pytest
 
 from hcjax.app import planning
 from hcjax.config import configfile
+from hcjax.data import OTHERS
 from hcjax.errors import ConfigError, DataError
 from hcjax.train import parallel
 from hcjax.train.plan import planner
+from tests import sources
 from tests.tiny import ROOT, flags, launch, npz
 
-QUICK = ("lenet", "lenet_distill", "nin", "resnet20", "resnet50_imagenet")
+QUICK = ("lenet", "lenet_distill", "nin", "resnet20", "resnet50_imagenet", "glosses")
 CONFIGS = [
     pytest.param(path.stem, marks=() if path.stem in QUICK else pytest.mark.slow)
     for path in sorted((ROOT / "configs").glob("*.py"))
 ]
+
+
+# source -> the shape of an input and the outputs of what `sources.make` makes
+SHAPES = {"csv": ((24,), 2), "masks": ((40, 40, 3), 2), "wav": ((8000,), 10)}
 
 
 @pytest.fixture
@@ -58,8 +64,8 @@ def test_plan_hands_over_the_configs_own_steps_and_shapes(tmp_path, given, capsy
     options = given["options"]
     assert options["topology"] == "v5e:2x4" and options["largest"] and options["scaling"]
     assert not options["quick"]
-    assert given["train"]["image"].shape == given["train"]["partner_image"].shape == (16, 8, 8, 1)
-    assert given["eval"]["image"].shape == (1000, 8, 8, 1)
+    assert given["train"]["inputs"].shape == given["train"]["partner_inputs"].shape == (16, 8, 8, 1)
+    assert given["eval"]["inputs"].shape == (1000, 8, 8, 1)
     document = json.loads((tmp_path / "run" / "plan.json").read_text())
     assert document["chips"] == 8 and document["model"] == "seed_cnn_tiny"
     assert document["data"]["image_shape"] == [8, 8, 1] and document["data"]["num_classes"] == 3
@@ -69,20 +75,31 @@ def test_plan_hands_over_the_configs_own_steps_and_shapes(tmp_path, given, capsy
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_config_is_planned_without_its_data(tmp_path, monkeypatch, given, name):
-    """The packed MNIST aside, which is always there."""
+    """The packed MNIST aside, which is always there; of other data than images a few examples."""
     monkeypatch.setenv("HOME", str(tmp_path))  # of TFDS's own folder
     monkeypatch.chdir(ROOT)
     config = configfile.load(f"configs/{name}.py")
     config.cache_dir = "off"
     if config.data.path:
         config.data.path = str(tmp_path / Path(config.data.path).name)
+    if config.data.source in OTHERS:
+        with pytest.raises(DataError, match=f"A plan of source {config.data.source} reads"):
+            planning.plan(config, tmp_path, "v5e:2x4", quick=True)
+        sources.make(config.data.source, config.data.path, config.data)
+        planning.plan(config, tmp_path, "v5e:2x4", quick=True)
+        traced(given)
+        shape, outputs = SHAPES[config.data.source]
+        assert given["train"]["inputs"].shape == (config.train.batch_size, *shape)
+        document = json.loads((tmp_path / "plan.json").read_text())["data"]
+        assert document["num_outputs"] == outputs and document["input_shape"] == list(shape)
+        return
     planning.plan(config, tmp_path, "v5e:2x4", quick=True)
     shape, classes = {
         "mnist": ((28, 28, 1), 10), "idx": ((28, 28, 1), 10), "tfds": ((32, 32, 3), 10),
     }[config.data.source]  # fmt: skip
     if config.data.name == "imagenet2012":
         shape, classes = (224, 224, 3), 1000
-    assert given["train"]["image"].shape == (config.train.batch_size, *shape)
+    assert given["train"]["inputs"].shape == (config.train.batch_size, *shape)
     assert json.loads((tmp_path / "plan.json").read_text())["data"]["num_classes"] == classes
     assert given["options"]["quick"] and not given["options"]["largest"]
 
@@ -104,7 +121,7 @@ def test_data_that_nothing_is_known_of_is_given_by_a_flag(tmp_path, given, capsy
     assert str(missing) in text and "--plan_data=224x224x3:1000" in text
     assert launch(*arguments, "--plan_data=12x10x3:7", "--plan_quick") == 0
     traced(given)
-    assert given["train"]["image"].shape == (16, 12, 10, 3)
+    assert given["train"]["inputs"].shape == (16, 12, 10, 3)
     assert given["options"]["quick"] and not given["options"]["scaling"]
     assert "12 x 10 x 3 of 7 classes (as --plan_data says)" in capsys.readouterr().out
 

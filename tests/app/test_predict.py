@@ -4,6 +4,7 @@ import functools
 import json
 import shutil
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -260,3 +261,87 @@ def test_what_a_model_knows_of_its_images_stays_through_every_transform():
         hcjax.int8(hcjax.fake_quantize(small, hcjax.calibrate(small, x))),
     ):
         assert hcjax.unpack(hcjax.pack(made)).about == about
+
+
+def test_a_mask_is_told_in_shares_and_written_as_numbers(capsys, tmp_path):
+    files, _ = pictures(tmp_path / "a", side=8)
+    params = {"w": jnp.float32([[-1.0, 1.0]]), "b": jnp.float32([0.5, 0.0])}
+    model = hcjax.trace(lambda p, x: x @ p["w"] + p["b"], params, jnp.zeros((1, 8, 8, 1)))
+    about = {"mean": [0.0], "std": [1.0], "class_names": ["paper", "ink"], "task": "segmentation"}
+    path = tmp_path / "m.hcz"
+    path.write_bytes(hcjax.pack(model, about=about))
+    where = f"--masks={tmp_path / 'found'}"
+    out, _ = predicted(capsys, path, tmp_path / "a", where, f"--json={tmp_path / 'p.json'}")
+    assert out.split()[:3] == ["image", "class", "share"]
+    said = json.loads((tmp_path / "p.json").read_text())
+    for row, file in zip(said, sorted(files), strict=True):
+        pixels = read_image(file, (8, 8, 1))[..., 0] / 255
+        mask = np.asarray(Image.open(tmp_path / "found" / f"{file.stem}.png"))
+        np.testing.assert_array_equal(mask, pixels > 0.25)
+        assert row["shares"].get("ink", 0) == pytest.approx(mask.mean())
+    assert "--masks" in refused(capsys, trained(), *files, where)
+    assert "--top_k is of classification" in refused(capsys, path, *files, "--top_k=2")
+
+
+def test_sounds_are_read_at_the_rate_of_training(capsys, tmp_path):
+    from scipy.io import wavfile
+
+    low, high = (np.sin(2 * np.pi * f * np.arange(1600) / 1600) for f in (50, 600))
+    wavfile.write(tmp_path / "low.wav", 1600, np.float32(low))
+    wavfile.write(tmp_path / "high.wav", 1600, np.float32(high))
+    wavfile.write(tmp_path / "short.wav", 800, np.float32(low[::2]))  # at half of the rate
+    (tmp_path / "bad.wav").write_text("no sound")
+    changes = lambda x: jnp.abs(jnp.diff(x)).mean(1, keepdims=True)
+    model = hcjax.trace(
+        lambda p, x: changes(x) @ p["w"] + p["b"],
+        {"w": jnp.float32([[-9.0, 9.0]]), "b": jnp.float32([5.0, -5.0])},
+        jnp.zeros((1, 1600)),
+    )
+    about = {"class_names": ["low", "high"], "inputs": {"rate": 1600, "seconds": 1.0}}
+    path = tmp_path / "m.hcz"
+    path.write_bytes(hcjax.pack(model, about=about))
+    out, err = predicted(capsys, path, tmp_path, code=2)
+    assert "files are no sounds by name" in out and "bad.wav" in err
+    found = {line.split()[0].rsplit("/")[-1]: line.split()[1] for line in out.splitlines()[2:]}
+    assert found == {"low.wav": "low", "high.wav": "high", "short.wav": "low"}
+
+
+def both(p, x):
+    return x["numbers"] @ p["w"] + jax.nn.one_hot(x["text"][:, 0], 128) @ p["t"]
+
+
+def test_rows_of_text_and_numbers_are_read_for_a_network_of_both(capsys, tmp_path):
+    rng = np.random.default_rng(0)
+    lines = [f"{'ab'[i % 2]},{i}.5,{('no', 'yes')[i % 2]}" for i in range(30)]
+    (tmp_path / "r.csv").write_text("\n".join(["name,size,kind", *lines]))
+    data = hcjax.data.load("csv", path=str(tmp_path / "r.csv"), target="kind", text="name",
+                           units="bytes", validation=0, test=2)  # fmt: skip
+    params = {
+        "w": jnp.float32(rng.normal(size=(1, 2))),
+        "t": jnp.float32(rng.normal(size=(128, 2))),
+    }
+    inputs = jax.tree.map(lambda x: x[:1], data.train.inputs)
+    path = tmp_path / "m.hcz"
+    about = {"class_names": data.class_names, "inputs": data.about}
+    path.write_bytes(hcjax.pack(hcjax.trace(both, params, inputs), about=about))
+    (tmp_path / "new.csv").write_text("name,size\na,3.5\nb,20\nb,odd\nc,\n")
+    json_file = tmp_path / "p.json"
+    predicted(capsys, path, tmp_path / "new.csv", f"--json={json_file}", code=2)
+    said = json.loads(json_file.read_text())
+    good = hcjax.data.encode([{"name": "a", "size": 3.5}, {"name": "b", "size": 20}], data.about)
+    for row, logits in zip(said, both(params, good), strict=False):
+        assert row["predictions"][0]["class"] == data.class_names[int(logits.argmax())]
+    assert "'size'" in said[2]["problem"] and len(said) == 4
+
+
+@pytest.mark.parametrize(
+    "inputs", [(jnp.zeros((1, 8, 8, 1)),) * 2, ({"left": jnp.ones((1, 4)), "right": jnp.ones(1)},)]
+)
+def test_other_networks_of_several_inputs_are_refused_by_what_they_take(capsys, tmp_path, inputs):
+    files, _ = pictures(tmp_path / "a", side=8)
+    flat = lambda a: a.reshape(a.shape[0], -1)
+    add = lambda p, *x: sum(flat(a) @ p[: flat(a).shape[1]] for a in jax.tree.leaves(x))
+    path = tmp_path / "m.hcz"
+    path.write_bytes(hcjax.pack(hcjax.trace(add, jnp.ones((64, 2)), *inputs)))
+    error = refused(capsys, path, *files)
+    assert "float32[N, " in error and "several inputs" in error and "hcjax.unpack" in error

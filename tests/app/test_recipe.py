@@ -119,10 +119,10 @@ def test_a_run_with_class_weights_counts_each_example_by_its_class(tmp_path):
     weights = made.objective.class_weights
     loss_fn = make_loss_fn(made.network.apply, made.objective.loss, class_weights=weights)
     labels = np.array([0, 1, 1, 2], np.int32)
-    batch = {"image": x[:4] / np.float32(255), "label": labels}
+    batch = {"inputs": x[:4] / np.float32(255), "labels": labels}
     loss, (_, sums) = jax.jit(loss_fn)(made.params, made.state, batch, jax.random.key(0))
     logits, _ = made.network.apply(
-        made.params, made.state, batch["image"], train=True, key=jax.random.key(0)
+        made.params, made.state, batch["inputs"], train=True, key=jax.random.key(0)
     )
     each = -np.asarray(jax.nn.log_softmax(logits))[np.arange(4), labels]
     assert float(sums["count"]) == pytest.approx(weights[labels].sum(), rel=1e-6)

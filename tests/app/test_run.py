@@ -149,7 +149,7 @@ def test_a_finished_run_is_printed_again_without_touching_data(capsys, tmp_path)
     data = npz(tmp_path / "data.npz")
     arguments = [*flags(data), f"--workdir={tmp_path / 'run'}"]
     assert launch(*arguments) == 0
-    table = capsys.readouterr().out.split("result ")[1].split("report, curves")[0]
+    table = capsys.readouterr().out.split("result ")[1].split("the report and")[0]
     before = (tmp_path / "run" / "report.json").read_bytes()
     data.unlink()
     assert launch(*arguments) == 0

@@ -104,7 +104,7 @@ def test_a_teacher_that_is_a_config_follows_the_machine_and_the_data(tmp_path):
     assert differ == {
         "teacher", "stages", "data.validation", "train.batch_size", "train.epochs",
         "optim.learning_rate", "distill.weight", "distill.temperature", "distill.beside",
-        "distill.logits", "distill.loss",
+        "distill.logits",
     }  # fmt: skip
 
 
