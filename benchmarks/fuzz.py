@@ -14,7 +14,6 @@ import argparse
 import collections
 import faulthandler
 import pathlib
-import resource
 import sys
 import tempfile
 import time
@@ -26,6 +25,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 import hcjax
 from hcjax.core import text
 from hcjax.core.formats import clock
+from hcjax.devices import memory
 from tests.export import damage
 
 CHUNK = 250  # inputs that hypothesis keeps in mind at a time
@@ -79,9 +79,9 @@ def main():
     args = parser.parse_args()
     for model in damage.tiny():  # what jax takes once is not the inputs' doing
         assert damage.survives(hcjax.pack(model))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = memory.peak_memory_bytes()
     found = fuzz(args.inputs, args.seconds, args.seed)
-    added = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    added = (memory.peak_memory_bytes() - before) / 2**20
     lines = [("damage", "inputs", "errors", "valid models", "slowest ms")]
     for kind, row in sorted(found.items()):
         counts = (row["inputs"], row["inputs"] - row["valid"], row["valid"])

@@ -7,7 +7,9 @@
 Random parameters and statistics, BatchNorm folded, calibrated on 128 random images. `plain` is
 jax.jit(model.apply), `float32` the same through hcjax.tune, `int8` the integer network through
 hcjax.tune, `symmetric` another without zero points. Ratios are medians over rounds, int8's images
-per second by the other's: above 1 int8 (with zero points, as it is by default) is faster. `equal`:
+per second by the other's: above 1 int8 (with zero points, as it is by default) is faster.
+`jit / jax.jit`: of the integer network, weights an argument, images per second of hcjax.jit by
+those of jax.jit. `equal`:
 the logits of 8 images are those of the int64 NumPy interpreter of the integer program, bit for bit.
 Needs `pip install -e '.[test]'`.
 """
@@ -19,6 +21,7 @@ import json
 import statistics
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -74,6 +77,9 @@ def measure(name: str, *, batch: int, rounds: int, seconds: float) -> dict:
         "int8": hcjax.tune(lambda x: small.apply(small.params, x), x),
         "symmetric": hcjax.tune(lambda x: plain.apply(plain.params, x), x),
     }
+    whole = {"hcjax.jit": hcjax.jit(small.apply), "jax.jit": jax.jit(small.apply)}
+    runs |= {kind: partial(run, small.params) for kind, run in whole.items()}
+    equal = equal and bool((np.asarray(runs["hcjax.jit"](x))[:8] == found[:batch]).all())
     equal = equal and bool((np.asarray(runs["int8"](x))[:8] == found[:batch]).all())
     rates: dict[str, list[float]] = {kind: [] for kind in runs}
     for _ in range(rounds):
@@ -85,8 +91,8 @@ def measure(name: str, *, batch: int, rounds: int, seconds: float) -> dict:
                 done += 1
             rates[kind].append(done * batch / (time.perf_counter() - started))
 
-    def ratio(kind):
-        pairs = zip(rates["int8"], rates[kind], strict=True)
+    def ratio(kind, of="int8"):
+        pairs = zip(rates[of], rates[kind], strict=True)
         return statistics.median(a / b for a, b in pairs)
 
     return {
@@ -96,6 +102,7 @@ def measure(name: str, *, batch: int, rounds: int, seconds: float) -> dict:
         "to_plain": ratio("plain"),
         "to_float32": ratio("float32"),
         "to_symmetric": ratio("symmetric"),
+        "jit_to_jax_jit": ratio("jax.jit", of="hcjax.jit"),
         "equal": equal,
         "left_in_float": list(small.floats),
     }
@@ -121,9 +128,10 @@ def main() -> int:
         "to plain",
         "to float32",
         "symmetric",
+        "jit / jax.jit",
         "equal",
     )
-    print(f"{'':12s}" + "".join(f"{c:>13s}" for c in columns), flush=True)
+    print(f"{'':12s}" + "".join(f"{c:>14s}" for c in columns), flush=True)
     rows = []
     for name in options.only or WORKS:
         for batch in options.batch:
@@ -135,9 +143,10 @@ def main() -> int:
                 f"{row['to_plain']:.2f}",
                 f"{row['to_float32']:.2f}",
                 f"{row['to_symmetric']:.2f}",
+                f"{row['jit_to_jax_jit']:.2f}",
                 "yes" if row["equal"] else "NO",
             ]
-            print(f"{name:12s}" + "".join(f"{c:>13s}" for c in cells), flush=True)
+            print(f"{name:12s}" + "".join(f"{c:>14s}" for c in cells), flush=True)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1) + "\n")
     return 0 if all(row["equal"] for row in rows) else 1

@@ -28,12 +28,12 @@ def data(batch: int, shape: tuple[int, ...]) -> dict:
     """Returns random images and labels."""
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.standard_normal((batch, *shape)), jnp.float32)
-    return {"image": images, "label": jnp.asarray(rng.integers(0, CLASSES, batch))}
+    return {"inputs": images, "labels": jnp.asarray(rng.integers(0, CLASSES, batch))}
 
 
 def classify(logits: jax.Array, batch: dict) -> jax.Array:
     """Returns the mean cross-entropy."""
-    return optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]).mean()
+    return optax.softmax_cross_entropy_with_integer_labels(logits, batch["labels"]).mean()
 
 
 def sgd(loss: Callable, params: Any, extra: Any = None) -> tuple[Callable, Any]:
@@ -52,12 +52,12 @@ def sgd(loss: Callable, params: Any, extra: Any = None) -> tuple[Callable, Any]:
 def linen(module: nn.Module, shape: tuple[int, ...], batch: int, target: Callable = classify):
     """Returns a step of a Linen module, BatchNorm's statistics updated."""
     examples = data(batch, shape)
-    variables = module.init(jax.random.key(0), examples["image"][:1])
+    variables = module.init(jax.random.key(0), examples["inputs"][:1])
     params, statistics = variables["params"], {k: v for k, v in variables.items() if k != "params"}
 
     def loss(params, statistics, batch):
         out, new = module.apply(
-            {"params": params, **statistics}, batch["image"], mutable=list(statistics)
+            {"params": params, **statistics}, batch["inputs"], mutable=list(statistics)
         )
         return target(out, batch), new
 
@@ -139,7 +139,7 @@ class SmallCNN(nn.Module):
 
 def rebuild(out: jax.Array, batch: dict) -> jax.Array:
     """Returns the mean squared distance to the images."""
-    return ((out - batch["image"]) ** 2).mean()
+    return ((out - batch["inputs"]) ** 2).mean()
 
 
 def small_cnn():
@@ -163,10 +163,10 @@ def haiku(make: Callable, shape: tuple[int, ...], batch: int):
     """Returns a step of a Haiku network."""
     net = hk.without_apply_rng(hk.transform_with_state(lambda x: make()(x, is_training=True)))
     examples = data(batch, shape)
-    params, statistics = net.init(jax.random.key(0), examples["image"])
+    params, statistics = net.init(jax.random.key(0), examples["inputs"])
 
     def loss(params, statistics, batch):
-        logits, new = net.apply(params, statistics, batch["image"])
+        logits, new = net.apply(params, statistics, batch["inputs"])
         return classify(logits, batch), new
 
     return *sgd(loss, params, statistics), examples, batch
@@ -193,7 +193,7 @@ def equinox():
                 x = layer(x)
             return x
 
-        return classify(jax.vmap(one)(batch["image"]), batch), extra
+        return classify(jax.vmap(one)(batch["inputs"]), batch), extra
 
     return *sgd(loss, params), data(128, (3, 32, 32)), 128
 
@@ -219,7 +219,7 @@ def nnx_cnn():
 
     def loss(params, rest, batch):
         net = nnx.merge(definition, params, rest, copy=True)
-        logits = net(batch["image"])
+        logits = net(batch["inputs"])
         return classify(logits, batch), nnx.split(net, nnx.Param, ...)[2]
 
     return *sgd(loss, params, rest), data(128, (32, 32, 3)), 128

@@ -39,12 +39,31 @@ def gradient(of: int, image, kernel, **options):
     return lambda x, k, dy: jax.vjp(run, x, k)[1](dy)[of], [x, k, *dy]
 
 
+def passes(image, kernel, **options):
+    """A layer's value and both gradients."""
+    run = partial(layer, **options)
+    x, k = arrays(image, kernel)
+    dy = arrays(jax.eval_shape(run, x, k).shape)
+
+    def all_three(x, k, dy):
+        y, back = jax.vjp(run, x, k)
+        return y, back(dy)
+
+    return all_three, [x, k, *dy]
+
+
 def finished(image, kernel, **options):
     """A layer with bias, the sum of a residual branch, and a relu."""
     run = partial(layer, **options)
     x, k, bias = arrays(image, kernel, kernel[-1:])
     branch = arrays(jax.eval_shape(run, x, k).shape)
     return lambda x, k, bias, branch: nn.relu(run(x, k) + bias + branch), [x, k, bias, *branch]
+
+
+def in_use(image, kernel, **options):
+    """A layer with bias and relu whose parameters the program holds, and its image."""
+    x, k, b = arrays(image, kernel, kernel[-1:])
+    return lambda x: jax.nn.relu(layer(x, k, **options) + b), (x,)
 
 
 def activated(run):

@@ -26,7 +26,7 @@ def data(shape: Sequence[int], count: int, classes: int = CLASSES) -> tuple[np.n
 def batch(shape: Sequence[int], count: int, classes: int = CLASSES) -> dict:
     """Returns the same as a batch that a step takes."""
     images, labels = data(shape, count, classes)
-    return {"image": images, "label": labels, "position": np.arange(count, dtype=np.int32)}
+    return {"inputs": images, "labels": labels, "position": np.arange(count, dtype=np.int32)}
 
 
 def step(name: str, shape: Sequence[int]) -> tuple[Callable, Any]:

@@ -68,6 +68,7 @@ PEERS = {
     "torch compile": Peer("with_torch", "torch", "compile"),
     "torch jit": Peer("with_torch", "torch", "jit", INFER),
     "torch bf16": Peer("with_torch", "torch", "bf16", float32=False),
+    "hcjax bf16": Peer("with_hcjax", None, "bf16", MODES[:1], float32=False),
     "Keras on TensorFlow": Peer("with_keras", "keras_tensorflow", "tensorflow"),
     "Keras on JAX": Peer("with_keras", "keras_jax", "jax"),
     "ONNX Runtime": Peer("with_onnxruntime", "onnxruntime", "float32", INFER),

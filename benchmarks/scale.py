@@ -43,7 +43,7 @@ def measure(point: dict, seconds: float) -> dict:
     from benchmarks import ours
     from hcjax.data import batches
     from hcjax.data.dataset import Split
-    from hcjax.devices import platform
+    from hcjax.devices import memory
     from hcjax.train import parallel
 
     lenet = point["model"] == "lenet5"
@@ -69,7 +69,7 @@ def measure(point: dict, seconds: float) -> dict:
     return {
         "images_per_second": done * point["batch"] / took,
         "first_step_seconds": first,
-        "peak_bytes": platform.peak_memory_bytes(),
+        "peak_bytes": memory.peak_memory_bytes(),
     }
 
 

@@ -17,7 +17,7 @@ import jax
 import optax
 
 import hcjax
-from hcjax.report import plots
+from hcjax.report import pictures
 
 EXAMPLES = 5000
 
@@ -60,10 +60,10 @@ def main() -> None:
         print(f"accuracy >= {100 * close:.2f} %: {picked}, found in {seconds:.1f} s")
         if args.pictures:
             accuracy = {row.path: row.accuracy for row in found.rows}
-            plots.layer_curves(
-                args.pictures / f"{against}.png", found.levels, accuracy,
-                baseline=found.accuracy, against=against,
-            )  # fmt: skip
+            figure = pictures.layer_curves(
+                found.levels, accuracy, baseline=found.accuracy, against=against
+            )
+            pictures.save(figure, args.pictures / f"{against}.png")
     print(
         f"both sweeps: {total:.1f} s, {len(images):,} images, {len(os.sched_getaffinity(0))} cores"
     )

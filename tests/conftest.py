@@ -2,8 +2,11 @@
 
 import os
 import tempfile
+from pathlib import Path
 
 import pytest
+
+from tests import slow
 
 # before anything imports jax; workers, and programs that tests start, take them over
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -26,3 +29,19 @@ def pytest_xdist_make_scheduler(config, log):
     from xdist.scheduler import LoadFileScheduling
 
     return LoadFileScheduling(config, log)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """Marks the members in `SLOW` and `LONG`, before pytest chooses; stale entries end it."""
+    names = {item: slow.name_of(item.nodeid) for item in items}
+    for item, name in names.items():
+        if any(slow.means(entry, name) for entry in slow.SLOW):
+            item.add_marker(pytest.mark.slow)
+        if any(slow.means(entry, name) for entry in slow.LONG):
+            item.add_marker(pytest.mark.long)
+    parts_of_files = config.getoption("lf", False) or any("::" in each for each in config.args)
+    root = Path(__file__).parent
+    files = (path.relative_to(root).as_posix() for path in root.rglob("test_*.py"))
+    if not parts_of_files and (stale := slow.stale(names.values(), files)):
+        raise pytest.UsageError(f"tests/slow.py names tests that there are not: {stale}")

@@ -19,7 +19,8 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, flags=re.M | re.S)
 CONFIG = next(block for block in BLOCKS if block.startswith("# my_config.py"))
 TABLES = (
     KINDS, STAGES, hcjax.prune.SCORES, hcjax.data.SOURCES, hcjax.data.AUGMENTATIONS,
-    hcjax.optim.SCHEDULES, hcjax.optim.OPTIMIZERS, hcjax.models.MODELS, hcjax.losses.LOSSES,
+    hcjax.data.OTHERS, hcjax.tasks.TASKS, hcjax.optim.SCHEDULES, hcjax.optim.OPTIMIZERS,
+    hcjax.models.MODELS, hcjax.losses.LOSSES, hcjax.export.TARGETS, hcjax.export.RUNTIMES,
     *RULES.values(),
 )  # fmt: skip
 
@@ -39,12 +40,16 @@ def test_every_block_runs_in_order_and_prints_what_it_says(capsys):
     for block in BLOCKS:
         if block != CONFIG:
             exec(compile(block, "extending.md", "exec"), names)
-    made_by, floats, equal, shape, loss, cube = capsys.readouterr().out.splitlines()
+    printed = capsys.readouterr().out.splitlines()
+    made_by, floats, equal, shape, loss, exact, cube, *exported = printed
+    assert exported == [
+        f"{name} within 1e-05 of the range kept" for name in ("network.py", "network.hcz")
+    ]
     assert (made_by, floats, equal) == ("('a',)", "()", "True")
     assert names["narrow"].params["a"].shape[1] < 8 and shape == str(
         names["narrow"].params["a"].shape
     )
-    assert loss == "[1.0]" and float(cube) == 8.0
+    assert loss == "[1.0]" and float(exact) == 1.0 and float(cube) == 8.0
     assert int((~names["masks"]["a"]).sum() + (~names["masks"]["b"]).sum()) == 28  # of 56 weights
     init, apply = names["network"]
     logits, _ = apply(init(jax.random.key(0))[0], {}, jnp.ones((2, 28, 28, 1)))

@@ -6,6 +6,7 @@ from collections import defaultdict
 
 import pytest
 
+from tests import slow
 from tests.tiny import ROOT
 
 PACKAGE = ROOT / "hcjax"
@@ -195,3 +196,13 @@ def test_no_import_is_renamed_only_to_dodge_a_clash():
         if alias.asname and alias.asname != alias.name
     ]
     assert renamed == []
+
+
+def test_an_entry_of_slow_tests_that_names_none_is_found():
+    files = ["test_a.py", "test_b.py"]
+    names = ["test_a.py::test_x[options0-3]", "test_a.py::test_y"]
+    entries = ["test_a.py::test_x[options0-", "test_a.py::test_y"]
+    wrong = ["test_a.py::test_x[options0", "test_a.py::test_z", "test_gone.py::test_y"]
+    unread = ["test_b.py::test_of_a_file_that_was_not_collected"]
+    assert slow.stale(names, files, [*entries, *wrong, *unread]) == wrong
+    assert slow.name_of("tests/a/test_a.py::test_x[a/b::c]") == "a/test_a.py::test_x[a/b::c]"

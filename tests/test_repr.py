@@ -47,7 +47,7 @@ def test_no_record_prints_its_arrays():
         data=data,
         split=data.train,
         done=Fit(params, {}, 3, "steps", [line] * 99, 3, state, 1.0, 2.0, 3.0),
-        evaluation=Evaluation(confusion, {"label": Y}),
+        evaluation=Evaluation(confusion, {"labels": Y}),
         train_state=state,
         model=model,
         graph=model.graph,
@@ -95,9 +95,9 @@ def test_a_model_says_what_goes_in_and_out_and_how_much_it_is():
     assert repr(model).splitlines() == [
         "Model",
         "  images      float32[N, 8, 8, 1]",
-        "  logits      float32[N, 3]",
+        "  outputs     float32[N, 3]",
         "  parameters  6,700 in 2 arrays, 26,800 bytes",
-        "  MACs        6,700 an image, in 2 layers",
+        "  MACs        6,700 an example, in 2 layers",
         "  ops         4: 2 dot_general, 1 reshape, 1 relu",
     ]
 

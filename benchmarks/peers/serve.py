@@ -13,7 +13,6 @@ import importlib
 import importlib.util
 import json
 import os
-import resource
 import sys
 import time
 from pathlib import Path
@@ -27,22 +26,13 @@ def take_cpus():
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])
 
 
-def keep_memory():
-    """Gives this process the launcher's allocator settings, without importing hcjax."""
-    path = Path(__file__).resolve().parents[2] / "hcjax" / "devices" / "allocator.py"
-    spec = importlib.util.spec_from_file_location("allocator", path)
+def of_hcjax(name):
+    """Loads one file of hcjax/devices, without importing hcjax, which a racer need not have."""
+    path = Path(__file__).resolve().parents[2] / "hcjax" / "devices" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.keep_memory()
-
-
-def peak_memory():
-    """Returns the most bytes of memory that this process has had."""
-    status = Path("/proc/self/status")
-    if status.exists():  # resource's number is the parent's, if that had more when it forked
-        lines = status.read_text().splitlines()
-        return 1024 * int(next(x for x in lines if x.startswith("VmHWM")).split()[1])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return module
 
 
 def main():
@@ -50,7 +40,7 @@ def main():
     take_cpus()
     module, work, mode, variant, memory = sys.argv[1:6]
     if memory == "kept":
-        keep_memory()
+        of_hcjax("allocator").keep_memory()
     for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
         os.environ[name] = str(THREADS)
     started = time.perf_counter()
@@ -63,6 +53,7 @@ def main():
 
 def answer(run, images, facts):
     """Answers each line of input until it ends; run(count) makes calls of so many images each."""
+    peak_memory_bytes = of_hcjax("memory").peak_memory_bytes
     run(2)
     begin = time.perf_counter()
     run(3)
@@ -70,7 +61,7 @@ def answer(run, images, facts):
     print(json.dumps(facts), flush=True)
     for line in sys.stdin:
         if line.strip() == "memory":
-            print(peak_memory(), flush=True)
+            print(peak_memory_bytes(), flush=True)
             continue
         count = max(2, int(float(line) / each))
         begin = time.perf_counter()

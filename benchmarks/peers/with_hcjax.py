@@ -1,4 +1,7 @@
-"""hcjax: the step that `fit` takes, on the batches that `fit` takes; folded networks to infer."""
+"""hcjax: the step that `fit` takes, on the batches that `fit` takes; folded networks to infer.
+
+Variant bf16 computes in bfloat16, with parameters in float32, as `config.model.dtype` says.
+"""
 
 import sys
 from pathlib import Path
@@ -18,12 +21,14 @@ from hcjax.train import parallel
 
 def make(name, mode, variant):
     """Returns (run(count), images per call, facts)."""
-    del variant
     if mode == "latency":  # else each call waits for a thread to take it: 30 µs
         jax.config.update("jax_cpu_enable_async_dispatch", False)
     work = networks.WORKS[name]
     images, labels = networks.data(work.shape)
-    network = hcjax.models.create(work.name, input_shape=work.shape, num_classes=networks.CLASSES)
+    dtype = "bfloat16" if variant == "bf16" else "float32"
+    network = hcjax.models.create(
+        work.name, input_shape=work.shape, num_classes=networks.CLASSES, dtype=dtype
+    )
     params, state = network.init(jax.random.key(0))
     facts = {"jax": jax.__version__, "parameters": hcjax.trees.num_parameters(params)}
     if mode != "training":
