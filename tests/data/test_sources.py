@@ -4,6 +4,7 @@ import json
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -197,6 +198,11 @@ def test_pairs_that_do_not_fit_are_named(tmp_path, spoil, message):
         ((0, 2), ("a", "b", "c"), None, ("a", "b", "c"), {0, 2}),  # training lacks one
         ((0, 255), None, "ground\nthing\n\n", ("ground", "thing"), {0, 1}),
         ((0, 255), ("x", "y"), "ground\nthing", ("x", "y"), {0, 1}),
+        ((0, 1, 2, 255), None, None, ("0", "1", "2"), {0, 1, 2, -1}),  # as Pascal VOC's
+        ((0, 2, 255), ("a", "b", "c", "d"), None, ("a", "b", "c", "d"), {0, 2, -1}),
+        ((0, 1, 255), ("a", "b"), None, ("a", "b"), {0, 1, -1}),
+        ((0, 128, 255), ("a", "b", "c"), None, ("a", "b", "c"), {0, 1, 2}),
+        ((0, 128, 255), None, None, ("0", "128", "255"), {0, 1, 2}),
     ],
 )
 def test_classes_of_masks_are_called_by_a_file_or_by_who_reads_them(
@@ -208,6 +214,22 @@ def test_classes_of_masks_are_called_by_a_file_or_by_who_reads_them(
     options = {"validation": 1, "test": 2, "class_names": given}
     data = hcjax.data.load("masks", path=str(tmp_path), **options)
     assert data.class_names == names and set(np.unique(data.train.targets)) == classes
+
+
+def test_a_255_that_may_be_a_class_or_none_is_asked_about(tmp_path):
+    write_pairs(tmp_path, values=(0, 1, 255))
+    with pytest.raises(DataError, match=r"is 255 a class, or none, in masks of .* with 3 names"):
+        hcjax.data.load("masks", path=str(tmp_path), test=2, class_names=("a", "b", "c"))
+
+
+def test_pixels_of_no_class_may_be_in_one_part_only_and_count_in_no_score(tmp_path):
+    write_pairs(tmp_path / "train", values=(0, 1))
+    write_pairs(tmp_path / "test", count=2, values=(0, 1, 255))
+    data = hcjax.data.load("masks", path=str(tmp_path), validation=2)
+    assert data.class_names == ("0", "1") and set(np.unique(data.test.targets)) == {-1, 0, 1}
+    scores = hcjax.evaluate(lambda p, x: jnp.stack([p - x[..., 0], x[..., 0] - p], -1),
+                            jnp.float32(0), data, task="segmentation").summary  # fmt: skip
+    assert 0 < scores["iou"] <= 1 and scores["nll"] > 0
 
 
 @pytest.mark.parametrize(

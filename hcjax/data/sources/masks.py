@@ -20,6 +20,8 @@ from hcjax.data.sources.folder import parts_of, visible
 from hcjax.errors import DataError
 
 NAMES = "classes.txt"  # beside the folders: a name a line
+VOID = 255  # beside 0, 1, ..., K - 1: no class, as in Pascal VOC and Cityscapes
+UNCOUNTED = -1  # what the losses and scores of segmentation leave out
 
 
 def load(
@@ -28,8 +30,9 @@ def load(
     """Reads pairs `images/<name>.png` and `masks/<name>.png`, which have one size.
 
     Masks hold 0, 1, ..., K - 1, or any K values, as 0 and 255: in ascending order these are the
-    classes 0, 1, .... Only the images that are kept, e.g. by a limit, are read, and those masks;
-    the masks of training are all read, for their values.
+    classes 0, 1, .... A 255 beside the classes 0 to K - 1, K > 1, is none of them: such pixels get
+    -1, and count in no loss and no score. Only the images that are kept, e.g. by a limit, are read,
+    and those masks; the masks of training are all read, for their values.
 
     Args:
       path: with the folders `images` and `masks`, or the same under train, validation and test.
@@ -38,7 +41,7 @@ def load(
         have; None: the lines of `classes.txt` in `path`, or, without, the values that there are.
 
     Returns:
-      Parts with images uint8[N, H, W, C] and targets int32[N, H, W].
+      Parts with images uint8[N, H, W, C] and targets int32[N, H, W], classes or -1.
 
     Raises:
       DataError: if an image has no mask or another size than it, sizes differ, a mask has colours
@@ -90,6 +93,15 @@ def _listed(file: Path) -> list[str]:
 def _values(root: Path, masks: Iterable[np.ndarray], count: int) -> np.ndarray:
     """Returns the value of each class, ascending: as many as there are names, if there are any."""
     values = functools.reduce(np.union1d, map(np.unique, masks)).astype(np.int64)
+    rest = values[values != VOID]
+    doubtful = len(rest) < len(values) == count <= VOID
+    if doubtful and len(rest) > 1 and rest[0] >= 0 and rest[-1] < count:
+        raise DataError(
+            f"{root}: is 255 a class, or none, in masks of {values.tolist()} with {count} names? "
+            f"Number the classes 0 to {count - 1}, or name {count - 1} of them"
+        )
+    if len(values) != count and len(rest) > 1 and (count or _numbers(rest)):
+        values = rest
     if not count or len(values) == count:
         return values
     if values[0] >= 0 and values[-1] < count:
@@ -101,11 +113,17 @@ def _values(root: Path, masks: Iterable[np.ndarray], count: int) -> np.ndarray:
 
 
 def _classes(file: Path, mask: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Returns int[H, W], the class of each value in a mask."""
-    unknown = np.setdiff1d(mask, values)
+    """Returns int[H, W], the class of each value in a mask, or -1."""
+    void = (mask == VOID) & (_numbers(values) and VOID not in values)
+    unknown = np.setdiff1d(mask[~void], values)
     if len(unknown):
         raise DataError(f"{file}: masks must hold {values.tolist()}, found {unknown[0]}")
-    return np.searchsorted(values, mask)
+    return np.where(void, UNCOUNTED, np.searchsorted(values, mask))
+
+
+def _numbers(values: np.ndarray) -> bool:
+    """Whether values are the numbers of two or more classes: 0, 1, ..., K - 1."""
+    return len(values) > 1 and bool((values == np.arange(len(values))).all())
 
 
 def _pairs(folder: Path) -> list[tuple[Path, Path]]:
