@@ -109,6 +109,8 @@ def test_any_layout_is_read_in_place(layout):
 
 @NATIVE
 def test_three_axes_one_axis_and_bfloat16():
+    """Of bfloat16 oneDNN has kernels with AVX-512 only; elsewhere the rule leaves it to XLA."""
+    known = ["float32"] + ["bfloat16"] * ("avx512bw" in Path("/proc/cpuinfo").read_text().split())
     for shape, kernel, names in (
         ((2, 16, 6, 7, 8), (8, 16, 3, 3, 3), None),
         ((2, 9, 16), (5, 16, 8), ("NWC", "WIO", "NWC")),
@@ -119,7 +121,8 @@ def test_three_axes_one_axis_and_bfloat16():
             run = lambda x, k, s=strides, n=names: lax.conv_general_dilated(
                 x, k, s, "SAME", dimension_numbers=n
             )
-            assert chosen(run, x, k, table="cpu+native") == ["native_convolution"]
+            rules = chosen(run, x, k, table="cpu+native")
+            assert ("native_convolution" in rules) == (dtype in known), (dtype, rules)
             np.testing.assert_array_equal(
                 np.asarray(fast(run)(x, k), np.float32), np.asarray(run(x, k), np.float32)
             )
