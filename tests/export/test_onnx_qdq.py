@@ -59,6 +59,24 @@ def test_residual_sums_are_integer_kernels(tmp_path):
     assert distance(model, data, (images,)) < 0.05
 
 
+def test_sums_of_the_greatest_numbers_are_whole():
+    """Without VNNI, products of uint8 by int8 saturate in 16 bits: kernels are uint8."""
+    params = {"k": np.ones((3, 3, 8, 4), "f"), "w": np.ones((4, 3), "f")}
+    images = normal(8, 6, 6, 8)
+    images = images.at[0].set(images.max())
+
+    def apply(p, x):
+        dims = ("NHWC", "HWIO", "NHWC")
+        y = jax.lax.conv_general_dilated(x, p["k"], (1, 1), "VALID", dimension_numbers=dims)
+        return y.max((1, 2)) @ p["w"]
+
+    model = integers(hcjax.trace(apply, params, images), images)
+    data = onnx(model, form="qdq")
+    assert distance(model, data, (images,)) < 0.02
+    kernels = [i for i in standard.load_from_string(data).graph.initializer if len(i.dims) > 1]
+    assert [k.data_type for k in kernels] == [standard.TensorProto.UINT8] * 2
+
+
 @pytest.mark.parametrize("spec", [{"zero_points": False}, {"activation_bits": 4}])
 def test_activations_that_uint8_does_not_end_with_are_clipped(spec):
     model, images = small()
