@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Callable, Container, Iterable, Sequence
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +21,8 @@ from hcjax.errors import ConfigError
 from hcjax.graph import interface
 from hcjax.graph.qtensor import QTensor
 
+# while a graph runs: what ops that each give one result of a loop have computed together
+together: ContextVar[dict | None] = ContextVar("together", default=None)
 _KINDS = 6  # of op, that a Model names when it is printed
 LAYERS = ("conv_general_dilated", "dot_general")  # kinds of op with a kernel
 
@@ -253,11 +256,15 @@ def run(
     """
     env, found = environment(graph, leaves, inputs)
     batch = found if batch is None else batch
-    for op in graph.ops:
-        results = op.run(batch, *[env[i] for i in op.inputs])
-        env |= zip(op.outputs, results, strict=True)
-        if visit is not None and (replacement := visit(op.output, env[op.output])) is not None:
-            env[op.output] = replacement
+    token = together.set({})
+    try:
+        for op in graph.ops:
+            results = op.run(batch, *[env[i] for i in op.inputs])
+            env |= zip(op.outputs, results, strict=True)
+            if visit is not None and (replacement := visit(op.output, env[op.output])) is not None:
+                env[op.output] = replacement
+    finally:
+        together.reset(token)
     return [env[number] for number in graph.outputs]
 
 

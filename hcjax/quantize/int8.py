@@ -118,6 +118,7 @@ class Program:
             n for n in self.values if n in self.producers and self.producers[n].kind == "quantize"
         }
         self._kernels: dict[int, int] = {}
+        self._dequantized: dict[int, int] = {}
         self._paths = {number: path for path, number in model.graph.params.items()}
         self._next = max([*self.values, model.graph.last])
 
@@ -175,11 +176,13 @@ class Program:
         for i in op.inputs:
             producer = self.producers.get(i)
             if i in self.values and producer and producer.kind == "dequantize_kernel":
-                kernel = (self.kernel(producer.inputs[0]),)
-                self._next += 1
-                outputs = (self._next,)
-                self.ops.append(defined(producer, inputs=kernel, outputs=outputs))
-                inputs.append(self._next)
+                kernel = self.kernel(producer.inputs[0])
+                if kernel not in self._dequantized:  # the ops of one loop read one array
+                    self._next += 1
+                    made = defined(producer, inputs=(kernel,), outputs=(self._next,))
+                    self.ops.append(made)
+                    self._dequantized[kernel] = self._next
+                inputs.append(self._dequantized[kernel])
             elif i in self._paths:
                 path = self._paths[i]
                 number = self.numbers.get(path)

@@ -36,6 +36,25 @@ def near(found, true, part):
         assert np.abs(a - b).max() <= part * np.abs(b).max()
 
 
+def test_the_results_of_one_loop_are_computed_once():
+    """XLA does not join two loops that are the same."""
+
+    def apply(p, x):
+        step = lambda c, y: (jnp.tanh(c @ p["w"] + y), c)
+        end, every = lax.scan(step, x[:, 0] * 0, x.swapaxes(0, 1))
+        return end + every.mean(0), every.swapaxes(0, 1)
+
+    params, x = {"w": normal(3, 3)}, normal(4, 600, 3)
+    model = hcjax.trace(apply, params, x)
+    small = hcjax.int8(model, hcjax.calibrate(model, x))
+    for each in (model, small, hcjax.unpack(hcjax.pack(small))):
+        assert sum(op.kind == "scan" for op in each.graph.ops) == 2
+        compiled = jax.jit(each.apply).lower(each.params, x).compile().as_text()
+        assert compiled.count(" while(") == 1
+    near(applied(model, (x,)), jax.jit(apply)(params, x), 1e-5)
+    equal(applied(small, (x,)), applied(hcjax.unpack(hcjax.pack(small)), (x,)))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_link_of_the_chain_gives_the_same_outputs(name):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -176,6 +177,7 @@ class _Limits:
 
     def __init__(self):
         self.ops, self.operands, self.depth = _MOST_OPS, _MOST_OPERANDS, _DEEPEST
+        self.bodies: dict[str, Graph] = {}  # those that are the same are one, and computed once
 
     def body(self, inputs: int) -> None:
         """Counts a body and its inputs; raises ArtifactError if there are too many."""
@@ -243,7 +245,8 @@ def _decode_body(content: list, limits: _Limits) -> Graph:
     limits.depth += 1
     if not all(type(i) is int and i in numbers for i in outputs):
         raise ArtifactError("a body gives a number that nothing in it computes")
-    return Graph(tuple(ops), tuple(range(count)), tuple(outputs), {}, {})
+    graph = Graph(tuple(ops), tuple(range(count)), tuple(outputs), {}, {})
+    return limits.bodies.setdefault(json.dumps(content), graph)
 
 
 def _output(number: Any, shapes: dict[int, tuple[Size, ...]], results: list[dict]) -> Leaf:

@@ -5,13 +5,17 @@ The graph of a body has no constants: they are operands of the op.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 from jax import lax
 
-from hcjax.graph.model import Graph, run
+from hcjax.graph.model import Graph, run, together
 from hcjax.graph.ops.kind import BODY, Kind
+
+# params that are not the same in the ops of one loop; of a body, its identity is
+_OWN = ("body", "branches", "result", "macs")
 
 
 def _scan(p: dict, *arrays: jax.Array) -> jax.Array:
@@ -27,18 +31,39 @@ def _scan(p: dict, *arrays: jax.Array) -> jax.Array:
         results = run(p["body"], {}, [*fixed, *carry, *parts], batch=p["batch"])
         return results[: p["carry"]], results[p["carry"] :]
 
-    sliced = arrays[p["constants"] + p["carry"] :]
-    end, stacked = lax.scan(step, list(start), sliced, p["length"], reverse=p["reverse"])
-    return [*end, *stacked][p["result"]]
+    def results() -> list[jax.Array]:
+        sliced = arrays[p["constants"] + p["carry"] :]
+        end, stacked = lax.scan(step, list(start), sliced, p["length"], reverse=p["reverse"])
+        return [*end, *stacked]
+
+    return _once(results, p, arrays)[p["result"]]
 
 
 def _cond(p: dict, index: jax.Array, *arrays: jax.Array) -> jax.Array:
     """Runs the branch of an index and returns one of its results."""
 
     def function(branch):
-        return lambda *arrays: run(branch, {}, arrays, batch=p["batch"])[p["result"]]
+        return lambda *arrays: run(branch, {}, arrays, batch=p["batch"])
 
-    return lax.switch(index, list(map(function, p["branches"])), *arrays)
+    def results() -> list[jax.Array]:
+        return lax.switch(index, list(map(function, p["branches"])), *arrays)
+
+    return _once(results, p, (index, *arrays))[p["result"]]
+
+
+def _once(compute: Callable[[], list], p: dict, arrays: Sequence[jax.Array]) -> list:
+    """Computes all results at the first op that asks for one of them; the others take theirs.
+
+    XLA does not join two loops that are the same.
+    """
+    done = together.get()
+    if done is None:
+        return compute()
+    same = [value for name, value in p.items() if name not in _OWN]
+    key = (*same, *map(id, bodies(p)), *map(id, arrays))
+    if key not in done:
+        done[key] = (bodies(p), arrays, compute())  # kept, or an id would be another's
+    return done[key][-1]
 
 
 def bodies(params: dict[str, Any]) -> tuple[Graph, ...]:

@@ -130,8 +130,11 @@ def _constant(b: Builder, op: Op, number: int) -> int:
     if np.ndim(value) < 2 or not (weight or op.kind in LAYERS):
         return b.operand(number, f"{op.kind}/value")
     quantized, scales, _, _ = b.kernel(op, number)
-    run = partial(_dequantize_kernel, b.scale_shape(b.channels(op), np.ndim(value)))
-    return b.emit("dequantize_kernel", (quantized, scales), run)
+    place = ("dequantized", quantized, scales)
+    if place not in b.copies:
+        run = partial(_dequantize_kernel, b.scale_shape(b.channels(op), np.ndim(value)))
+        b.copies[place] = b.emit("dequantize_kernel", (quantized, scales), run)
+    return b.copies[place]
 
 
 def broadcast_int8(b: Builder, op: Op, number: int, qparams: QParams) -> Int8 | None:
