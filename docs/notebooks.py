@@ -1,11 +1,11 @@
 """Runs the tutorials and writes each as a page of the site, with its tables and pictures.
 
-Command: python docs/notebooks.py [--steps N] [NAME ...]
+Command: python docs/notebooks.py [--steps N] [--jobs N] [NAME ...]
 
 In: `docs/notebooks/*.py`, notebooks as text (jupytext, percent). Out, beside them and not
 committed: `NAME.md`, and `NAME_1.png`, ... for its pictures. Needs the extra `docs`. A cell that
-fails ends everything with its traceback and exit code 1. NAME runs only that one; `--steps` trains
-for so few steps that it shows no more than that the code runs.
+fails ends everything with its traceback and exit code 1. NAME runs only that one; `--jobs` runs so
+many at once; `--steps` trains for so few steps that it shows no more than that the code runs.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import re
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -108,16 +109,17 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="e.g. 1_lenet; all, if none")
     parser.add_argument("--steps", type=int, help="of each training")
+    parser.add_argument("--jobs", type=int, default=1, help="tutorials at once")
     options = parser.parse_args(argv)
     paths = {path.stem: path for path in sources()}
     if unknown := set(options.names) - set(paths):
         parser.error(f"no tutorial {', '.join(sorted(unknown))}; there are {', '.join(paths)}")
-    total = 0.0
-    for name in options.names or paths:
-        seconds = write(paths[name], steps=options.steps)
-        total += seconds
-        print(f"{name:20} {seconds:6.1f} s", flush=True)
-    print(f"{'together':20} {total:6.1f} s")
+    begun, names = time.perf_counter(), options.names or list(paths)
+    with ThreadPoolExecutor(max(options.jobs, 1)) as pool:  # a kernel is a process of its own
+        made = pool.map(lambda name: write(paths[name], steps=options.steps), names)
+        for name, seconds in zip(names, made, strict=True):
+            print(f"{name:20} {seconds:6.1f} s", flush=True)
+    print(f"{'together':20} {time.perf_counter() - begun:6.1f} s")
     return 0
 
 
