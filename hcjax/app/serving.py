@@ -74,11 +74,12 @@ _LIMITS = {
     "rows": "Examples of a request, at most.",
     "batch": "Examples that are computed together, at most.",
     "queue": "Examples that wait for one network, at most.",
+    "queue_bytes": "Bytes of their arrays, at most.",
     "wait_ms": "Milliseconds that a batch waits for others to join it.",
     "deadline_seconds": "Until a request is answered, or refused with 503.",
     "header_seconds": "In which a request's headers must come.",
     "body_seconds": "In which its body must come.",
-    "connections": "Requests answered at a time, at most.",
+    "connections": "Requests answered at a time, at most; twice as many may be open.",
 }
 
 

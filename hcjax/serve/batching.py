@@ -33,6 +33,7 @@ class Result(NamedTuple):
 class _Waiting(NamedTuple):
     arrays: list[np.ndarray]
     rows: int
+    bytes: int
     deadline: float
     future: asyncio.Future
 
@@ -57,9 +58,9 @@ class Batcher:
         self._queue: deque[_Waiting] = deque()
         self._thread = ThreadPoolExecutor(1, "hcjax-serve")
         self._computing, self._timer = False, None
-        self.rows = 0  # that wait
+        self.rows = self._bytes = 0  # that wait
         self._seconds = {size: self._measured(size) for size in sizes(limits.batch)}
-        self._each = self._seconds[limits.batch] / limits.batch
+        self._load = 1.0  # times as long as was measured
 
     def submit(self, arrays: list[np.ndarray], rows: int, timeout: float) -> asyncio.Future:
         """Returns the future Result of a request.
@@ -71,14 +72,20 @@ class Batcher:
           RequestError: 503, if the queue is full, or so long that the request would be late; the
             future fails likewise if it is late all the same.
         """
-        limits, wait = self._limits, self.rows * self._each
-        if self.rows + rows > limits.queue and self.rows:
+        limits, size = self._limits, sum(x.nbytes for x in arrays)
+        wait = self._load * self._expected(self.rows) if self.rows else 0.0
+        if timeout <= 0:
+            raise busy("its deadline was over before it could wait", max(wait, 1))
+        if self.rows and self.rows + rows > limits.queue:
             raise busy(f"{self.rows} examples wait already, of at most {limits.queue}", wait)
+        if self.rows and self._bytes + size > limits.queue_bytes:
+            raise busy(f"{self._bytes} bytes wait already, of at most {limits.queue_bytes}", wait)
         if wait > timeout:
-            raise busy(f"the queue is {wait:.3g} s long, the deadline {timeout:.3g} s", wait)
+            raise busy(f"the queue is {wait:.3g} s long, the deadline is in {timeout:.3g} s", wait)
         future = asyncio.get_running_loop().create_future()
-        self._queue.append(_Waiting(arrays, rows, time.monotonic() + timeout, future))
+        self._queue.append(_Waiting(arrays, rows, size, time.monotonic() + timeout, future))
         self.rows += rows
+        self._bytes += size
         if not self._computing:
             self._plan()
         return future
@@ -96,6 +103,12 @@ class Batcher:
             self._engine.run(arrays)
             times.append(time.perf_counter() - start)
         return min(times)
+
+    def _expected(self, rows: int) -> float:
+        """Returns the seconds in which so many examples were computed when nothing else ran."""
+        most = self._limits.batch
+        size = next((size for size in self._seconds if size >= rows), None)
+        return self._seconds[size] if size else self._seconds[most] * rows / most
 
     def _plan(self) -> None:
         """Computes soon: at once if a batch is full, else after the time that it may wait."""
@@ -115,10 +128,8 @@ class Batcher:
         batch = self._next()
         if not batch:
             return
-        rows = sum(each.rows for each in batch)
-        size = next((size for size in self._seconds if size >= rows), None)
         loop = asyncio.get_running_loop()
-        if size is not None and self._seconds[size] < _SHORT:
+        if self._expected(sum(each.rows for each in batch)) < _SHORT:
             self._finish(batch, *self._run(batch))
             if self._queue:  # others get their turn between two batches
                 self._timer = loop.call_soon(self._compute)
@@ -142,6 +153,7 @@ class Batcher:
                 break
             self._queue.popleft()
             self.rows -= first.rows
+            self._bytes -= first.bytes
             if first.future.done():  # whoever asked has left
                 continue
             if now > first.deadline:
@@ -182,7 +194,7 @@ class Batcher:
     def _finish(self, batch, results, seconds, error) -> None:
         """Gives each request its rows."""
         rows, at, now = sum(each.rows for each in batch), 0, time.monotonic()
-        self._each = 0.9 * self._each + 0.1 * seconds / rows
+        self._load = 0.9 * self._load + 0.1 * seconds / self._expected(rows)
         self._observed(rows, seconds)
         for each in batch:
             if each.future.done():

@@ -1,18 +1,27 @@
-"""A connection of uvicorn with limits that uvicorn lacks: bytes of headers, and time for each part.
+"""A connection of uvicorn with limits that uvicorn lacks: of headers, of time, and of connections.
 
-Whoever sends a request's headers or body too slowly, or opens a connection and says nothing, is
-told 408; headers that are too long, 431. A request that comes whole costs no timer.
+Whoever sends a request's headers or body too slowly is told 408; headers that are too long, 431.
+A connection ends on which nothing is said, or whose answers nobody takes. A request that comes
+whole costs no timer.
 """
 
 from __future__ import annotations
 
 import socket
 
+import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from hcjax.serve.limits import Limits
 
 _LATE = 0.5  # seconds for what was sent before the client learns that the server ends
+_AHEAD = 32  # requests that a client may send before it has the answer of the first
+_STATUS = {400: b"400 Bad Request", 408: b"408 Request Timeout",
+           431: b"431 Request Header Fields Too Large"}  # fmt: skip
+_NO_HTTP = 400, "this is no HTTP/1.1 that the server understands"
+_LONG = 431, "the headers are too long"
+_UPGRADE = 400, "connections are not upgraded: ask in HTTP/1.1, without the header Upgrade"
+_PIPELINED = 400, f"more than {_AHEAD} requests at once: wait for answers"
 
 
 class Connection(HttpToolsProtocol):
@@ -20,6 +29,8 @@ class Connection(HttpToolsProtocol):
 
     limits = Limits()
     _timer = None
+    _unread = None  # the timer of an answer that the client does not take
+    _problem = _NO_HTTP  # what the parser's error means
     _heading = False  # within a request's line and headers
     _reading = False  # within a request
     _bytes = 0  # of the headers so far
@@ -29,6 +40,9 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport) -> None:
         """Begins; the first request must come in time."""
         super().connection_made(transport)
+        if len(self.connections) > 2 * self.limits.connections:
+            transport.abort()  # files that this process may open are few
+            return
         # an answer is written in two parts; the second would wait 40 ms for the first's receipt
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._watch(self.limits.header_seconds)
@@ -36,6 +50,7 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc) -> None:
         """Ends."""
         self._watch(None)
+        self._taken()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -51,7 +66,7 @@ class Connection(HttpToolsProtocol):
             elif idle and begun + 1 == self._begun:
                 self._bytes = len(data)  # else it came with requests before it: it begins at 0
             if self._bytes > self.limits.header_bytes:
-                self._refuse(b"431 Request Header Fields Too Large", b"the headers are too long")
+                self._refuse(*_LONG)
             elif self._timer is None:
                 self._watch(self.limits.header_seconds)
         elif heading or self._timer is None:
@@ -78,6 +93,10 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The last of its headers: the application begins."""
         self._heading = False
+        if self.parser.should_upgrade():  # the parser would lose its body
+            self._fail(_UPGRADE)
+        if len(self.pipeline) >= _AHEAD:
+            self._fail(_PIPELINED)
         super().on_headers_complete()
         if self._ending:
             self.cycle.keep_alive = False
@@ -103,7 +122,31 @@ class Connection(HttpToolsProtocol):
     def _count(self, more: int) -> None:
         self._counted += more
         if self._counted > self.limits.header_bytes:
-            raise ValueError("the headers are too long")  # the parser's error: status 400
+            self._fail(_LONG)
+
+    def _fail(self, problem: tuple[int, str]) -> None:
+        """Ends the parsing from within it."""
+        self._problem = problem
+        raise ValueError(problem)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answers what is no request."""
+        self._refuse(*self._problem)
+
+    def pause_writing(self) -> None:
+        """The client does not take its answers: it has some time to."""
+        super().pause_writing()
+        self._unread = self.loop.call_later(self.limits.body_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It does."""
+        self._taken()
+        super().resume_writing()
+
+    def _taken(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _watch(self, seconds: float | None) -> None:
         """Sets the timer anew, or removes it."""
@@ -118,18 +161,18 @@ class Connection(HttpToolsProtocol):
         if not self._reading:
             self.transport.close()  # nobody asked
         elif self.cycle is None or self.cycle.response_complete or self._heading:
-            self._refuse(b"408 Request Timeout", b"the headers came too slowly")
+            self._refuse(408, "the headers came too slowly")
         elif self.cycle.response_started:
             self.transport.close()
         else:
-            self._refuse(b"408 Request Timeout", b"the body came too slowly")
+            self._refuse(408, "the body came too slowly")
 
-    def _refuse(self, status: bytes, text: bytes) -> None:
+    def _refuse(self, status: int, text: str) -> None:
         """Answers for the application, and closes."""
-        body = b'{"error":"%b"}' % text
+        body = orjson.dumps({"error": text})
         self.transport.write(
             b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
-            b"connection: close\r\n\r\n%b" % (status, len(body), body)
+            b"connection: close\r\n\r\n%b" % (_STATUS[status], len(body), body)
         )
         self.transport.close()
 

@@ -27,7 +27,7 @@ class Door:
         self, app: Callable, *, token: str | None, metrics: Metrics, most: int, logged: bool
     ):
         self._app, self._most, self._logged, self._open = app, most, logged, 0
-        self._token = None if token is None else f"Bearer {token}".encode()
+        self._token = None if token is None else token.encode()
         self._answers, self._counters = metrics.answers, {}
         self.ending = False  # then clients are told that their connections end
 
@@ -71,7 +71,8 @@ class Door:
         if self._token is None or scope["path"] in OPEN:
             return True
         given = [value for name, value in scope["headers"] if name == b"authorization"]
-        return len(given) == 1 and hmac.compare_digest(given[0], self._token)
+        scheme, _, token = given[0].partition(b" ") if len(given) == 1 else (b"", b"", b"")
+        return scheme.lower() == b"bearer" and hmac.compare_digest(token.strip(), self._token)
 
 
 async def _refuse(send, status: int, text: str, header: tuple[bytes, bytes]) -> None:

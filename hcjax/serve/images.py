@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 
 import numpy as np
 
@@ -11,6 +10,7 @@ from hcjax import data
 from hcjax.errors import DataError
 
 FORMATS = ("PNG", "JPEG")
+_SCANS = 100  # of a progressive JPEG, each over all of its pixels; 10 are usual
 
 
 def decoded(file: bytes, image_shape: tuple[int, int, int], pixels: int) -> tuple[np.ndarray, int]:
@@ -31,15 +31,14 @@ def decoded(file: bytes, image_shape: tuple[int, int, int], pixels: int) -> tupl
     from PIL import Image
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(file), formats=FORMATS) as image:
-                width, height = image.size
-                if width * height > pixels:
-                    raise DataError(
-                        f"expected an image of at most {pixels} pixels, found {width} x {height}"
-                    )
-            return data.read_image(file, image_shape, where="the image"), width * height
+        with Image.open(io.BytesIO(file), formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > pixels:
+                text = f"expected an image of at most {pixels} pixels, found {width} x {height}"
+                raise DataError(text)
+            if image.format != "PNG" and (scans := file.count(b"\xff\xda")) > _SCANS:
+                raise DataError(f"expected a JPEG of at most {_SCANS} scans, found {scans}")
+        return data.read_image(file, image_shape, where="the image"), width * height
     except DataError:
         raise
     except Image.DecompressionBombError as error:

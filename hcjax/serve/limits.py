@@ -13,10 +13,11 @@ class Limits(NamedTuple):
 
     body_bytes: of a request. header_bytes: of its line and headers. pixels: of a request's image
     files together, before they are decoded. rows: examples of a request. batch: examples that are
-    computed together. queue: examples that wait for one network. wait_ms: how long the first
-    example of a batch waits for others, in milliseconds. deadline_seconds: from a request's arrival
-    to its answer. header_seconds, body_seconds: from the first byte of either to its last.
-    connections: requests that are answered at a time.
+    computed together. queue: examples that wait for one network. queue_bytes: of the arrays of
+    those. wait_ms: how long the first example of a batch waits for others, in milliseconds.
+    deadline_seconds: from the last byte of a request to its answer. header_seconds, body_seconds:
+    from the first byte of either to its last; an answer must be taken within body_seconds.
+    connections: requests that are answered at a time; twice as many may be open.
     """
 
     body_bytes: int = 32 << 20
@@ -25,6 +26,7 @@ class Limits(NamedTuple):
     rows: int = 1024
     batch: int = 64
     queue: int = 4096
+    queue_bytes: int = 256 << 20
     wait_ms: float = 0.0
     deadline_seconds: float = 5.0
     header_seconds: float = 10.0

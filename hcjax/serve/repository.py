@@ -123,7 +123,11 @@ class Repository:
             await served.batcher.close()
 
     async def _switch(self, place: Place) -> Served:
+        was = self.get(place.name, place.version)
         async with self._loading:
+            now = self.get(place.name, place.version)
+            if now is not was and now.stamp == stamp(place.path):
+                return now  # it was loaded while this waited
             try:
                 loop = asyncio.get_running_loop()
                 served = await loop.run_in_executor(None, self._loaded, place)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
+import reprlib
 import struct
 from typing import Any, NamedTuple
 
@@ -21,6 +22,9 @@ from hcjax.serve.limits import Limits, RequestError
 from hcjax.serve.numbers import numbers_of
 from hcjax.serve.signature import BYTES, DATATYPES, Signature, Tensor
 
+_SHORT = reprlib.Repr()  # of what strangers send: neither long nor deep
+_SHORT.maxlevel = _SHORT.maxlist = _SHORT.maxdict = 3
+_SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 80
 _REFUSED = ("classification", "shared_memory_region", "sequence_id")  # parameters with a meaning
 
 
@@ -94,7 +98,7 @@ def read_image(body: bytes, takes: Signature, limits: Limits) -> Request:
 def _expect(right: Any, expected: str, found: Any) -> None:
     """Raises RequestError unless something is right."""
     if not right:
-        text = found if isinstance(found, str) and len(found) < 80 else f"{found!r:.80}"
+        text = found if isinstance(found, str) and len(found) < 80 else _SHORT.repr(found)
         raise RequestError(f"{expected}; found {text}")
 
 
@@ -142,6 +146,11 @@ def _array(
         status = 413 if shape[0] else 400
         text = f"{name} must hold 1 to {limits.rows} examples, found {shape[0]}"
         raise RequestError(text, status)
+    if expected.batched:
+        example = math.prod(expected.shape) * np.dtype(DATATYPES[expected.datatype]).itemsize
+        if shape[0] * example > limits.queue_bytes:
+            text = f"{name} may hold {limits.queue_bytes} bytes, each example of it {example}"
+            raise RequestError(f"{text}; found {shape[0]} examples", 413)
     count, size = math.prod(shape), _parameters(tensor).get("binary_data_size")
     if size is not None:
         right = type(size) is int and 0 <= size <= len(rest)

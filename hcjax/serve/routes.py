@@ -6,7 +6,7 @@ import time
 from importlib import resources
 
 import orjson
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter, fail_after, to_thread
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -26,6 +26,8 @@ _PAGE = {"/": ("page.html", "text/html"), "/page.js": ("page.js", "text/javascri
          "/page.css": ("page.css", "text/css")}  # fmt: skip
 _THREADS = 2  # for large bodies, images and gradients
 _BODIES = 4  # of the greatest length, that are held at a time
+_LARGE = 1 << 16  # bytes of a body that is parsed in a thread
+_READ = 8  # times the greatest length: so much of a longer body is read before it is refused
 _SAFE = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -127,31 +129,41 @@ class _Routes:
         ]
 
     async def _infer(self, request: Request) -> Response:
-        served, start = self._named(request), time.perf_counter()
-        asked = await self._asked(request, served)
+        served = self._named(request)
+        asked, start = await self._asked(request, served)
         most = self._limits.deadline_seconds
-        timeout = min(asked.timeout or most, most)
-        result = await served.batcher.submit(asked.arrays, asked.rows, timeout)
+        left = min(asked.timeout or most, most) - (time.monotonic() - start)
+        result = await served.batcher.submit(asked.arrays, asked.rows, left)
         place = served.place
         body, headers = write_answer(
             asked, result.arrays, served.takes.outputs, name=place.name, version=place.version,
             milliseconds=1e3 * result.seconds,
         )  # fmt: skip
         served.predictions.count(result.arrays[0])
-        served.latency.observe(time.perf_counter() - start)
+        served.latency.observe(time.monotonic() - start)
         return Response(body, headers=headers)
 
     async def _asked(self, request: Request, served: Served):
-        """Returns the checked request, of JSON, binary tensors or one image file."""
+        """Returns the checked request of JSON, binary tensors or an image; when it had come."""
         held: list[bytes] = []
         try:
-            return await self._parsed(request, await self._body(request, held), served)
+            body = await self._body(request, held)
+            start = time.monotonic()
+            return await self._parsed(request, body, served), start
         finally:
-            self._held -= sum(map(len, held))
+            self._release(held)
+
+    def _release(self, parts: list[bytes]) -> None:
+        self._held -= sum(map(len, parts))
+        parts.clear()
 
     async def _aside(self, function, *arguments):
         """Returns what a function does in one of a few threads, so that others are answered."""
-        return await to_thread.run_sync(function, *arguments, limiter=self._threads)
+        try:
+            with fail_after(self._limits.deadline_seconds):
+                return await to_thread.run_sync(function, *arguments, limiter=self._threads)
+        except TimeoutError as error:
+            raise busy("images and large bodies of others took too long", 1) from error
 
     async def _parsed(self, request: Request, body: bytes, served: Served):
         headers = request.headers
@@ -162,7 +174,7 @@ class _Routes:
         length = headers.get(HEADER_LENGTH)
         arguments = (body, length, served.takes, self._limits)
         # others are answered meanwhile: an image of a few kB may have millions of pixels
-        if len(body) > 1 << 16 or b"BYTES" in body:
+        if len(body) > _LARGE or b"BYTES" in body:
             return await self._aside(read_request, *arguments)
         return read_request(*arguments)
 
@@ -172,21 +184,26 @@ class _Routes:
         encoding = request.headers.get("content-encoding", "identity")
         if encoding.lower() not in ("", "identity"):
             raise RequestError(f"bodies are not decoded; found content-encoding {encoding}", 415)
-        said = request.headers.get("content-length", "0")
-        if said.isascii() and said.isdigit() and len(said) < 19 and int(said) > most:
-            raise RequestError(f"the body may have {most} bytes; found {said}", 413)
-        size = 0
+        size, said = 0, int(request.headers.get("content-length", 0))  # the parser checked it
+        long = RequestError(f"the body may have {most} bytes; found more", 413)
+        if said > most and (said > _READ * most or "expect" in request.headers):
+            raise long
         try:
             async for part in request.stream():
                 size += len(part)
-                if size > most:
-                    raise RequestError(f"the body may have {most} bytes; found more", 413)
+                if size > _READ * most:
+                    break
+                if size > most:  # a client that still sends would not see the answer
+                    self._release(parts)
+                    continue
                 if self._held + len(part) > _BODIES * most:
                     raise busy(f"the bodies of others hold {self._held} bytes", 1)
                 parts.append(part)
                 self._held += len(part)
         except ClientDisconnect as error:
             raise RequestError("the client left before the end of the body") from error
+        if size > most:
+            raise long
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _named(self, request: Request) -> Served:
@@ -194,12 +211,10 @@ class _Routes:
 
     async def _explain(self, request: Request) -> Response:
         served = self._named(request)
-        asked = await self._asked(request, served)
         if served.explain is None:
-            name = served.place.name
-            raise RequestError(
-                f"{name} has no gradients: a classifier of images in float is needed"
-            )
+            text = "has no gradients: a classifier of images in float is needed"
+            raise RequestError(f"{served.place.name} {text}")
+        asked, _ = await self._asked(request, served)
         if asked.rows != 1:
             raise RequestError(f"one image is explained at a time; found {asked.rows}")
         label, pixels = await self._aside(served.explain, asked.arrays[0])

@@ -6,6 +6,7 @@ import asyncio
 import signal
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import uvicorn
@@ -18,6 +19,8 @@ from hcjax.serve.metrics import Metrics
 from hcjax.serve.place import Place
 from hcjax.serve.repository import Load, Repository
 from hcjax.serve.routes import make_app
+
+_FILES = 200  # that are open besides connections
 
 
 class Address(NamedTuple):
@@ -52,6 +55,7 @@ def serve(
       HcjaxError: if a network cannot be loaded, or the address cannot be listened at.
     """
     listening = _listening(address)  # what cannot be had is said before anything is loaded
+    _allow_files(2 * limits.connections + _FILES)
     logs.start()
     metrics = Metrics()
     repository = Repository(places, load, engine, limits, metrics)
@@ -85,6 +89,17 @@ def _listening(address: Address) -> socket.socket:
     except OSError as error:
         where = f"{address.host}:{address.port}"
         raise PlatformError(f"cannot listen at {where}: {error.strerror}; see --port") from error
+
+
+def _allow_files(count: int) -> None:
+    """Lets this process open so many files, or as many as the system lets it."""
+    with suppress(ImportError, OSError, ValueError):
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class _Server(uvicorn.Server):

@@ -101,9 +101,11 @@ def signature(inputs: Any, outputs: Any, about: Mapping[str, Any]) -> Signature:
 def _pixels(inputs: Any, about: Mapping[str, Any]) -> Pixels | None:
     """Returns how images come to a network; None if it takes none, or does not say how."""
     leaves = jax.tree.leaves(inputs)
-    if len(leaves) != 1 or len(leaves[0].shape) != 3 or leaves[0].shape[-1] not in (1, 3):
+    if len(leaves) != 1 or not leaves[0].batched:
         return None
     leaf = leaves[0]
+    if len(leaf.shape) != 3 or leaf.shape[-1] not in (1, 3):
+        return None
     if not np.issubdtype(leaf.dtype, np.floating):
         return Pixels(leaf.shape, None, None, leaf.dtype)
     if not {"mean", "std"} <= set(about):

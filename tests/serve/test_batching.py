@@ -74,6 +74,24 @@ def test_while_one_batch_is_computed_the_next_gathers_up_to_the_bound():
     assert engine.batches == [1, 8, 8, 3]
 
 
+def test_what_waits_has_a_bound_in_bytes():
+    engine = Slow(0.02)
+
+    async def work():
+        batcher = Batcher(engine, LIMITS._replace(queue_bytes=100))
+        first = batcher.submit(rows(1, 14), 14, 5)  # 112 bytes, alone
+        await asyncio.sleep(0.01)
+        others = [batcher.submit(rows(1), 1, 5) for _ in range(12)]
+        with pytest.raises(RequestError, match="96 bytes wait already, of at most 100") as error:
+            batcher.submit(rows(1), 1, 5)
+        assert error.value.status == 503
+        await asyncio.gather(first, *others)
+        await batcher.submit(rows(1), 1, 5)
+        await batcher.close()
+
+    run(work)
+
+
 def test_a_late_request_is_refused_at_once_or_when_its_turn_comes():
     engine = Slow(0.05)
 

@@ -1,6 +1,8 @@
 """Connections that are slow, long or no HTTP, over real sockets; TLS and tokens of the command."""
 
 import asyncio
+import contextlib
+import json
 import select
 import socket
 import threading
@@ -32,9 +34,10 @@ async def echo(scope, receive, send):
     await send({"type": "http.response.body", "body": body})
 
 
-@pytest.fixture(scope="module")
-def port():
-    config = uvicorn.Config(echo, port=0, http=connection_of(LIMITS), ws="none", lifespan="off",
+@contextlib.contextmanager
+def listening(limits):
+    """Gives the port of a server of `echo`."""
+    config = uvicorn.Config(echo, port=0, http=connection_of(limits), ws="none", lifespan="off",
                             log_config=None)  # fmt: skip
     server = uvicorn.Server(config)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
@@ -44,6 +47,12 @@ def port():
     yield server.servers[0].sockets[0].getsockname()[1]
     server.should_exit = True
     thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def port():
+    with listening(LIMITS) as port:
+        yield port
 
 
 def over(s):
@@ -97,9 +106,11 @@ def test_the_body_before_a_request_is_no_part_of_its_headers(port):
         ([HEAD + b"X: ", *[b"y"] * 9], b" 408 "),  # a byte now and then
         ([HEAD + b"\r\nfo"], b" 408 "),
         ([HEAD + b"\r\n", *[b"a"] * 3], b" 408 "),
-        ([HEAD + b"X: " + b"y" * 3000 + b"\r\n\r\nfour"], b" 400 "),
+        ([HEAD + b"X: " + b"y" * 3000 + b"\r\n\r\nfour"], b" 431 "),
         ([HEAD + b"X: " + b"y" * 1500, b"y" * 1500], b" 431 "),
-        ([b"GET /" + b"a" * 3000 + b" HTTP/1.1\r\n\r\n"], b" 400 "),
+        ([b"GET /" + b"a" * 3000 + b" HTTP/1.1\r\n\r\n"], b" 431 "),
+        ([HEAD + b"Connection: Upgrade\r\nUpgrade: h2c\r\n\r\nfour"], b" 400 "),
+        ([(HEAD + b"\r\nfour") * 200], b" 400 "),  # none is answered yet
         ([b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"], b" 400 "),
         ([b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n"], b" 400 "),
         ([b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"], b" 400 "),
@@ -112,6 +123,42 @@ def test_what_is_slow_long_or_no_http_ends_soon(port, parts, said):
     assert time.monotonic() - start < 1.8  # before our own end of patience
     assert said in found.partition(b"\r\n")[0] and (said or not found), found
     assert talk(port, HEAD + b"Connection: close\r\n\r\nfour").endswith(b"four")
+
+
+def test_errors_of_connections_are_json_and_say_what_to_do(port):
+    for parts, text in ((HEAD + b"Connection: Upgrade\r\nUpgrade: h2c\r\n\r\nfour", "Upgrade"),
+                        ((HEAD + b"\r\nfour") * 200, "wait for answers"),
+                        (b"no HTTP\r\n\r\n", "HTTP/1.1")):  # fmt: skip
+        head, _, body = talk(port, parts).partition(b"\r\n\r\n")
+        assert b"application/json" in head and text in json.loads(body)["error"]
+
+
+def test_whoever_does_not_take_answers_is_left(port):
+    body = b"a" * 1_000_000
+    head = HEAD.replace(b": 4", b": 1000000") + b"\r\n"
+    with socket.create_connection(("127.0.0.1", port), timeout=3) as s:
+        with pytest.raises(ConnectionError):  # the server's end of it is gone
+            for _ in range(100):
+                s.sendall(head + body)
+        with contextlib.suppress(OSError):
+            while s.recv(1 << 20):
+                pass
+    assert talk(port, HEAD + b"Connection: close\r\n\r\nfour").endswith(b"four")
+
+
+def test_connections_have_a_bound():
+    with listening(LIMITS._replace(connections=2, header_seconds=9.0)) as port:
+        sockets = [socket.create_connection(("127.0.0.1", port), timeout=0.3) for _ in range(6)]
+        over = []
+        for i, s in enumerate(sockets):
+            with contextlib.suppress(TimeoutError):
+                with contextlib.suppress(ConnectionError):
+                    assert s.recv(9) == b""
+                over.append(i)
+        for s in sockets:
+            s.close()
+        assert over == [4, 5]
+        assert talk(port, HEAD + b"Connection: close\r\n\r\nfour").endswith(b"four")
 
 
 @pytest.mark.parametrize(

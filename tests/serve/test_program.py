@@ -123,6 +123,14 @@ def test_strangers_get_no_failure_and_others_right_answers(server):
     for s in slow:
         s.sendall(b"POST /v2/models/dense/infer HTTP/1.1\r\nHost: a\r\nContent-Length: 50\r\n\r\n{")
     assert ask(own, b"x" * 200_000)[0] == 413
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as s:
+        s.sendall(
+            b"POST /v2/models/dense/infer HTTP/1.1\r\nHost: a\r\nContent-Length: 700000\r\n\r\n"
+        )
+        for _ in range(7):  # it is told, and not cut off while it is sending
+            s.sendall(b"x" * 100_000)
+            time.sleep(0.05)
+        assert b" 413 " in s.recv(100)
     time.sleep(1.5)
     assert all(b" 408 " in s.recv(100) for s in slow)
     own = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)

@@ -1,10 +1,12 @@
 """A server over its networks: the protocol's routes, in JSON, in binary, and with image files."""
 
+import asyncio
 import base64
 import io
 import json
 import struct
 import threading
+import time
 import warnings
 
 import numpy as np
@@ -18,12 +20,14 @@ testclient = pytest.importorskip("starlette.testclient")
 pytest.importorskip("prometheus_client")
 
 from hcjax.app.serving import place_of  # noqa: E402
+from hcjax.graph import interface  # noqa: E402
 from hcjax.runs.saved import load_any  # noqa: E402
 from hcjax.serve import routes  # noqa: E402
 from hcjax.serve.limits import Limits  # noqa: E402
 from hcjax.serve.metrics import Metrics  # noqa: E402
 from hcjax.serve.repository import Repository  # noqa: E402
 from hcjax.serve.routes import make_app  # noqa: E402
+from hcjax.serve.signature import signature  # noqa: E402
 
 LIMITS = Limits(body_bytes=50_000, pixels=10_000, rows=9, batch=4)
 X = np.random.default_rng(2).normal(size=(2, 4, 4, 1)).astype(np.float32)
@@ -60,6 +64,17 @@ def png(pixels):
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "png")
     return file.getvalue()
+
+
+def jpeg_of_scans(count):
+    """Returns a progressive JPEG with its last scan so many times more: each costs all pixels."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(np.eye(32, dtype=np.uint8) * 255).save(file, "jpeg", progressive=True)
+    whole = file.getvalue()
+    last = whole[whole.rindex(b"\xff\xda") : -2]
+    return whole[:-2] + last * count + whole[-2:]
 
 
 def test_health_server_and_metadata(client):
@@ -205,6 +220,15 @@ def test_images_in_json_are_decoded_aside_and_others_are_answered_meanwhile(clie
     assert threads[0] != threads[1]
 
 
+@pytest.mark.parametrize("key", ["inputs", "id", "shape", "data"])
+def test_deep_json_is_refused_like_any_other(client, key):
+    deep = "[" * 900 + "]" * 900
+    document = json.dumps({"id": "7", "inputs": [tensor()]} | {key: 7} if key in ("inputs", "id")
+                          else {"inputs": [tensor() | {key: 7}]})  # fmt: skip
+    answer = infer(client, document.replace(f'"{key}": 7', f'"{key}": {deep}').encode())
+    assert answer.status_code == 400 and len(answer.text) < 500, answer.text
+
+
 def test_nan_in_binary_and_lengths_that_lie(client):
     raw = np.full(32, np.nan, np.float32).tobytes()
     head = {"inputs": [tensor(parameters={"binary_data_size": len(raw)})]}
@@ -227,6 +251,9 @@ def test_what_is_too_large(client):
     assert client.post("/v2/models/dense/infer", content=parts).status_code == 413
     answer = infer(client, b"", **{"content-encoding": "gzip"})
     assert answer.status_code == 415 and "gzip" in answer.json()["error"]
+    many = jpeg_of_scans(200)
+    answer = infer(client, many, **{"content-type": "image/jpeg"})
+    assert answer.status_code == 400 and "at most 100 scans, found 2" in answer.json()["error"]
     for side, text in ((101, "found 101 x 101"), (50_000, "2500000000 pixels")):
         answer = infer(client, strangers.bomb(side), **{"content-type": "image/png"})
         assert answer.status_code == 400 and "at most 10000 pixels" in answer.json()["error"]
@@ -274,6 +301,36 @@ def test_a_drift_score_where_the_file_has_a_reference(tmp_path):
     assert (float(line.split()[-1]) > 1) == (label != 2)
 
 
+def test_what_waits_for_a_thread_is_late_in_the_end(monkeypatch):
+    limits = LIMITS._replace(deadline_seconds=0.2)
+    app = app_of(f"dense={folder() / 'dense.hcz'}", limits=limits)
+    monkeypatch.setattr(routes, "_LARGE", 0)
+    with testclient.TestClient(app) as client:
+        assert infer(client, {"inputs": [tensor()]}).status_code == 200
+        read = routes.read_request
+        monkeypatch.setattr(routes, "read_request", lambda *a: time.sleep(0.3) or read(*a))
+        answer = infer(client, {"inputs": [tensor()]})
+        assert answer.status_code == 503 and "deadline" in answer.json()["error"]
+        assert answer.headers["retry-after"] == "1"
+
+
+def test_examples_that_become_too_large_are_refused_before_they_are_made():
+    app = app_of(f"dense={folder() / 'dense.hcz'}", limits=LIMITS._replace(queue_bytes=200))
+    with testclient.TestClient(app) as client:
+        pixels = tensor(np.zeros((4, 4, 4, 1), np.uint8), "UINT8")  # 64 bytes here, 256 as floats
+        files = {"name": "images", "datatype": "BYTES", "shape": [4], "data": [""] * 4}
+        for each in (pixels, files):
+            answer = infer(client, {"inputs": [each]})
+            assert answer.status_code == 413 and "200 bytes" in answer.json()["error"]
+
+
+def test_an_image_without_a_batch_is_no_file():
+    for batched in (False, True):
+        leaf = interface.Leaf((4, 4, 1), np.dtype("float32"), batched=batched)
+        pixels = signature((leaf,), leaf, networks.ABOUT).pixels
+        assert (pixels is not None) == batched
+
+
 @pytest.mark.parametrize("given", [None, "Bearer no", "Bearer é", "secret", "Basic secret"])
 def test_a_token_is_asked_for_everywhere_but_for_health_and_the_page(given):
     client = testclient.TestClient(app_of(f"dense={folder() / 'dense.hcz'}", token="secret"))
@@ -285,8 +342,9 @@ def test_a_token_is_asked_for_everywhere_but_for_health_and_the_page(given):
         for method in ("GET", "POST"):
             status = client.request(method, path, headers=headers).status_code
             assert (status != 401) == is_open, (method, path)
-    right = {"authorization": "Bearer secret"}
-    assert client.get("/metrics", headers=right).status_code == 200
+    for scheme in ("Bearer", "bearer"):
+        right = {"authorization": f"{scheme} secret"}
+        assert client.get("/metrics", headers=right).status_code == 200
     assert (
         client.get("/page.js").headers["content-security-policy"].startswith("default-src 'none'")
     )
@@ -313,6 +371,21 @@ def test_a_changed_file_is_loaded_anew_and_a_damaged_one_is_not(tmp_path):
         assert client.post("/v2/repository/models/b/load").status_code == 404
 
 
+def test_who_asks_for_a_load_that_runs_gets_what_it_loads(tmp_path):
+    file, paths = networks.write(tmp_path / "a.hcz", networks.dense()), []
+    load = lambda path: paths.append(path) or load_any(path)
+    repository = Repository([place_of(str(file))], load, "jit", LIMITS, Metrics())
+    repository.load_all()
+
+    async def work():
+        return await asyncio.gather(*(repository.reload("a") for _ in range(9)))
+
+    found = asyncio.run(work())
+    assert len(paths) == 2 and all(each == found[0] for each in found)
+    asyncio.run(repository.reload("a"))
+    assert len(paths) == 3
+
+
 def test_images_of_a_request_share_its_pixels_and_bodies_share_memory():
     app = app_of(f"dense={folder() / 'dense.hcz'}", limits=LIMITS._replace(pixels=40))
     with testclient.TestClient(app, raise_server_exceptions=False) as client:
@@ -327,6 +400,7 @@ def test_images_of_a_request_share_its_pixels_and_bodies_share_memory():
             answer = client.post("/v2/models/dense/infer", json={"inputs": [images]})
             assert answer.status_code == status, answer.text
         assert "at most 8 pixels" in answer.json()["error"]
+        # what an example takes, not what it comes in
         routes = app._app.routes[0].endpoint.__self__
         assert routes._held == 0
         routes._held = 4 * LIMITS.body_bytes
