@@ -36,6 +36,7 @@ class Connection(HttpToolsProtocol):
     _bytes = 0  # of the headers so far
     _begun = 0  # requests
     _ending = False
+    _cycles = ()  # uvicorn's of the requests that are not answered yet, the first first
 
     def connection_made(self, transport) -> None:
         """Begins; the first request must come in time."""
@@ -51,6 +52,7 @@ class Connection(HttpToolsProtocol):
         """Ends."""
         self._watch(None)
         self._taken()
+        self._leave()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -98,6 +100,7 @@ class Connection(HttpToolsProtocol):
         if len(self.pipeline) >= _AHEAD:
             self._fail(_PIPELINED)
         super().on_headers_complete()
+        self._cycles = (*(x for x in self._cycles if not x.response_complete), self.cycle)
         if self._ending:
             self.cycle.keep_alive = False
 
@@ -167,8 +170,16 @@ class Connection(HttpToolsProtocol):
         else:
             self._refuse(408, "the body came too slowly")
 
+    def _leave(self) -> None:
+        """Lets the application write nothing more; uvicorn tells the last request alone."""
+        for cycle in self._cycles:
+            if not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
+
     def _refuse(self, status: int, text: str) -> None:
         """Answers for the application, and closes."""
+        self._leave()
         body = orjson.dumps({"error": text})
         self.transport.write(
             b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"

@@ -20,7 +20,7 @@ class Door:
 
     Args:
       app: answers. token: that requests must bear, or None. metrics: of the server. most: requests
-        at a time. logged: whether all requests are logged, or only those that fail.
+        at a time. logged: whether all requests are logged, or only those that the server failed.
     """
 
     def __init__(
@@ -61,8 +61,9 @@ class Door:
             if status not in self._counters:
                 self._counters[status] = self._answers.labels(str(status))
             self._counters[status].inc()
-            if self._logged or status >= 500:
-                level = logging.INFO if status < 500 else logging.WARNING
+            failed = status >= 500 and status != 503  # those are counted; there may be many
+            if self._logged or failed:
+                level = logging.WARNING if failed else logging.INFO
                 seconds = round(time.perf_counter() - start, 6)
                 facts = {"method": scope["method"], "path": scope["path"][:200]}
                 log("request", level=level, status=status, seconds=seconds, **facts)

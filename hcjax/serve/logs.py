@@ -31,7 +31,8 @@ def start(stream=None) -> None:
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(logging.INFO)
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    # its warnings are of what strangers send, who could fill the log
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
 
 
 def log(event: str, *, level: int = logging.INFO, **facts) -> None:

@@ -67,7 +67,8 @@ def serve(
     options: dict[str, Any] = {"ssl_certfile": address.certificate, "ssl_keyfile": address.key}
     config = uvicorn.Config(
         app, host=address.host, port=address.port, http=connection_of(limits), ws="none",
-        lifespan="off", log_config=None, access_log=False, server_header=False, backlog=2048,
+        lifespan="off", log_config=None, access_log=False, server_header=False, proxy_headers=False,
+        backlog=2048,
         timeout_keep_alive=60, timeout_graceful_shutdown=int(limits.deadline_seconds) + 30,
         **options,
     )  # fmt: skip

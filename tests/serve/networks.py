@@ -1,10 +1,12 @@
 """Small networks in files, and servers of them: in this process, or a program of their own."""
 
 import functools
+import http.client
 import json
 import os
 import subprocess
 import sys
+import threading
 import time
 
 import jax
@@ -93,13 +95,17 @@ class Server:
         else:
             raise AssertionError(f"no server: {self.events}")
         self.url = self.events[-1]["url"]
+        self._rest: list[str] = []  # read as it comes, or the server would wait
+        self._reading = threading.Thread(target=lambda: self._rest.extend(self.process.stderr))
+        self._reading.start()
         self.port = int(self.url.rpartition(":")[2])
 
     def end(self, number=15):
         """Sends a signal; returns the exit code and the rest of the log."""
         self.process.send_signal(number)
-        _, rest = self.process.communicate(timeout=60)
-        return self.process.returncode, rest
+        self.process.wait(60)
+        self._reading.join(10)
+        return self.process.returncode, "".join(self._rest)
 
     def __enter__(self):
         return self
@@ -107,7 +113,46 @@ class Server:
     def __exit__(self, *_):
         if self.process.poll() is None:
             self.process.kill()
-            self.process.communicate()
+            self.process.wait()
+        self._reading.join(10)
+        self.process.stderr.close()
+
+
+class Load:
+    """Threads that ask a network again and again until `stop`; what they were answered."""
+
+    def __init__(self, port, body, clients=8, name="dense"):
+        self.port, self.body, self.path = port, body, f"/v2/models/{name}/infer"
+        self.answers, self.failures, self.stopped = [], [], False
+        self.threads = [threading.Thread(target=self._ask) for _ in range(clients)]
+        for thread in self.threads:
+            thread.start()
+
+    def _ask(self):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        while not self.stopped:
+            try:
+                connection.request("POST", self.path, self.body)
+            except OSError as error:  # refused, or before it was sent
+                if self.stopped or isinstance(error, ConnectionRefusedError):
+                    return
+                self.failures.append(repr(error))
+                return
+            try:
+                answer = connection.getresponse()
+                status, text = answer.status, answer.read()
+                self.answers.append(json.loads(text)["outputs"][0]["data"])
+                assert status == 200
+                if answer.will_close:
+                    return
+            except Exception as error:
+                self.failures.append(repr(error))
+                return
+
+    def stop(self):
+        self.stopped = True
+        for thread in self.threads:
+            thread.join(30)
 
 
 def expected(model, images):
