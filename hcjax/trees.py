@@ -31,12 +31,22 @@ def paths(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> list[tuple
       List of `(path, leaf)`; the path joins dictionary keys, attribute names and positions
       with '/'.
 
+    Raises:
+      ConfigError: if two leaves have the same path, since a key holds a '/'.
+
     Example:
       >>> [path for path, _ in paths({"conv1": {"kernel": 1.0, "bias": 2.0}, "blocks": [3.0]})]
       ['blocks/0', 'conv1/bias', 'conv1/kernel']
     """
     leaves = jax.tree_util.tree_flatten_with_path(tree, is_leaf)[0]
-    return [("/".join(map(_key_name, path)), leaf) for path, leaf in leaves]
+    found = [("/".join(map(_key_name, path)), leaf) for path, leaf in leaves]
+    if len({path for path, _ in found}) < len(found):
+        names = [path for path, _ in found]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ConfigError(
+            f"two arrays of the tree have the path {twice!r}: rename the key with a '/'"
+        )
+    return found
 
 
 def mask(tree: Any, select: Select) -> Any:

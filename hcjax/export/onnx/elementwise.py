@@ -33,7 +33,7 @@ def place(w: Writer, op: Op, inputs: Sequence[int], form: Form) -> None:
         names = [in_rows(w, i, rows) for i in inputs]
         w.put(op.output, form(w, op, names), rows=rows)
         return
-    gaps = [_missing(w, i) if i in wide else frozenset(range(rank)) for i in inputs]
+    gaps = [_missing(w, op, i) if i in wide else frozenset(range(rank)) for i in inputs]
     names = [
         w.get(i, perm if i in wide else None, gap) for i, gap in zip(inputs, gaps, strict=True)
     ]
@@ -59,9 +59,11 @@ def in_rows(w: Writer, number: int, rows: np.ndarray) -> str:
     return w.const(constant)
 
 
-def _missing(w: Writer, number: int) -> frozenset[int]:
-    constant = w.constant(number)
-    return w.value(number).missing if constant is None else thin_axes(constant)
+def _missing(w: Writer, op: Op, number: int) -> frozenset[int]:
+    """Returns the axes along which an operand is constant, those of size 1 among them."""
+    constant, shape = w.constant(number), w.shape(number)
+    found = w.value(number).missing if constant is None else thin_axes(constant)
+    return found | {a for a, size in enumerate(shape) if size != op.shape[a]}
 
 
 def node(kind: str, **attributes: Any) -> Form:
@@ -80,6 +82,21 @@ def chain(*kinds: str) -> Form:
         return name
 
     return form
+
+
+def wide(form: Form, *narrow: str, first: int = 0) -> Form:
+    """Returns a form that computes dtypes in int64 for which ONNX Runtime has no kernel.
+
+    narrow: names of these dtypes. first: operand of numbers; those before it stay as they are.
+    """
+
+    def through(w: Writer, op: Op, xs: list[str]) -> str:
+        if w.dtype(op.inputs[first]).name not in narrow:
+            return form(w, op, xs)
+        xs = [x if i < first else w.cast(x, np.int64) for i, x in enumerate(xs)]
+        return w.cast(form(w, op, xs), w.dtype(op.output))
+
+    return through
 
 
 def _like(w: Writer, op: Op, value: Any) -> str:
@@ -201,9 +218,13 @@ def _reduce_precision(w: Writer, op: Op, xs: list[str]) -> str:
 
 
 def _convert(w: Writer, op: Op, xs: list[str]) -> str:
-    name = w.cast(xs[0], op.params["new_dtype"])
-    half = np.dtype(op.params["new_dtype"]) != w.dtype(op.output)
-    return w.cast(name, w.dtype(op.output)) if half else name
+    (name,), old, new = xs, w.dtype(op.inputs[0]), np.dtype(op.params["new_dtype"])
+    if old.kind == "f" and new.kind in "iu":  # beyond the ends of the integers: those ends; NaN: 0
+        ends = [w.const(end, np.float64) for end in (np.iinfo(new).min, np.iinfo(new).max)]
+        number = w.node("Where", [w.node("IsNaN", xs), w.const(0, old), name])
+        name = w.node("Clip", [w.cast(number, np.float64), *ends])
+    name = w.cast(name, new)
+    return w.cast(name, w.dtype(op.output)) if new != w.dtype(op.output) else name
 
 
 def _rem(w: Writer, op: Op, xs: list[str]) -> str:
@@ -236,12 +257,15 @@ FORMS: dict[str, Form] = {
     "atan2": _atan2,
     "integer_pow": _integer_pow,
     "is_finite": _is_finite,
-    "max": _max,
+    "max": wide(_max, "bool", "int16", "uint16"),
+    "min": wide(node("Min"), "bool", "int16", "uint16"),
+    **{kind: wide(node(_ONE_NODE[kind]), "bool") for kind in ("ge", "gt", "le", "lt")},
+    "neg": wide(node("Neg"), "uint8", "uint16", "uint32"),
     "relu6": _relu6,
-    "clamp": _clamp,
+    "clamp": wide(_clamp, "int16", "uint16"),
     "rem": _rem,
     "round": _round,
-    "select_n": _select,
+    "select_n": wide(_select, "bool", "int16", "uint16", first=1),
     "shift_left": _shift("LEFT"),
     "shift_right_logical": _shift("RIGHT"),
     "shift_right_arithmetic": _shift_arithmetic,

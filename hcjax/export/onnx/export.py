@@ -9,7 +9,17 @@ import jax
 import numpy as np
 
 from hcjax.errors import ConfigError
-from hcjax.export.onnx import control, elementwise, exact, layers, movement, qdq, reduction
+from hcjax.export.onnx import (
+    control,
+    elementwise,
+    exact,
+    gather,
+    layers,
+    movement,
+    pools,
+    qdq,
+    reduction,
+)  # fmt: skip
 from hcjax.export.onnx.qdq_writer import QdqWriter
 from hcjax.export.onnx.writer import IR, OPSET, Writer
 from hcjax.export.program import program, walk
@@ -20,7 +30,9 @@ from hcjax.version import VERSION
 FLOAT: dict[str, Callable[[Writer, Op], None]] = {
     **elementwise.EMITTERS,
     **movement.EMITTERS,
+    **gather.EMITTERS,
     **reduction.EMITTERS,
+    **pools.EMITTERS,
     **layers.EMITTERS,
     **control.EMITTERS,
 }
@@ -32,7 +44,7 @@ _MOST = 2**31 - 1  # bytes of a protobuf
 
 
 def onnx(model: Model, *, form: str = "float") -> bytes:
-    """Returns a network as an .onnx file for any size of the batch, IR 10 and opset 21.
+    """Returns a network as an .onnx file for any size of the batch, IR 9 and opset 20.
 
     Inputs and outputs are arrays, named by their places in the trees that the network takes and
     gives; "images" and "logits" if there is one.
@@ -64,29 +76,43 @@ def onnx(model: Model, *, form: str = "float") -> bytes:
     make, emitters = FORMS[form]
     w = make(program(model))
     w.notes["emitters"] = EXACT if form == "qdq" else emitters  # of bodies, which are in float
-    inputs = _add_inputs(w, model)
+    given, made = _names(model)
+    w.taken = frozenset([*given, *made])
+    inputs = _add_inputs(w, model, given)
     walk(w.found, emitters, w, "ONNX")
-    outputs = _add_outputs(w, model)
+    outputs = _add_outputs(w, model, made)
     nodes, read = _live(w.nodes, outputs)
     constants = [value for name, value in w.initializers.items() if name in read]
     graph = w.onnx.helper.make_graph(nodes, "hcjax", inputs, outputs, constants)
-    made = w.onnx.helper.make_model(
+    file = w.onnx.helper.make_model(
         graph,
         opset_imports=[w.onnx.helper.make_opsetid("", OPSET)],
         ir_version=IR,
         producer_name="hcjax",
         producer_version=VERSION,
     )
-    if made.ByteSize() > _MOST:
+    if file.ByteSize() > _MOST:
         raise ConfigError(
-            f"the network has {made.ByteSize():,} bytes; an .onnx file holds {_MOST:,}"
+            f"the network has {file.ByteSize():,} bytes; an .onnx file holds {_MOST:,}"
         )
-    return made.SerializeToString(deterministic=True)
+    return file.SerializeToString(deterministic=True)
 
 
-def _add_inputs(w: Writer, model: Model) -> list[Any]:
+def _names(model: Model) -> tuple[list[str], list[str]]:
+    """Returns the names of the inputs and of the outputs, which are other ones in ONNX."""
+    given, made = interface.names(model.inputs, "images"), interface.names(model.outputs, "logits")
+    taken = {*given, *made}
+    for place, name in enumerate(made):
+        if name in given:
+            while name in taken:
+                name += "_out"
+            made[place] = name
+            taken.add(name)
+    return given, made
+
+
+def _add_inputs(w: Writer, model: Model, names: list[str]) -> list[Any]:
     """Records the inputs, and returns what they are."""
-    names = interface.names(model.inputs, "images")
     found, w.notes["inputs"] = [], {}
     for number, name, leaf in zip(
         model.graph.inputs, names, jax.tree.leaves(model.inputs), strict=True
@@ -99,16 +125,14 @@ def _add_inputs(w: Writer, model: Model) -> list[Any]:
     return found
 
 
-def _add_outputs(w: Writer, model: Model) -> list[Any]:
+def _add_outputs(w: Writer, model: Model, names: list[str]) -> list[Any]:
     """Names the outputs, and returns what they are."""
-    names = interface.names(model.outputs, "logits")
-    taken, found = set(w.notes["inputs"].values()), []
+    found = []
     for number, name, leaf in zip(
         model.graph.outputs, names, jax.tree.leaves(model.outputs), strict=True
     ):
         result = w.get(number)
         result = w.cast(result, leaf.dtype) if np.dtype(leaf.dtype) != w.dtype(number) else result
-        name = f"{name}_out" if name in taken else name
         w.nodes.append(w.onnx.helper.make_node("Identity", [result], [name], name=name))
         sizes = list(leaf.sizes("N"))
         found.append(w.onnx.helper.make_tensor_value_info(name, w.code(leaf.dtype), sizes))
@@ -121,15 +145,15 @@ def _live(nodes: list[Any], outputs: list[Any]) -> tuple[list[Any], set[str]]:
     for node in reversed(nodes):
         if needed.intersection(node.output):
             live.append(node)
-            needed |= _names(node)
+            needed |= _read(node)
     return live[::-1], needed
 
 
-def _names(node: Any) -> set[str]:
+def _read(node: Any) -> set[str]:
     """Returns the names that a node reads, or a node of a body that it has."""
     found = set(node.input)
     for attribute in node.attribute:
         if attribute.HasField("g"):
             found.update(output.name for output in attribute.g.output)
-            found = found.union(*map(_names, attribute.g.node))
+            found = found.union(*map(_read, attribute.g.node))
     return found

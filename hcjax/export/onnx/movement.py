@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from jax import lax
 
-from hcjax.export.onnx.writer import Value, Writer, refuse
+from hcjax.export.onnx.writer import Value, Writer
 from hcjax.graph.model import Op, Size
 from hcjax.graph.ops import family
 from hcjax.graph.ops.kind import CAST, ELEMENTWISE
@@ -138,7 +137,7 @@ def slice_(w: Writer, op: Op) -> None:
     steps = params["strides"] or (1,) * len(shape)
     rows = []
     for a, size in enumerate(shape):
-        start, end = (_size(params[f"{key}_indices"][a]) for key in ("start", "limit"))
+        start, end = (size_of(params[f"{key}_indices"][a]) for key in ("start", "limit"))
         if (start, end, steps[a]) != ((0, 0), size, 1):
             rows.append((a, w.size(start), w.size(end), steps[a]))
     _ranges(w, op, rows)
@@ -150,7 +149,8 @@ def rev(w: Writer, op: Op) -> None:
     _ranges(w, op, [(a, start, end, -1) for a in op.params["dimensions"]])
 
 
-def _size(value: Size | int) -> Size:
+def size_of(value: Size | int) -> Size:
+    """Returns a size that may be written as a plain number."""
     return value if isinstance(value, Size) else Size(0, int(value))
 
 
@@ -167,8 +167,11 @@ def pad(w: Writer, op: Op) -> None:
     x, value = op.inputs
     perm = w.order([x])
     config = [op.params["padding_config"][a] for a in perm]
-    name = padded(w, w.get(x, perm), [w.shape(x)[a] for a in perm], config, w.get(value))
-    w.put(op.output, name, perm)
+    names, dtype = [w.get(x, perm), w.get(value)], w.dtype(x)
+    narrow = dtype in (np.int16, np.uint16)  # ONNX Runtime pads none of them
+    names = [w.cast(name, np.int32) for name in names] if narrow else names
+    name = padded(w, names[0], [w.shape(x)[a] for a in perm], config, names[1])
+    w.put(op.output, w.cast(name, dtype) if narrow else name, perm)
 
 
 def padded(w: Writer, name: str, shape: list[Size], config: list, value: str) -> str:
@@ -190,79 +193,6 @@ def padded(w: Writer, name: str, shape: list[Size], config: list, value: str) ->
     if not any(lows + highs):
         return name
     return w.node("Pad", [name, w.const(lows + highs, np.int64), value])
-
-
-def gather(w: Writer, op: Op) -> None:
-    """Writes a look-up of rows, or of places along several axes."""
-    x, index = op.inputs
-    numbers, pieces = (
-        lax.GatherDimensionNumbers(*op.params["dimension_numbers"]),
-        op.params["slice_sizes"],
-    )
-    shape, indexed = w.shape(x), tuple(numbers.start_index_map)
-    batching = tuple(numbers.operand_batching_dims)
-    rest = [a for a in range(len(shape)) if a not in indexed + batching]
-    if (
-        any(pieces[a] != 1 for a in indexed)
-        or any(_size(pieces[a]) != shape[a] for a in rest)
-        or tuple(numbers.start_indices_batching_dims) != tuple(range(len(batching)))
-    ):
-        raise refuse(op, "takes pieces longer than 1 from places that are computed")
-    constant, last = w.constant(index), len(w.shape(index)) - 1
-    clipped, beyond = _clip(w, op, index, [shape[a] for a in indexed])
-    if len(indexed) == 1 and not batching:
-        (axis,) = indexed
-        name = w.get(x, [axis, *rest])
-        if constant is None:
-            places = w.node("Squeeze", [clipped, w.const([last], np.int64)])
-        else:
-            places = (
-                w.const(np.asarray(constant)[..., 0].clip(0, max(shape[axis].r - 1, 0)), np.int64)
-                if not shape[axis].q
-                else w.node("Squeeze", [clipped, w.const([last], np.int64)])
-            )
-        name = w.node("Gather", [name, places], axis=0)
-    else:
-        name = w.get(x, [*batching, *indexed, *rest])
-        name = w.node("GatherND", [name, clipped], batch_dims=len(batching))
-    if beyond is not None:
-        mask = w.node(
-            "Unsqueeze", [beyond, w.const([last + i for i in range(len(rest))], np.int64)]
-        )
-        never = np.nan if w.dtype(x).kind == "f" else np.iinfo(w.dtype(x)).min
-        never = np.iinfo(w.dtype(x)).max if w.dtype(x).kind == "u" else never
-        name = w.node("Where", [mask, w.const(never, w.dtype(x)), name])
-    # now: axes of the index, then the rest; an indexed axis that is not collapsed has size 1
-    places = [a for a in range(len(op.shape)) if a not in numbers.offset_dims]
-    windows = [a for a in range(len(shape))
-               if a not in (*numbers.collapsed_slice_dims, *batching)]  # fmt: skip
-    offsets = dict(zip(windows, numbers.offset_dims, strict=True))
-    units = [offsets[a] for a in indexed if a in offsets]
-    perm = [*places, *(offsets[a] for a in rest), *units]
-    if units:
-        end = [len(perm) - len(units) + i for i in range(len(units))]
-        name = w.node("Unsqueeze", [name, w.const(end, np.int64)])
-    w.put(op.output, name, perm)
-
-
-def _clip(w: Writer, op: Op, index: int, sizes: list[Size]) -> tuple[str, str | None]:
-    """Returns the places within an array, and which were not if jax fills these with NaN."""
-    found = w.cast(w.get(index), np.int64)
-    most = [w.node("Sub", [w.size(size), w.const([1], np.int64)]) if size.q else
-            w.const([size.r - 1], np.int64) for size in sizes]  # fmt: skip
-    most_name = most[0] if len(most) == 1 else w.node("Concat", most, axis=0)
-    zero = w.const(0, np.int64)
-    inside = w.node("Min", [w.node("Max", [found, zero]), most_name])
-    if "FILL" not in str(op.params["mode"]):
-        return inside, None
-    constant = w.constant(index)
-    if constant is not None and not any(size.q for size in sizes):
-        ends = np.array([size.r - 1 for size in sizes])
-        if ((constant >= 0) & (constant <= ends)).all():
-            return inside, None
-    moved = w.node("Not", [w.node("Equal", [inside, found])])
-    flags = w.node("ReduceMax", [w.cast(moved, np.int32), w.const([-1], np.int64)], keepdims=0)
-    return inside, w.cast(flags, np.bool_)
 
 
 def iota(w: Writer, op: Op) -> None:
@@ -290,6 +220,5 @@ EMITTERS = {
     "rev": rev,
     "concatenate": concatenate,
     "pad": pad,
-    "gather": gather,
     "iota": iota,
 }

@@ -19,7 +19,7 @@ from hcjax.errors import ConfigError
 from hcjax.export.program import Program
 from hcjax.graph.model import Op, Size, consumers
 
-OPSET, IR = 21, 10  # of ONNX 1.16: what ONNX Runtime 1.18 and later reads
+OPSET, IR = 20, 9  # of ONNX 1.15: what ONNX Runtime 1.17 and later reads
 _HALF = ("bfloat16", "float16")  # computed in float32: ONNX Runtime has few CPU kernels of them
 
 
@@ -57,13 +57,15 @@ class Writer:
             self.initializers: dict[str, Any] = {}
             self._constants: dict[tuple, str] = {}
             self._count = 0
+            self.taken: frozenset[str] = frozenset()  # names of inputs and outputs
 
     # --- names, constants, nodes
 
     def name(self, hint: str) -> str:
         """Returns a new name."""
         self.root._count += 1
-        return f"{hint}_{self.root._count}"
+        name = f"{hint}_{self.root._count}"
+        return name if name not in self.root.taken else self.name(hint)
 
     def const(self, value: Any, dtype: Any = None) -> str:
         """Returns the name of an initializer; equal arrays share one."""
