@@ -28,6 +28,11 @@ def test_paths_join_dictionary_keys_attributes_and_positions():
     assert trees.paths(tree) == [("a/0/first", 1), ("a/0/second", 2), ("a/1", 3), ("b/c/d", 4)]
 
 
+def test_two_leaves_of_one_path_are_refused():
+    with pytest.raises(ConfigError, match="two arrays of the tree have the path 'a/b'"):
+        trees.paths({"a/b": 1.0, "a": {"b": 2.0}})
+
+
 def test_paths_come_in_the_order_of_leaves():
     assert [id(leaf) for _, leaf in trees.paths(TREE)] == [id(x) for x in jax.tree.leaves(TREE)]
 
