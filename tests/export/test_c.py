@@ -15,6 +15,7 @@ from hcjax.export.c import EMITTERS, c
 from hcjax.export.c.engine import engine
 from hcjax.export.c.memory import Life, plan
 from hcjax.graph.ops import KINDS
+from tests.draws import normal
 from tests.graph.cutting import ALL, traced
 from tests.graph.open_networks import OPEN
 from tests.graph.test_coverage import MADE, network
@@ -198,6 +199,13 @@ def test_arrays_that_live_together_are_apart():
             apart = offsets[a] + one.size <= offsets[b] or offsets[b] + other.size <= offsets[a]
             assert apart or not together
     assert size < sum(one.size for one in lives.values()) / 2
+
+
+def test_arrays_may_have_any_names():
+    names = ("int", "x0", "v2", "a/b", "a_b", "a b", "memory", "größe", "*/")
+    inputs = {name: normal(2, 3, seed=i) for i, name in enumerate(names)}
+    apply = lambda p, x: {name: x[name] * 2 + i for i, name in enumerate(names)}
+    check(hcjax.trace(apply, {}, inputs), (inputs,))
 
 
 def test_a_name_that_is_none_in_c_and_a_dtype_that_c_has_not_are_refused():

@@ -112,11 +112,16 @@ class Argument(NamedTuple):
 
 
 def _arguments(w, numbers, called, interface, prefix="in") -> list[Argument]:
-    """Returns the arguments for inputs or outputs, in the order of the network's own."""
-    leaves, found = jax.tree.leaves(interface), []
+    """Returns the arguments for inputs or outputs, in the order of the network's own.
+
+    Their names begin as no other name in a file does: a user's may be `int`, or that of a local.
+    """
+    leaves, found, taken = jax.tree.leaves(interface), [], set()
     for n, name, leaf in zip(numbers, called, leaves, strict=True):
-        word = re.sub(r"\W+", "_", name)
-        word = word if word[0].isalpha() else f"{prefix}_{word}"
+        word = f"{prefix}_{re.sub('[^A-Za-z0-9]+', '_', name)}"
+        while word in taken:
+            word += "_"
+        taken.add(word)
         count = math.prod(leaf.shape)
         kind = TYPES[w.dtype(n)]
         if w.dtype(n) == "int8":
