@@ -32,7 +32,8 @@ Prove. `cards` scores accuracy, size and speed. `changes` lists prediction flips
 
 Ship. `pack` writes a Model to one file and `unpack` reads it. `load_any` gives (Model, about) of a
 workdir or a packed file: the network, and a dict of what is known of its images and classes.
-`export` writes it as programs and files that others run, and checks them.
+`export` writes it as programs and files that others run, and checks them. `monitor` compares what
+it is asked then with what it was tested on.
 
 docs/glossary.md defines the terms.
 
@@ -50,6 +51,7 @@ from hcjax import (
     losses,
     metrics,
     models,
+    monitor,
     optim,
     prune,
     quantize,
@@ -136,6 +138,7 @@ __all__ = [
     "mean_errors",
     "metrics",
     "models",
+    "monitor",
     "network",
     "optim",
     "pack",

@@ -1,7 +1,7 @@
 """Requests that wait for one network, computed together: a bounded queue on the event loop.
 
-While a batch is computed the next one gathers. A batch of a size that takes less than a millisecond
-is computed on the event loop, since a thread would cost more; a larger one in the network's thread.
+While a batch is computed the next one gathers. A batch that takes less than 3 ms is computed on the
+event loop, since handing it to a thread costs more; a longer one in the network's thread.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from hcjax.serve.engines import Engine, sizes, zeros
 from hcjax.serve.limits import Limits, busy
 
-_SHORT = 1e-3  # seconds
+_SHORT = 3e-3  # seconds
 
 
 class Result(NamedTuple):

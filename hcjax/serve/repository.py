@@ -21,6 +21,7 @@ from hcjax.serve.logs import LOG
 from hcjax.serve.metrics import Metrics, Predictions
 from hcjax.serve.place import Place
 from hcjax.serve.signature import Signature, signature
+from hcjax.serve.watch import Watch
 
 Load = Callable[[Path], tuple[Model, dict[str, Any]]]
 
@@ -35,6 +36,7 @@ class Served(NamedTuple):
     takes: Signature
     batcher: Batcher
     predictions: Predictions
+    watch: Watch | None
     latency: Any
     explain: Callable | None
     facts: dict[str, Any]
@@ -144,6 +146,10 @@ class Repository:
         versions = self._served.setdefault(served.place.name, {})
         before = versions.get(served.place.version)
         versions[served.place.version] = served
+        watches, key = self._metrics.watches, (served.place.name, served.place.version)
+        watches.pop(key, None)
+        if served.watch is not None:
+            watches[key] = served.watch
         return before
 
     def _loaded(self, place: Place) -> Served:
@@ -160,9 +166,8 @@ class Repository:
 
         batcher = Batcher(runs, self._limits, observed)
         self._metrics.queue.labels(*labels).set_function(lambda: batcher.rows)
-        names = about.get("class_names", ())
-        shares = about.get("class_shares")
-        predictions = Predictions(self._metrics, *labels, names, shares)
+        predictions = Predictions(self._metrics, *labels, about.get("class_names", ()))
+        watch = _watch(takes, about)
         content = pack(model) if place.path.is_dir() else place.path.read_bytes()
         facts = {
             "engine": engine,
@@ -179,11 +184,20 @@ class Repository:
             takes,
             batcher,
             predictions,
+            watch,
             self._metrics.latency.labels(*labels),
             explain,
             facts,
             was,
         )
+
+
+def _watch(takes: Signature, about: dict[str, Any]) -> Watch | None:
+    """Returns the window over a classifier of one input whose file has a reference, else None."""
+    outputs = takes.outputs
+    right = len(takes.inputs) == len(outputs) == 1 and takes.inputs[0].batched
+    right = right and outputs[0].batched and len(outputs[0].shape) == 1 and outputs[0].shape[0] > 1
+    return Watch(about["reference"]) if right and about.get("reference") is not None else None
 
 
 def stamp(path: Path) -> Any:

@@ -140,6 +140,8 @@ class _Routes:
             milliseconds=1e3 * result.seconds,
         )  # fmt: skip
         served.predictions.count(result.arrays[0])
+        if served.watch is not None:
+            served.watch.add(asked.arrays[0], result.arrays[0])
         served.latency.observe(time.monotonic() - start)
         return Response(body, headers=headers)
 

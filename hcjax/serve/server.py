@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from hcjax.serve.place import Place
 from hcjax.serve.repository import Load, Repository
 from hcjax.serve.routes import make_app
 
+_SWITCH = 5e-4  # seconds in which a thread that has computed gets its turn; Python's are 5e-3
 _FILES = 200  # that are open besides connections
 
 
@@ -55,6 +57,7 @@ def serve(
       HcjaxError: if a network cannot be loaded, or the address cannot be listened at.
     """
     listening = _listening(address)  # what cannot be had is said before anything is loaded
+    sys.setswitchinterval(_SWITCH)
     _allow_files(2 * limits.connections + _FILES)
     logs.start()
     metrics = Metrics()

@@ -19,7 +19,9 @@ warnings.filterwarnings("ignore", message=".*httpx.*")
 testclient = pytest.importorskip("starlette.testclient")
 pytest.importorskip("prometheus_client")
 
+from hcjax import monitor  # noqa: E402
 from hcjax.app.serving import place_of  # noqa: E402
+from hcjax.errors import ConfigError  # noqa: E402
 from hcjax.graph import interface  # noqa: E402
 from hcjax.runs.saved import load_any  # noqa: E402
 from hcjax.serve import routes  # noqa: E402
@@ -289,16 +291,45 @@ def test_metrics_count_answers_batches_and_classes(client):
 
 
 def test_a_drift_score_where_the_file_has_a_reference(tmp_path):
-    about = networks.ABOUT | {"class_shares": [0.0, 0.0, 1.0]}
-    file = networks.write(tmp_path / "a.hcz", networks.dense(), about)
+    rng, model = np.random.default_rng(6), networks.dense()
+    x = rng.normal(size=(4000, 4, 4, 1)).astype(np.float32)
+    features = lambda x: monitor.features(networks.expected(model, x), x)
+    known = monitor.reference(features(x[:3000]), classes=3)
+    file = networks.write(tmp_path / "a.hcz", model, networks.ABOUT | {"reference": known})
     with testclient.TestClient(app_of(str(file), limits=LIMITS._replace(rows=100))) as client:
-        x = np.repeat(X[:1], 100, 0)
-        label = networks.expected(networks.dense(), X).argmax(1)[0]
-        assert client.post("/v2/models/a/infer", json={"inputs": [tensor(x)]}).status_code == 200
-        (line,) = [
-            x for x in client.get("/metrics").text.splitlines() if x.startswith("hcjax_drift")
-        ]
-    assert (float(line.split()[-1]) > 1) == (label != 2)
+
+        def told(x):
+            for some in np.split(x, len(x) // 50):
+                body = {"inputs": [tensor(some)]}
+                assert client.post("/v2/models/a/infer", json=body).status_code == 200
+            lines = [s for s in client.get("/metrics").text.splitlines() if s[:11] == "hcjax_drift"]
+            return {name: float(value) for name, value in (s.rsplit(" ", 1) for s in lines)}
+
+        assert not told(x[3000:3050])  # too few to say
+        found = told(x[3050:])
+        labels = 'model="a",version="1"'
+        expected = monitor.drift(known, monitor.count(known, features(x[3000:])))
+        for name, each in expected.items():
+            score = found[f'hcjax_drift_score{{{labels},feature="{name}"}}']
+            np.testing.assert_allclose(score, each.psi, atol=1e-3)
+        assert found[f"hcjax_drift_p_value_of_all{{{labels}}}"] > 0.05
+        assert found[f"hcjax_drift_examples{{{labels}}}"] == 1000
+        found = told(2 * x[:1000])
+        assert found[f"hcjax_drift_p_value_of_all{{{labels}}}"] < 1e-6
+        assert found[f'hcjax_drift_score{{{labels},feature="input_std"}}'] > 1
+        networks.write(file, model)  # without a reference
+        client.post("/v2/repository/models/a/load")
+        assert "hcjax_drift" not in client.get("/metrics").text
+
+
+@pytest.mark.parametrize("known", [7, {"class": 7}, {"class": {"edges": [], "counts": [0]}},
+                                   {"confidence": {"edges": ["a"], "counts": [1, 2]}}])  # fmt: skip
+def test_what_is_no_reference_is_said_when_the_file_is_loaded(tmp_path, known):
+    file = networks.write(
+        tmp_path / "a.hcz", networks.dense(), networks.ABOUT | {"reference": known}
+    )
+    with pytest.raises(ConfigError, match="must be one of hcjax"):
+        app_of(str(file))
 
 
 def test_what_waits_for_a_thread_is_late_in_the_end(monkeypatch):
