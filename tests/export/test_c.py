@@ -208,6 +208,55 @@ def test_arrays_may_have_any_names():
     check(hcjax.trace(apply, {}, inputs), (inputs,))
 
 
+def residual(read):
+    """Returns a network in integers with a sum of a convolution and what `read` says."""
+    draw = np.random.default_rng(0).normal
+    kernels = [jnp.asarray(draw(size=(3, 3, i, 4)) / 3, jnp.float32) for i in (1, 4, 4, 4)]
+    images = jnp.asarray(draw(size=(16, 9, 7, 1)), jnp.float32)
+
+    def apply(p, x):
+        def layer(x, k):
+            numbers = ("NHWC", "HWIO", "NHWC")
+            return jax.lax.conv_general_dilated(x, k, (1, 1), "SAME", dimension_numbers=numbers)
+
+        first = jax.nn.relu(layer(x, p[0]))
+        second = first if read == "its own input" else jax.nn.relu(layer(first, p[1]))
+        total = jax.nn.relu(layer(second, p[2]) + first)
+        if read == "again":
+            return layer(total, p[3]) + first
+        return layer(total, p[3])
+
+    model = hcjax.trace(apply, kernels, images[:1])
+    return hcjax.int8(model, hcjax.calibrate(model, images)), images
+
+
+@pytest.mark.slow
+def test_a_sum_takes_the_place_of_what_nothing_reads_again():
+    memory = {}
+    for read in ("the last time", "again", "its own input"):
+        model, images = residual(read)
+        assert not model.floats
+        check(model, (images,), BUILDS["plain"])
+        memory[read] = c(model).memory
+    assert memory["the last time"] < memory["again"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name, shape, most",
+    [
+        ("lenet5", (28, 28, 1), 23_000),
+        pytest.param("resnet20", (32, 32, 3), 45_000, marks=pytest.mark.long),
+    ],
+)
+def test_little_memory_is_needed(name, shape, most):
+    network = hcjax.models.create(name, input_shape=shape, num_classes=10)
+    params, state = network.init(jax.random.key(0))
+    images = jnp.zeros((2, *shape))
+    model = hcjax.fold(hcjax.trace(hcjax.inference(network.apply, state), params, images))
+    assert c(hcjax.int8(model, hcjax.calibrate(model, images + 1))).memory <= most
+
+
 def test_a_name_that_is_none_in_c_and_a_dtype_that_c_has_not_are_refused():
     model, _ = of("seed_cnn_tiny")
     with pytest.raises(ValueError, match="identifier of C"):

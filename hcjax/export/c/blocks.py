@@ -20,6 +20,7 @@ from hcjax.graph.ops.fixed_point import pre_shift
 from hcjax.graph.qtensor import QTensor
 
 _ROWS = 24  # results of a layer at a time, about: enough for a kernel to be read seldom
+_FEW = 16  # results of which whole windows are enough
 _LANES = 16
 
 
@@ -39,6 +40,11 @@ class Block(NamedTuple):
     def last(self) -> Op:
         """The op at whose place the block is written."""
         return self.pool or self.after or self.layer
+
+    @property
+    def ops(self) -> list[Op]:
+        """All that are there."""
+        return [op for op in (self.layer, self.pad, self.after, self.pool) if op is not None]
 
 
 def blocks(found: Program) -> dict[int, Block]:
@@ -177,7 +183,10 @@ def write(w: Writer, block: Block) -> None:
         given = patch
     term = next((n for n in _terms(block) if n != layer.output), None)
     other = w.name(term) if term is not None else None
-    to = w.make(block.last.output)
+    if term is not None and other != source and w.is_last(term):
+        to = w.alias(block.last.output, term)  # number by number: each is read before it is written
+    else:
+        to = w.make(block.last.output)
     w.add(f"for (int y = 0; y < {oh}; y += {rows}) {{")
     w.add(f"  const int n = {oh} - y < {rows} ? {oh} - y : {rows};")
     if not direct:
@@ -198,9 +207,13 @@ def write(w: Writer, block: Block) -> None:
 
 
 def _rows(oh: int, ow: int, wh: int) -> int:
-    """Returns how many rows of results are computed at a time, a multiple of a pool's window."""
+    """Returns how many rows of results are computed at a time, a multiple of a pool's window.
+
+    Their patches are most of the memory, so a window more is taken only where few are there.
+    """
     rows = min(oh, max(1, -(-_ROWS // ow)))
-    return -(-rows // wh) * wh
+    fewer = rows // wh * wh
+    return fewer if fewer * ow >= _FEW else -(-rows // wh) * wh
 
 
 def _terms(block: Block) -> tuple[int, ...]:
@@ -253,5 +266,4 @@ def _each(w: Writer, n: int, lanes: int, kind: str = "int32_t") -> str:
 
 def covered(found: dict[int, Block]) -> set[int]:
     """Returns the numbers of results that blocks write, or make superfluous."""
-    ops = [op for b in found.values() for op in (b.layer, b.pad, b.after, b.pool) if op is not None]
-    return {op.output for op in ops}
+    return {op.output for block in found.values() for op in block.ops}

@@ -9,7 +9,7 @@
 #elif defined(__AVX2__)
 #include <immintrin.h>
 #define HCJAX_AVX2 1
-#elif defined(__ARM_NEON) && defined(__ARM_FEATURE_DOTPROD)
+#elif defined(__ARM_NEON)
 #include <arm_neon.h>
 #define HCJAX_NEON 1
 #endif
@@ -53,6 +53,37 @@ INLINE __m256i added(__m256i sum, __m256i q, __m256i w) {
   __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(q), _mm256_sign_epi8(w, q));
   return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
+#elif defined(HCJAX_NEON)
+INLINE int8x16_t four(const uint8_t *x) {
+  uint32_t v;
+  memcpy(&v, x, 4);
+  return vreinterpretq_s8_u32(vdupq_n_u32(v ^ 0x80808080u));
+}
+#if defined(__ARM_FEATURE_DOTPROD)
+typedef int32x4_t sums;
+INLINE sums none(void) { return vdupq_n_s32(0); }
+INLINE sums added(sums s, int8x16_t q, const int8_t *w) { return vdotq_s32(s, vld1q_s8(w), q); }
+INLINE int32x4_t total(sums s) { return s; }
+#else
+typedef int32x4x2_t sums; /* two for each result, to be added up */
+INLINE sums none(void) {
+  sums s = {{vdupq_n_s32(0), vdupq_n_s32(0)}};
+  return s;
+}
+INLINE sums added(sums s, int8x16_t q, const int8_t *w) {
+  s.val[0] = vpadalq_s16(s.val[0], vmull_s8(vld1_s8(w), vget_low_s8(q)));
+  s.val[1] = vpadalq_s16(s.val[1], vmull_s8(vld1_s8(w + 8), vget_high_s8(q)));
+  return s;
+}
+INLINE int32x4_t total(sums s) {
+  return vcombine_s32(vpadd_s32(vget_low_s32(s.val[0]), vget_high_s32(s.val[0])),
+                      vpadd_s32(vget_low_s32(s.val[1]), vget_high_s32(s.val[1])));
+}
+#endif
+INLINE int32x4_t mulhis(int32x4_t a, int32x4_t b) {
+  return vcombine_s32(vshrn_n_s64(vmull_s32(vget_low_s32(a), vget_low_s32(b)), 32),
+                      vshrn_n_s64(vmull_s32(vget_high_s32(a), vget_high_s32(b)), 32));
+}
 #endif
 
 /* acc[p][o] = sum over k of (x[p][k] - 128) * w[k][o], for n rows p of x, `stride` bytes apart;
@@ -64,10 +95,12 @@ INLINE void products(int n, const int K, const int O, const int S, const uint8_t
   const int row = O * 4;
   int o = 0;
   for (; o + 16 < O && n >= 4; o += 32) {
-    int p = 0;
-    for (; p + 6 <= n; p += 6) {
+    for (int p = 0; p < n; p += 6) {
+      const int m = n - p < 6 ? n - p : 6;
+      const uint8_t *rows[6];
       __m512i a[6], b[6];
       for (int j = 0; j < 6; j++) {
+        rows[j] = x + (p + (j < m ? j : 0)) * stride;
         a[j] = _mm512_loadu_si512(start + o);
         b[j] = _mm512_loadu_si512(start + o + 16);
       }
@@ -75,26 +108,15 @@ INLINE void products(int n, const int K, const int O, const int S, const uint8_t
       for (int k = 0; k < K; k += 4, v += row) {
         __m512i first = _mm512_loadu_si512(v), second = _mm512_loadu_si512(v + 64);
         for (int j = 0; j < 6; j++) {
-          __m512i u = four(x + (p + j) * stride + k);
+          __m512i u = four(rows[j] + k);
           a[j] = _mm512_dpbusd_epi32(a[j], u, first);
           b[j] = _mm512_dpbusd_epi32(b[j], u, second);
         }
       }
-      for (int j = 0; j < 6; j++) {
+      for (int j = 0; j < m; j++) {
         _mm512_storeu_si512(acc + (p + j) * S + o, a[j]);
         _mm512_storeu_si512(acc + (p + j) * S + o + 16, b[j]);
       }
-    }
-    for (; p < n; p++) {
-      __m512i a = _mm512_loadu_si512(start + o), b = _mm512_loadu_si512(start + o + 16);
-      const int8_t *v = w + o * 4;
-      for (int k = 0; k < K; k += 4, v += row) {
-        __m512i u = four(x + p * stride + k);
-        a = _mm512_dpbusd_epi32(a, u, _mm512_loadu_si512(v));
-        b = _mm512_dpbusd_epi32(b, u, _mm512_loadu_si512(v + 64));
-      }
-      _mm512_storeu_si512(acc + p * S + o, a);
-      _mm512_storeu_si512(acc + p * S + o + 16, b);
     }
   }
   for (; o + 48 < O; o += 64) { /* few rows: four sums at a time hide the latency */
@@ -164,18 +186,34 @@ INLINE void products(int n, const int K, const int O, const int S, const uint8_t
   }
 #elif defined(HCJAX_NEON)
   (void)start;
-  const int8x16_t flip = vdupq_n_s8((int8_t)-128);
-  for (int p = 0; p < n; p++) {
-    for (int o = 0; o < O; o += 4) {
-      int32x4_t a = vdupq_n_s32(0);
+  int p = 0;
+  for (; p + 4 <= n; p += 4) {
+    const uint8_t *u = x + p * stride;
+    for (int o = 0; o < O; o += 8) {
+      sums a[4] = {none(), none(), none(), none()}, b[4] = {none(), none(), none(), none()};
       const int8_t *v = w + o * 4;
       for (int k = 0; k < K; k += 4, v += O * 4) {
-        int32_t u;
-        memcpy(&u, x + p * stride + k, 4);
-        int8x16_t q = veorq_s8(vreinterpretq_s8_s32(vdupq_n_s32(u)), flip);
-        a = vdotq_s32(a, vld1q_s8(v), q);
+        for (int j = 0; j < 4; j++) {
+          const int8x16_t q = four(u + j * stride + k);
+          a[j] = added(a[j], q, v);
+          b[j] = added(b[j], q, v + 16);
+        }
       }
-      vst1q_s32(acc + p * S + o, a);
+      for (int j = 0; j < 4; j++) {
+        vst1q_s32(acc + (p + j) * S + o, total(a[j]));
+        vst1q_s32(acc + (p + j) * S + o + 4, total(b[j]));
+      }
+    }
+  }
+  for (; p < n; p++) {
+    for (int o = 0; o < O; o += 16) {
+      sums a[4] = {none(), none(), none(), none()};
+      const int8_t *v = w + o * 4;
+      for (int k = 0; k < K; k += 4, v += O * 4) {
+        const int8x16_t q = four(x + p * stride + k);
+        for (int j = 0; j < 4; j++) a[j] = added(a[j], q, v + 16 * j);
+      }
+      for (int j = 0; j < 4; j++) vst1q_s32(acc + p * S + o + 4 * j, total(a[j]));
     }
   }
 #else
@@ -271,6 +309,33 @@ INLINE void requantized(int n, const int O, const int S, const int32_t *acc, con
       sum = _mm512_max_epi32(_mm512_min_epi32(sum, most), least);
       sum = _mm512_add_epi32(sum, _mm512_set1_epi32(128));
       _mm_mask_storeu_epi8(to + o, some, _mm512_cvtepi32_epi8(sum));
+    }
+  }
+#elif defined(HCJAX_NEON)
+  const int32x4_t least = vdupq_n_s32(low), most = vdupq_n_s32(high), up1 = vdupq_n_s32(up);
+  for (int p = 0; p < n; p++, acc += S, to += O) {
+    for (int o = 0; o < O; o += 8) {
+      const size_t some = O - o < 8 ? (size_t)(O - o) : 8;
+      uint8_t bytes[8] = {128, 128, 128, 128, 128, 128, 128, 128};
+      int16x4_t half[2];
+      if (other) memcpy(bytes, other + p * O + o, some);
+      const int16x8_t second = vreinterpretq_s16_u16(vsubl_u8(vld1_u8(bytes), vdup_n_u8(128)));
+      for (int j = 0; j < 2; j++) {
+        const int i = o + 4 * j;
+        int32x4_t sum = mulhis(vshlq_s32(vld1q_s32(acc + i), up1), vld1q_s32(m + i));
+        sum = vaddq_s32(sum, vld1q_s32(offset + i));
+        if (other) {
+          int32x4_t q = vmovl_s16(j ? vget_high_s16(second) : vget_low_s16(second));
+          q = vshlq_s32(q, vdupq_n_s32(up2));
+          sum = vaddq_s32(sum, mulhis(q, vld1q_s32(m2 + i)));
+        }
+        sum = vshlq_s32(sum, vnegq_s32(vld1q_s32(shift + i)));
+        sum = vmaxq_s32(vminq_s32(sum, most), least);
+        half[j] = vmovn_s32(vaddq_s32(sum, vdupq_n_s32(128)));
+      }
+      const int16x8_t both = vcombine_s16(half[0], half[1]);
+      vst1_u8(bytes, vmovn_u16(vreinterpretq_u16_s16(both)));
+      memcpy(to + o, bytes, some);
     }
   }
 #else

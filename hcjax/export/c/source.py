@@ -19,7 +19,7 @@ from hcjax.export.c.reductions import REDUCTIONS
 from hcjax.export.c.rounding import ROUNDING
 from hcjax.export.c.sorting import SORTING
 from hcjax.export.c.writer import TYPES, Writer
-from hcjax.export.program import program, walk
+from hcjax.export.program import Program, program, walk
 from hcjax.graph.interface import names
 from hcjax.graph.model import Model
 
@@ -72,6 +72,7 @@ def c(model: Model, *, name: str = "network") -> Source:
     w = Writer(found)
     together = blocks.blocks(found)
     w.done = blocks.covered(together)
+    w.reads = _reads(found, together)
     inputs = _arguments(w, model.graph.inputs, names(model.inputs, "images"), model.inputs)
     outputs = _arguments(
         w, model.graph.outputs, names(model.outputs, "logits"), model.outputs, "out"
@@ -98,6 +99,18 @@ def c(model: Model, *, name: str = "network") -> Source:
         w.add(f"for (int i = 0; i < {count}; i++) {argument.name}[i] = {value};")
     declared, size = w.memory()
     return Source(_texts(name, w, declared, max(size, 64), inputs, outputs), size, name)
+
+
+def _reads(found: Program, together: dict[int, blocks.Block]) -> dict[int, int]:
+    """Returns number -> the last step, of those that are counted from 1, in which it is read."""
+    steps = {op.output: i for i, op in enumerate(found.ops, 1)}
+    for block in together.values():
+        steps |= {op.output: steps[block.last.output] for op in block.ops}
+    result = dict.fromkeys(found.model.graph.outputs, len(steps) + 1)
+    for op in found.ops:
+        for n in op.inputs:
+            result[n] = max(result.get(n, 0), steps[op.output])
+    return result
 
 
 class Argument(NamedTuple):

@@ -30,7 +30,8 @@ class Writer:
     """What emitters write to.
 
     found: the program. constants, lines: text of the arrays and of the statements so far. done:
-    numbers of the ops' results that another op has written, or will. step: of the op at hand.
+    numbers of the ops' results that another op has written, or will. reads: number -> the last step
+    that reads it. step: of the op at hand.
     """
 
     def __init__(self, found: Program):
@@ -38,6 +39,7 @@ class Writer:
         self.constants: list[str] = []
         self.lines: list[str] = []
         self.done: set[int] = set()
+        self.reads: dict[int, int] = {}
         self.step = 0
         self._values = found.values
         self._names: dict[int, str] = {}
@@ -100,9 +102,19 @@ class Writer:
             self._names[number] = self.buffer(kind, math.prod(self.sizes(number)), f"v{number}")
         return self._names[number]
 
-    def alias(self, number: int, other: int) -> None:
-        """Says that a value is the array of another one, in another shape."""
+    def alias(self, number: int, other: int) -> str:
+        """Says that a value is the array of another one, in its place or in another shape."""
         self._names[number] = self.name(other)
+        return self._names[number]
+
+    def is_last(self, number: int) -> bool:
+        """Returns whether nothing after the step at hand reads a value's array, which is in memory.
+
+        So what the step makes may take its place.
+        """
+        name = self._names.get(number)
+        shared = [n for n, other in self._names.items() if other == name]
+        return name in self._lives and max(self.reads.get(n, 0) for n in shared) <= self.step
 
     def buffer(self, kind: str, count: int, name: str = "") -> str:
         """Returns the name of an array that lives from here to the last step that reads it."""
