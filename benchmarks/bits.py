@@ -24,7 +24,9 @@ import hcjax
 from hcjax.app import exporting, scoring
 from hcjax.core import formats, text
 from hcjax.export import examples
-from hcjax.export.c.engine import engine
+from hcjax.export.c import c
+from hcjax.export.c.engine import built
+from hcjax.export.c.source import WEIGHTS
 from hcjax.runs import saved
 
 # name -> (what the processor must have, flags of the compiler)
@@ -48,7 +50,7 @@ def processor() -> set[str]:
 def rows(
     model: hcjax.Model, inputs: Sequence[np.ndarray], targets: np.ndarray | None
 ) -> list[tuple]:
-    """Returns (build, equal examples of all, accuracy) of each build that can run here.
+    """Returns (build, weights, equal examples of all, accuracy) of each build that can run here.
 
     Args:
       model: in integers. inputs: flat, [n, ...]. targets: classes, or None.
@@ -56,23 +58,30 @@ def rows(
     count, has, found = len(inputs[0]), processor(), []
     parts = [[x[i : i + BATCH] for x in inputs] for i in range(0, count, BATCH)]
     expected = [examples.outputs(model, part) for part in parts]
-    for build, (needed, flags) in BUILDS.items():
-        if not needed <= has:
-            found.append((build, "not here", None))
-            continue
-        run, equal, right = engine(model, flags=flags), 0, 0
-        for i, (part, true) in enumerate(zip(parts, expected, strict=True)):
-            made = run.run(part)
-            same = [
-                (a.view(np.uint8) == b.view(np.uint8)).reshape(len(a), -1).all(1)
-                for a, b in zip(made, true, strict=True)
-            ]
-            equal += int(np.all(same, 0).sum())
+    for weights in WEIGHTS:
+        files = c(model, weights=weights).files
+        for build, (needed, flags) in BUILDS.items():
+            if not needed <= has:
+                found.append((build, weights, "not here", None))
+                continue
+            run = built(files, model.inputs, model.outputs, flags=flags)
+            made = [run.run(part) for part in parts]
+            equal = sum(_equal(a, b) for a, b in zip(made, expected, strict=True))
+            share = None
             if targets is not None:
-                right += int((made[0].argmax(-1) == targets[i * BATCH :][: len(made[0])]).sum())
-        share = None if targets is None else formats.percent(right / count)
-        found.append((build, f"{equal:,} of {count:,}", share))
+                answers = np.concatenate([outputs[0].argmax(-1) for outputs in made])
+                share = formats.percent(float((answers == targets).mean()))
+            found.append((build, weights, f"{equal:,} of {count:,}", share))
     return found
+
+
+def _equal(made: Sequence[np.ndarray], true: Sequence[np.ndarray]) -> int:
+    """Returns how many examples have the same bits in all outputs."""
+    same = [
+        (a.view(np.uint8) == b.view(np.uint8)).reshape(len(a), -1).all(1)
+        for a, b in zip(made, true, strict=True)
+    ]
+    return int(np.all(same, 0).sum())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -90,8 +99,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         flat = [np.asarray(x) for x in jax.tree.leaves(inputs)]
         classes = np.asarray(targets) if np.ndim(targets) == 1 else None
         table += [(name, *row) for row in rows(model, flat, classes)]
-    print(text.table(table, ("network", "build", "equal bits", "accuracy")))
-    return int(any(len({*row[2].split(" of ")}) > 1 for row in table))
+    print(text.table(table, ("network", "build", "weights", "equal bits", "accuracy")))
+    return int(any(len({*row[3].split(" of ")}) > 1 for row in table))
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ from hcjax.app import exporting, scoring
 from hcjax.core import text
 from hcjax.export import examples
 from hcjax.export.c import c
+from hcjax.export.c.source import WEIGHTS
 from hcjax.export.c.writer import TYPES, number
 from hcjax.runs import saved
 
@@ -109,14 +110,16 @@ class Row(NamedTuple):
     stack: int
 
 
-def sources(model: hcjax.Model, inputs: Sequence[np.ndarray]) -> dict[str, str]:
-    """Returns the files of a network, with `examples.h`, which names and holds its inputs.
+def sources(
+    model: hcjax.Model, inputs: Sequence[np.ndarray], weights: str = "plain"
+) -> tuple[dict[str, str], int]:
+    """Returns (name -> text, with `examples.h`, which holds the inputs; bytes of a context).
 
     Args:
       model: as of `hcjax.export.c`.
       inputs: flat, the first axis that of the examples where there is one.
     """
-    found, lines, arguments = c(model), [], []
+    found, lines, arguments = c(model, weights=weights), [], []
     for i, (x, leaf) in enumerate(zip(inputs, jax.tree.leaves(model.inputs), strict=True)):
         words = map(number, x.ravel()) if x.dtype == np.float32 else map(str, x.ravel().astype(int))
         name = f"given{i}[n]" if leaf.batched else f"given{i}[0]"
@@ -132,7 +135,8 @@ def sources(model: hcjax.Model, inputs: Sequence[np.ndarray]) -> dict[str, str]:
             arguments.append(f"outputs.{name}")
     lines += ["} outputs;", f"#define EXAMPLES {COUNT}"]
     lines.append(f"#define RUN(n) network_run(&context, {', '.join(arguments)})")
-    return found.files | {"examples.h": "\n".join(["#include <math.h>", *lines, ""])}
+    files = found.files | {"examples.h": "\n".join(["#include <math.h>", *lines, ""])}
+    return files, found.memory + 64
 
 
 def _outputs(model: hcjax.Model) -> np.dtype:
@@ -141,20 +145,27 @@ def _outputs(model: hcjax.Model) -> np.dtype:
     return np.dtype([(f"made{i}", x.dtype, x.shape) for i, x in enumerate(leaves)], align=True)
 
 
-def run(board: Board, model: hcjax.Model, given: examples.Examples, level: str = "-Os") -> Row:
+def run(
+    board: Board,
+    model: hcjax.Model,
+    given: examples.Examples,
+    level: str = "-Os",
+    weights: str = "plain",
+) -> Row:
     """Builds a network for a board, runs it on examples, and measures it.
 
     Args:
       board: whose tools are here.
       model: as of `hcjax.export.c`.
       given: inputs, and the outputs that are expected.
-      level: of optimisation.
+      level: of optimisation. weights: as of `hcjax.export.c`.
 
     Raises:
       RuntimeError: if a tool fails; with what it said.
     """
     with tempfile.TemporaryDirectory(prefix="hcjax-board-") as folder:
-        for name, content in sources(model, given.inputs).items():
+        files, arena = sources(model, given.inputs, weights)
+        for name, content in files.items():
             (Path(folder) / name).write_text(content)
         compiler = (f"{board.prefix}gcc", *FLAGS, level, *board.flags, *SECTIONS)
         _call(folder, *compiler, *STRICT, "-c", "network.c")
@@ -174,7 +185,7 @@ def run(board: Board, model: hcjax.Model, given: examples.Examples, level: str =
         for i, x in enumerate(given.outputs)
     ]
     equal = int(np.reshape(same, (COUNT, -1)).all(1).sum())
-    return Row(equal, code, constants, library, c(model).memory + 64, int(stack.split()[1]))
+    return Row(equal, code, constants, library, arena, int(stack.split()[1]))
 
 
 def _call(folder: str, *command: str) -> str:
@@ -211,6 +222,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Prints a table; returns 1 if a board has other bits."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("source", nargs="?", help="a workdir or a .hcz file")
+    parser.add_argument("--weights", default="plain", choices=WEIGHTS, help="how C holds them")
     parser.add_argument("--levels", default="-Os,-O3", help="of optimisation")
     options = parser.parse_args(argv)
     here = {}
@@ -225,7 +237,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows, right = [], True
     for name, board in here.items():
         for level in options.levels.split(","):
-            row = run(board, model, given, level)
+            row = run(board, model, given, level, options.weights)
             right = right and row.equal == COUNT
             sizes = [None if n is None else f"{n:,}" for n in row[1:]]
             rows.append((name, level, f"{row.equal} of {COUNT}", *sizes))

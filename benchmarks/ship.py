@@ -1,13 +1,15 @@
 """Networks in integers as C, beside hcjax's own programs and ONNX Runtime, on one core.
 
     python benchmarks/ship.py                LeNet-5 and ResNet-20, batch 1 and 128, 9 rounds
+    python benchmarks/ship.py SOURCE...      networks of workdirs or .hcz files
     python benchmarks/ship.py --quick        one round of the seed CNN: that it runs, not how fast
 
 Each way computes the same batches in turns, in one thread of one process; the figures are medians
 over rounds, and the ratios medians of the rounds' ratios to the first row. `jax` is what
-`hcjax.tune` finds to be fastest, native kernels among it. ONNX Runtime takes the file that
-`hcjax.export` writes for it, if it and the exporter are there. The networks have random parameters:
-what they compute does not change how long it takes. Equal bits are asserted, not printed.
+`hcjax.tune` finds to be fastest, native kernels among it. `C, coded` has coded weights, if that
+makes another program. ONNX Runtime takes the file that `hcjax.export` writes for it, if it and the
+exporter are there. The images are random, and so are the parameters where no network is named: what
+they compute does not change how long it takes. Equal bits are asserted, not printed.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import os
 import statistics
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -31,6 +34,7 @@ import numpy as np
 import hcjax
 from hcjax.export.c import c
 from hcjax.export.c.engine import built
+from hcjax.runs import saved
 
 NETWORKS = {"lenet5": (28, 28, 1), "resnet20": (32, 32, 3)}
 TURN = 0.15  # seconds of each way in a round, at least
@@ -49,6 +53,13 @@ def network(name: str, shape: tuple[int, int, int]):
     return hcjax.int8(model, hcjax.calibrate(model, images)), images
 
 
+def read(source: str):
+    """Returns a saved network in integers, and 128 images."""
+    model, _ = saved.load_any(saved.alone(source))
+    images = np.random.default_rng(0).uniform(0, 1, (128, *model.image_shape)).astype(np.float32)
+    return model, images
+
+
 def ways(model, x):
     """Returns name -> function of no arguments that computes a batch."""
     call = hcjax.tune(lambda x: model.apply(model.params, x), x)
@@ -58,6 +69,11 @@ def ways(model, x):
         "C": lambda: engine.run([x])[0],
         "jax": lambda: np.asarray(call(x)),
     }
+    coded = c(model, weights="coded").files
+    if coded != source.files:
+        second = built(coded, model.inputs, model.outputs)
+        found["C, coded"] = lambda: second.run([x])[0]
+        np.testing.assert_array_equal(found["C, coded"](), found["C"]())
     np.testing.assert_array_equal(found["C"](), found["jax"]())
     try:
         import onnxruntime
@@ -86,12 +102,14 @@ def speed(way, size: int) -> float:
 def main() -> None:
     """Prints a table for each network and size of batch."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("sources", nargs="*", help="workdirs or .hcz files")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--quick", action="store_true", help="one round of the seed CNN")
     options = parser.parse_args()
     wanted = {"seed_cnn_tiny": (8, 8, 1)} if options.quick else NETWORKS
-    for name, shape in wanted.items():
-        model, images = network(name, shape)
+    found = [(name, partial(network, name, shape)) for name, shape in wanted.items()]
+    for name, make in [(s, partial(read, s)) for s in options.sources] or found:
+        model, images = make()
         for size in (1, 128):
             found, source = ways(model, images[:size])
             rounds = []

@@ -83,7 +83,7 @@ def test_export(capsys):
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C compiler")
 def test_export_c(capsys):
     run("export_c", {})
-    assert capsys.readouterr().out.splitlines() == ["['network.c', 'network.h']", "True"]
+    assert capsys.readouterr().out.splitlines() == ["['network.c', 'network.h']", "True", "True"]
 
 
 def test_export_onnx(capsys):

@@ -18,6 +18,7 @@ from hcjax.app import command, score, scoring
 from hcjax.core import text
 from hcjax.errors import ConfigError, HcjaxError
 from hcjax.export import examples, manifest
+from hcjax.export.c.source import WEIGHTS
 from hcjax.export.folder import check_place
 from hcjax.graph.model import Model
 from hcjax.runs import saved
@@ -27,6 +28,7 @@ _USAGE = """Writes a trained or packed network as files that other programs run.
   PROGRAM runs/lenet-1a2b3c4d --to=stablehlo,safetensors --out=lenet
   PROGRAM runs/lenet_int8-5e6f7a8b --to=c,onnx,hcz --out=int8    a pipeline's last network
   PROGRAM model.hcz --to=stablehlo --batch=64 --out=model --nodata
+  PROGRAM runs/lenet_compress-9c0d1e2f --to=c --weights=coded --out=small
 
 The folder has a model card, README.md, all facts as manifest.json, and 16 test inputs with their
 outputs. `hcjax verify DIR` runs every file in it and compares it with the original. The accuracy
@@ -57,6 +59,8 @@ def _define(values: flags.FlagValues) -> None:
     string("name", "Name of the network in the card; by default that of its file or folder.")
     words = "Examples of a call of the programs that are for one number of them."
     flags.DEFINE_integer("batch", 1, words, flag_values=values)
+    words = "How C holds weights: plain, or coded, which is small and skips zeros."
+    flags.DEFINE_enum("weights", "plain", WEIGHTS, words, flag_values=values)
     words = "Score it on its test data, which also gives the inputs; --nodata reads none."
     flags.DEFINE_bool("data", True, words, flag_values=values)
     string("config", "Config file whose section `data` is scored on.")
@@ -86,6 +90,7 @@ def _act(values, arguments: list[str], changes: list[tuple[str, str]]) -> int:
         to=to,
         inputs=inputs,
         batch=values.batch,
+        weights=values.weights,
         name=values.name or path.resolve().stem,
         scores=scores,
         said=lambda line: print(f"  {line}"),

@@ -26,6 +26,7 @@ def write(
     to: Sequence[str],
     inputs: Any = None,
     batch: int = 1,
+    weights: str = "plain",
     name: str = "network",
     made: str | None = None,
     scores: Mapping[str, Any] | None = None,
@@ -44,6 +45,7 @@ def write(
       inputs: examples that go with it, of the one input, or a tuple of several; the first 16 are
         taken. None draws some.
       batch: examples of a call of a program for one size.
+      weights: how C holds them, "plain" or "coded", see `hcjax.export.c`.
       name: of the network, for people.
       made: date, as "2026-12-31"; None for today.
       scores: of the network on test data, {"score": "accuracy", "value": 0.99, "examples": 10000,
@@ -74,7 +76,7 @@ def write(
     content = {manifest.EXAMPLES: examples.encode(model, examples.of(model, inputs))}
     artifacts = []
     for target in dict.fromkeys(to):
-        described, made_files = TARGETS[target](model, Options(batch))
+        described, made_files = TARGETS[target](model, Options(batch, weights))
         artifacts += described
         content |= made_files
         sizes = [f"{file} {len(data):,} bytes" for file, data in made_files.items()]

@@ -23,9 +23,12 @@ Content = dict[str, bytes]
 
 
 class Options(NamedTuple):
-    """What a target may be told. batch: examples of a call of a program for one size."""
+    """What a target may be told. batch: examples of a call of a program for one size. weights: how
+    C holds them, "plain" or "coded".
+    """
 
     batch: int = 1
+    weights: str = "plain"
 
     __repr__ = brief.record
 
@@ -42,8 +45,10 @@ def _c(model: Model, options: Options) -> tuple[list[Artifact], Content]:
     """Writes one file of C11 and its header, which need nothing but the standard library."""
     from hcjax.export.c import c
 
-    content = {name: text.encode() for name, text in c(model, name="network").files.items()}
-    return [Artifact("network.c", "c", _exact(model), "C11, with network.h")], content
+    source = c(model, name="network", weights=options.weights)
+    what = "C11, with network.h" + (", weights coded" if options.weights == "coded" else "")
+    content = {name: text.encode() for name, text in source.files.items()}
+    return [Artifact("network.c", "c", _exact(model), what)], content
 
 
 def _onnx(model: Model, options: Options) -> tuple[list[Artifact], Content]:

@@ -1,4 +1,4 @@
-"""Layers of 8-bit integers in blocks: products, extremes of windows and rounding, rows at a time.
+"""Layers of 8-bit integers in blocks: with what stands around them, and what their loops run over.
 
 A layer whose sums only one op reads is written together with it: its sums are never all in memory.
 A pad before it is its own padding, and a max-pool behind it takes the largest sum before rounding,
@@ -13,15 +13,10 @@ from typing import NamedTuple
 import numpy as np
 from jax import lax
 
-from hcjax.export.c.writer import SLACK, Writer
+from hcjax.export.c.writer import Writer
 from hcjax.export.program import Program
 from hcjax.graph.model import Op, consumers
-from hcjax.graph.ops.fixed_point import pre_shift
 from hcjax.graph.qtensor import QTensor
-
-_ROWS = 24  # results of a layer at a time, about: enough for a kernel to be read seldom
-_FEW = 16  # results of which whole windows are enough
-_LANES = 16
 
 
 class Block(NamedTuple):
@@ -40,6 +35,18 @@ class Block(NamedTuple):
     def last(self) -> Op:
         """The op at whose place the block is written."""
         return self.pool or self.after or self.layer
+
+    @property
+    def terms(self) -> tuple[int, ...]:
+        """Numbers of what is added up before it is rounded to 8 bits, its own sums among them."""
+        if self.after is None or self.after.kind != "requantize":
+            return ()
+        return self.after.inputs[: len(self.after.params["bounds"])]
+
+    @property
+    def other(self) -> int | None:
+        """Number of the term that is not its own sums, if there is one."""
+        return next((n for n in self.terms if n != self.layer.output), None)
 
     @property
     def ops(self) -> list[Op]:
@@ -137,131 +144,64 @@ def _pools(found: Program, op: Op, after: Op, layer: Op) -> bool:
     return tiles and ones and not edges and bool(rising)
 
 
-def write(w: Writer, block: Block) -> None:
-    """Writes a block."""
-    layer, x = block.layer, block.pad.inputs[0] if block.pad else block.layer.inputs[0]
-    kernel = w.constant(layer.inputs[1])
-    outputs, place = w.sizes(layer.output), w.sizes(x)
-    fill, shape = 128, (1, 1, math.prod(outputs[:-1]), outputs[-1])
+class Loops(NamedTuple):
+    """What the loops of a block run over.
+
+    kernel: [KH, KW, I, O], int8. source: number of what is read. height, width: of that. shape:
+    (OH, OW) of the sums. strides, padding: (rows, columns). fill: of the padding, q + 128. window:
+    of the pool, (1, 1) without one.
+    """
+
+    kernel: np.ndarray
+    source: int
+    height: int
+    width: int
+    shape: tuple[int, int]
+    strides: tuple[int, int]
+    padding: tuple[int, int]
+    fill: int
+    window: tuple[int, int]
+
+
+def loops(w: Writer, block: Block) -> Loops:
+    """Returns what the loops of a block run over; a dense product is one of 1 x 1 on a row."""
+    layer = block.layer
+    source = block.pad.inputs[0] if block.pad else layer.inputs[0]
+    kernel, outputs, place = w.constant(layer.inputs[1]), w.sizes(layer.output), w.sizes(source)
     if layer.kind == "dot_general":
         (_, right), _ = layer.params["dimension_numbers"]
-        kernel = kernel if right[0] == 0 else kernel.T
-        kernel = kernel[None, None]
-        height, width, channels = 1, shape[2], place[-1]
-        (sh, sw), (ph, pw) = (1, 1), (0, 0)
-    else:
-        numbers = lax.ConvDimensionNumbers(*layer.params["dimension_numbers"])
-        out, into, *taps = numbers.rhs_spec
-        kernel = kernel.transpose(*taps, into, out)
-        shape = outputs
-        height, width, channels = place[1:]
-        sh, sw = layer.params["window_strides"]
-        (ph, _), (pw, _) = layer.params["padding"]
-        if block.pad:
-            fill = int(w.constant(block.pad.inputs[1]).reshape(-1)[0]) + 128
-            ph, pw = (int(low) for low, _, _ in block.pad.params["padding_config"][1:3])
-    kh, kw, _, count = kernel.shape
-    terms = kh * kw * channels
-    quads = -(-terms // 4)
-    packed = np.zeros((quads * 4, count), np.int8)
-    packed[:terms] = kernel.reshape(terms, count)
-    weights = w.data("int8_t", packed.reshape(quads, 4, count).transpose(0, 2, 1), SLACK)
-    lanes = -(-count // _LANES) * _LANES
-    start = np.zeros(lanes, np.int32)
-    start[:count] = -128 * kernel.astype(np.int64).sum((0, 1, 2))
-    _, oh, ow, _ = shape
-    wh, ww = block.pool.params["window_dimensions"][1:3] if block.pool else (1, 1)
-    rows = _rows(oh, ow, wh)
-    w.comment(block.last, f", from {height}x{width}x{channels} by {kh}x{kw}")
-    source = w.name(x)
-    direct = (kh, kw, sh, sw, ph, pw) == (1, 1, 1, 1, 0, 0) and (ow, oh) == (width, height)
-    acc = w.buffer("int32_t", rows * ow * lanes)
-    if direct:
-        given, stride = f"{source} + y * {ow * channels}", channels
-    else:
-        patch, stride = w.buffer("uint8_t", rows * ow * quads * 4), quads * 4
-        given = patch
-    term = next((n for n in _terms(block) if n != layer.output), None)
-    other = w.name(term) if term is not None else None
-    if term is not None and other != source and w.is_last(term):
-        to = w.alias(block.last.output, term)  # number by number: each is read before it is written
-    else:
-        to = w.make(block.last.output)
-    w.add(f"for (int y = 0; y < {oh}; y += {rows}) {{")
-    w.add(f"  const int n = {oh} - y < {rows} ? {oh} - y : {rows};")
-    if not direct:
-        w.add(
-            f"  windows(n, y, {ow}, {kh}, {kw}, {channels}, {height}, {width}, {sh}, {sw}, {ph}, "
-            f"{pw}, {fill}, {source}, {patch}, {stride});"
-        )
-    w.add(
-        f"  products(n * {ow}, {terms}, {count}, {lanes}, {given}, {stride}, {weights}, "
-        f"{w.data('int32_t', start)}, {acc});"
+        kernel = (kernel if right[0] == 0 else kernel.T)[None, None]
+        rows = math.prod(outputs[:-1])
+        return Loops(kernel, source, 1, rows, (1, rows), (1, 1), (0, 0), 128, (1, 1))
+    numbers = lax.ConvDimensionNumbers(*layer.params["dimension_numbers"])
+    out, into, *taps = numbers.rhs_spec
+    padding, fill = tuple(int(low) for low, _ in layer.params["padding"]), 128
+    if block.pad:
+        fill = int(w.constant(block.pad.inputs[1]).reshape(-1)[0]) + 128
+        padding = tuple(int(low) for low, _, _ in block.pad.params["padding_config"][1:3])
+    window = tuple(block.pool.params["window_dimensions"][1:3]) if block.pool else (1, 1)
+    return Loops(
+        kernel.transpose(*taps, into, out),
+        source,
+        *place[1:3],
+        tuple(outputs[1:3]),
+        tuple(layer.params["window_strides"]),
+        padding,
+        fill,
+        window,
     )
-    if block.pool:
-        w.add(f"  pooled(n, {ow}, {lanes}, {wh}, {ww}, {acc});")
-    results = f"(n / {wh}) * {ow // ww}" if block.pool else f"n * {ow}"
-    first = f"(y / {wh}) * {ow // ww * count}" if block.pool else f"y * {ow * count}"
-    _finish(w, block, results, first, lanes, count, acc, other, to)
-    w.add("}")
 
 
-def _rows(oh: int, ow: int, wh: int) -> int:
-    """Returns how many rows of results are computed at a time, a multiple of a pool's window.
+def made(w: Writer, block: Block, source: str) -> str:
+    """Returns the name of the array that a block's result is written to.
 
-    Their patches are most of the memory, so a window more is taken only where few are there.
+    It is that of the other term if nothing reads it again: number by number, each is read before it
+    is written. source: name of what the layer reads at several places.
     """
-    rows = min(oh, max(1, -(-_ROWS // ow)))
-    fewer = rows // wh * wh
-    return fewer if fewer * ow >= _FEW else -(-rows // wh) * wh
-
-
-def _terms(block: Block) -> tuple[int, ...]:
-    if block.after is None or block.after.kind != "requantize":
-        return ()
-    return block.after.inputs[: len(block.after.params["bounds"])]
-
-
-def _finish(w, block, results, first, lanes, count, acc, other, to) -> None:
-    """Writes what becomes of the sums in `acc`."""
-    op = block.after
-    if op is None:
-        w.add(f"  for (int p = 0; p < {results}; p++)")
-        w.add(f"    for (int o = 0; o < {count}; o++)")
-        w.add(f"      {to}[{first} + p * {count} + o] = {acc}[p * {lanes} + o];")
-        return
-    if op.kind == "dequantize":
-        scale = _each(w, op.inputs[1], lanes, "float")
-        offset = f" + {_each(w, op.inputs[2], lanes)}[o]" if len(op.inputs) > 2 else ""
-        w.add(f"  for (int p = 0; p < {results}; p++)")
-        w.add(f"    for (int o = 0; o < {count}; o++)")
-        w.add(
-            f"      {to}[{first} + p * {count} + o] = "
-            f"(float)({acc}[p * {lanes} + o]{offset}) * {scale}[o];"
-        )
-        return
-    bounds, terms = op.params["bounds"], _terms(block)
-    mine = terms.index(block.layer.output)
-    offset, shift = (_each(w, n, lanes) for n in op.inputs[-2:])
-    factors = [_each(w, n, lanes) for n in op.inputs[len(bounds) : 2 * len(bounds)]]
-    second, up, factor = "0", 0, "0"
-    if other is not None:
-        second, up = f"{other} + {first}", pre_shift(bounds[1 - mine])
-        factor = factors[1 - mine]
-    w.add(
-        f"  requantized({results}, {count}, {lanes}, {acc}, {pre_shift(bounds[mine])}, "
-        f"{factors[mine]}, {second}, {up}, {factor}, {offset}, {shift}, {op.params['least']}, "
-        f"{op.params['most']}, {to} + {first});"
-    )
-
-
-def _each(w: Writer, n: int, lanes: int, kind: str = "int32_t") -> str:
-    """Returns the name of a constant, one number for each channel, zeros behind them."""
-    value = np.ravel(w.constant(n))
-    channels = lanes if value.size == 1 else value.size
-    full = np.zeros(lanes, value.dtype)
-    full[:channels] = value
-    return w.data(kind, full)
+    term = block.other
+    if term is not None and w.name(term) != source and w.is_last(term):
+        return w.alias(block.last.output, term)
+    return w.make(block.last.output)
 
 
 def covered(found: dict[int, Block]) -> set[int]:
