@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -34,6 +35,7 @@ def programs(place):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 def test_the_commands_run_in_order(tmp_path, compiled):
     (tmp_path / "bin").mkdir()
     environment = os.environ | {
@@ -55,3 +57,5 @@ def test_the_commands_run_in_order(tmp_path, compiled):
     assert said["Train and export"].count("as promised") == 4
     assert "equal bits" in said["Train and export"]
     assert "as exported: True" in said["A server with jax: CPU, GPU, TPU"]
+    served = said["A server with jax: CPU, GPU, TPU"].split("\n")[0].split()
+    assert said["A device, in C"].split("\n")[-1].split() == served and len(served) == 16
