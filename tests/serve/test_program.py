@@ -158,7 +158,7 @@ def test_a_digit_drawn_on_the_page_is_recognised(tmp_path):
         window.wait("return document.querySelectorAll('article').length == 2")
         for digit, lines in page.DRAWN.items():
             window.run("document.getElementById('clear').click()")
-            window.wait("return document.querySelectorAll('li').length == 0")
+            window.wait("return document.querySelectorAll('li.best').length == 0")
             for line in lines:
                 window.draw(line)
             right = ".every(e => e.firstChild.textContent == arguments[0])"

@@ -12,7 +12,7 @@ async function ask(path, body, type) {
   const headers = token() ? { authorization: `Bearer ${token()}` } : {};
   if (type) headers["content-type"] = type;
   const reply = await fetch(path, { method: body ? "POST" : "GET", body, headers });
-  if (reply.status === 401) { $("door").hidden = false; throw new Error(token() ? "This token is wrong." : ""); }
+  if (reply.status === 401) { $("door").hidden = false; document.querySelector("main").hidden = true; throw new Error(token() ? "This token is wrong." : ""); }
   const said = await reply.json();
   if (!reply.ok) throw new Error(said.error);
   return said;
@@ -34,7 +34,7 @@ const title = model => model.name + (model.versions.length > 1 ? `, version ${mo
 
 async function start() {
   const found = await ask("/v2/models");
-  $("door").hidden = true; $("problem").textContent = "";
+  $("door").hidden = true; document.querySelector("main").hidden = false; $("problem").textContent = "";
   models = found.models.filter(m => m.parameters.image_shape && m.parameters.logits);
   $("answers").replaceChildren();
   for (const model of models) {
@@ -44,6 +44,7 @@ async function start() {
     line.append(model.time);
     card.append(element("h2", title(model)), model.answer, line, model.list);
     $("answers").append(card);
+    blank(model);
   }
   if (!models.length) $("problem").textContent = "No network of this server takes images and gives classes.";
   const explained = models.filter(m => m.parameters.explains);
@@ -94,7 +95,7 @@ async function look() {
   const turn = ++asked;
   map.getContext("2d").clearRect(0, 0, 280, 280); $("legend").hidden = true;
   if (!drawn) {
-    for (const model of models) { model.answer.textContent = "–"; model.time.textContent = ""; model.list.replaceChildren(); }
+    models.forEach(blank);
     return;
   }
   try {
@@ -119,22 +120,32 @@ function invert(canvas) {
   to.globalCompositeOperation = "difference"; to.fillStyle = "#fff"; to.fillRect(0, 0, canvas.width, canvas.height);
 }
 
+function row(name, share, best) {
+  const line = element("li", undefined, best ? "best" : ""), bar = element("i");
+  bar.style.width = `${100 * (share ?? 0)}%`;
+  line.append(element("span", name), bar, element("span", share === null ? "" : percent(share)));
+  return line;
+}
+
+// Before an answer a card shows the classes, if they are few, so that nothing moves when it comes.
+function blank(model) {
+  const names = model.parameters.class_names;
+  model.answer.textContent = "–"; model.time.textContent = "";
+  model.list.replaceChildren(...(names.length > 10 ? [] : names).map(name => row(name, null, false)));
+}
+
+const percent = p => `${(100 * p).toFixed(1)} %`;
+
 function show(model, said) {
   const logits = said.outputs[0].data, most = Math.max(...logits);
   const each = logits.map(x => Math.exp(x - most)), total = each.reduce((a, b) => a + b);
   const shares = each.map(x => x / total), best = shares.indexOf(Math.max(...shares));
   const names = model.parameters.class_names, name = k => names[k] ?? String(k);
-  const percent = p => `${(100 * p).toFixed(1)} %`;
   model.answer.replaceChildren(name(best), " ", element("small", percent(shares[best])));
   model.time.textContent = `${said.parameters.milliseconds.toFixed(2)} ms`;
   let order = shares.map((_, k) => k);
   if (order.length > 10) order = order.sort((a, b) => shares[b] - shares[a]).slice(0, 10);
-  model.list.replaceChildren(...order.map(k => {
-    const line = element("li", undefined, k === best ? "best" : ""), bar = element("i");
-    bar.style.width = `${100 * shares[k]}%`;
-    line.append(element("span", name(k)), bar, element("span", percent(shares[k])));
-    return line;
-  }));
+  model.list.replaceChildren(...order.map(k => row(name(k), shares[k], k === best)));
 }
 
 async function explain(turn) {
@@ -148,7 +159,8 @@ async function explain(turn) {
   on.imageSmoothingEnabled = false;
   if (at) on.drawImage(small, -at.x / at.scale, -at.y / at.scale, width / at.scale, height / at.scale);
   else on.drawImage(small, 0, 0, 280, 280);
-  $("said").textContent = `${said.name}, of ${title(model)}`; $("legend").hidden = false;
+  $("said").textContent = said.name; $("who").textContent = models.length > 1 ? ` (${title(model)})` : "";
+  $("legend").hidden = false;
 }
 
 function later() { clearTimeout(timer); timer = setTimeout(look, 120); }
@@ -162,7 +174,7 @@ function line(from, to) {
 
 function clear() {
   pen.fillStyle = "#000"; pen.fillRect(0, 0, 280, 280);
-  drawn = false; photo = null; $("hint").hidden = false; $("file").value = ""; later();
+  drawn = false; photo = null; $("invert").parentElement.hidden = true; $("hint").hidden = false; $("file").value = ""; later();
 }
 
 function place(event) {
@@ -204,7 +216,7 @@ async function choose(file) {
   const scale = Math.max(280 / photo.width, 280 / photo.height);
   pen.fillStyle = "#000"; pen.fillRect(0, 0, 280, 280);
   pen.drawImage(photo, (280 - photo.width * scale) / 2, (280 - photo.height * scale) / 2, photo.width * scale, photo.height * scale);
-  drawn = true; $("hint").hidden = true; later();
+  drawn = true; $("hint").hidden = true; $("invert").parentElement.hidden = false; later();
 }
 $("file").addEventListener("change", event => event.target.files[0] && choose(event.target.files[0]));
 for (const name of ["dragover", "dragleave", "drop"]) document.addEventListener(name, event => {
