@@ -57,31 +57,40 @@ def read_request(
     """
     document, rest = _parts(body, header_length)
     inputs = document.get("inputs")
-    _expect(isinstance(inputs, list) and inputs, "`inputs` must be a list of tensors", inputs)
+    if not isinstance(inputs, list) or not inputs:
+        raise _wrong("`inputs` must be a list of tensors", inputs)
     given: dict[str, np.ndarray] = {}
     expected = {tensor.name: tensor for tensor in takes.inputs}
     for tensor in inputs:
-        _expect(isinstance(tensor, dict), "a tensor must be an object", tensor)
+        if not isinstance(tensor, dict):
+            raise _wrong("a tensor must be an object", tensor)
         name = tensor.get("name")
-        names = ", ".join(map(repr, expected))
-        _expect(isinstance(name, str) and name in expected, f"inputs are named {names}", name)
-        _expect(name not in given, f"{name} must be given once", "it twice")
+        if not isinstance(name, str) or name not in expected:
+            raise _wrong(f"inputs are named {', '.join(map(repr, expected))}", name)
+        if name in given:
+            raise _wrong(f"{name} must be given once", "it twice")
         given[name], rest = _array(tensor, expected[name], rest, takes, limits)
     missing = [name for name in expected if name not in given]
-    _expect(not missing, f"inputs {', '.join(map(repr, expected))} are needed", list(given))
-    _expect(not len(rest), "the binary tensors must end with the body", f"{len(rest)} bytes more")
+    if missing:
+        raise _wrong(f"inputs {', '.join(map(repr, expected))} are needed", list(given))
+    if len(rest):
+        raise _wrong("the binary tensors must end with the body", f"{len(rest)} bytes more")
     arrays = [given[tensor.name] for tensor in takes.inputs]
     counts = {len(x) for x, t in zip(arrays, takes.inputs, strict=True) if t.batched}
-    _expect(len(counts) <= 1, "all inputs must hold as many examples", sorted(counts))
+    if len(counts) > 1:
+        raise _wrong("all inputs must hold as many examples", sorted(counts))
     parameters = _parameters(document)
     identity = document.get("id")
-    _expect(identity is None or isinstance(identity, str), "`id` must be a string", identity)
+    if not isinstance(identity, str | None):
+        raise _wrong("`id` must be a string", identity)
     timeout = parameters.get("timeout")
     if timeout is not None:
         right = type(timeout) is int and 0 <= timeout < 1 << 53
-        _expect(right, "`timeout` must be whole microseconds", timeout)
+        if not right:
+            raise _wrong("`timeout` must be whole microseconds", timeout)
     binary = parameters.get("binary_data_output", False)
-    _expect(isinstance(binary, bool), "`binary_data_output` must be true or false", binary)
+    if not isinstance(binary, bool):
+        raise _wrong("`binary_data_output` must be true or false", binary)
     outputs = _outputs(document.get("outputs"), takes, binary)
     seconds = timeout / 1e6 if timeout else None
     return Request(identity, arrays, counts.pop() if counts else 1, outputs, seconds)
@@ -95,11 +104,10 @@ def read_image(body: bytes, takes: Signature, limits: Limits) -> Request:
     return Request(None, [images], 1, [(i, False) for i in range(len(takes.outputs))])
 
 
-def _expect(right: Any, expected: str, found: Any) -> None:
-    """Raises RequestError unless something is right."""
-    if not right:
-        text = found if isinstance(found, str) and len(found) < 80 else _SHORT.repr(found)
-        raise RequestError(f"{expected}; found {text}")
+def _wrong(expected: str, found: Any) -> RequestError:
+    """Returns the error of what was found, in a few words."""
+    text = found if isinstance(found, str) and len(found) < 80 else _SHORT.repr(found)
+    return RequestError(f"{expected}; found {text}")
 
 
 def _parts(body: bytes | bytearray, header_length: str | None) -> tuple[dict, memoryview]:
@@ -110,21 +118,25 @@ def _parts(body: bytes | bytearray, header_length: str | None) -> tuple[dict, me
         right = header_length.isascii() and header_length.isdigit() and len(header_length) < 19
         right = right and int(header_length) <= length
         what = f"Inference-Header-Content-Length must be 0..{length}, the bytes of the body"
-        _expect(right, what, header_length)
+        if not right:
+            raise _wrong(what, header_length)
         length = int(header_length)
     try:
         document = orjson.loads(view[:length])
     except (ValueError, RecursionError) as error:
         raise RequestError(f"the body must be JSON: {str(error)[:200]}") from error
-    _expect(isinstance(document, dict), "the body must be a JSON object", document)
+    if not isinstance(document, dict):
+        raise _wrong("the body must be a JSON object", document)
     return document, view[length:]
 
 
 def _parameters(place: dict) -> dict[str, Any]:
     parameters = place.get("parameters") or {}
-    _expect(isinstance(parameters, dict), "`parameters` must be an object", parameters)
+    if not isinstance(parameters, dict):
+        raise _wrong("`parameters` must be an object", parameters)
     for name in _REFUSED:
-        _expect(not parameters.get(name), f"the parameter {name} is not offered here", "it given")
+        if parameters.get(name):
+            raise _wrong(f"the parameter {name} is not offered here", "it given")
     return parameters
 
 
@@ -135,13 +147,16 @@ def _array(
     name, datatype, shape = expected.name, tensor.get("datatype"), tensor.get("shape")
     legal = [expected.datatype, *(["UINT8", BYTES] if takes.pixels else [])]
     right = isinstance(datatype, str) and datatype in legal
-    _expect(right, f"{name} must have the datatype {' or '.join(dict.fromkeys(legal))}", datatype)
+    if not right:
+        raise _wrong(f"{name} must have the datatype {' or '.join(dict.fromkeys(legal))}", datatype)
     right = isinstance(shape, list) and all(type(n) is int and n >= 0 for n in shape)
-    _expect(right, f"the shape of {name} must be a list of whole numbers", shape)
+    if not right:
+        raise _wrong(f"the shape of {name} must be a list of whole numbers", shape)
     sizes = [-1] if datatype == BYTES else expected.sizes
     right = len(shape) == len(sizes)
     right = right and all(a == b for a, b in zip(shape, sizes, strict=True) if b >= 0)
-    _expect(right, f"{name} must have the shape {sizes}, -1 for any number of examples", shape)
+    if not right:
+        raise _wrong(f"{name} must have the shape {sizes}, -1 for any number of examples", shape)
     if expected.batched and not 1 <= shape[0] <= limits.rows:
         status = 413 if shape[0] else 400
         text = f"{name} must hold 1 to {limits.rows} examples, found {shape[0]}"
@@ -154,21 +169,26 @@ def _array(
     count, size = math.prod(shape), _parameters(tensor).get("binary_data_size")
     if size is not None:
         right = type(size) is int and 0 <= size <= len(rest)
-        _expect(right, f"binary_data_size of {name} must be 0..{len(rest)}, what is there", size)
-        _expect("data" not in tensor, f"{name} comes in binary or in JSON", "both")
+        if not right:
+            raise _wrong(f"binary_data_size of {name} must be 0..{len(rest)}, what is there", size)
+        if "data" in tensor:
+            raise _wrong(f"{name} comes in binary or in JSON", "both")
         raw, rest = rest[:size], rest[size:]
         if datatype == BYTES:
             return _images(_strings(raw, count, name), takes, limits), rest
         dtype = np.dtype(DATATYPES[datatype]).newbyteorder("<")
         right = size == count * dtype.itemsize
-        _expect(right, f"{name} {datatype}{shape} is {count * dtype.itemsize} bytes", size)
+        if not right:
+            raise _wrong(f"{name} {datatype}{shape} is {count * dtype.itemsize} bytes", size)
         if datatype == "BOOL":
             right = (np.frombuffer(raw, np.uint8) < 2).all()
-            _expect(right, f"the bytes of {name} must be 0 or 1", "others")
+            if not right:
+                raise _wrong(f"the bytes of {name} must be 0 or 1", "others")
         values = np.frombuffer(raw, dtype).reshape(shape).astype(DATATYPES[datatype])
     else:
         data = tensor.get("data")
-        _expect(isinstance(data, list), f"{name} needs `data`, a list", data)
+        if not isinstance(data, list):
+            raise _wrong(f"{name} needs `data`, a list", data)
         if datatype == BYTES:
             return _images(_decoded(data, count, name), takes, limits), rest
         values = numbers_of(data, shape, datatype, name)
@@ -183,16 +203,19 @@ def _strings(raw: memoryview, count: int, name: str) -> list[bytes]:
     found, at = [], 0
     while at < len(raw) and len(found) < count:
         size = struct.unpack_from("<I", raw, at)[0] if at + 4 <= len(raw) else len(raw)
-        _expect(at + 4 + size <= len(raw), f"elements of {name} must end with it", "a longer one")
+        if at + 4 + size > len(raw):
+            raise _wrong(f"elements of {name} must end with it", "a longer one")
         found.append(bytes(raw[at + 4 : at + 4 + size]))
         at += 4 + size
-    _expect(len(found) == count and at == len(raw), f"{name} must hold {count}", len(found))
+    if len(found) != count or at < len(raw):
+        raise _wrong(f"{name} must hold {count}", len(found))
     return found
 
 
 def _decoded(data: list, count: int, name: str) -> list[bytes]:
     """Returns the files of a JSON list of base64."""
-    _expect(len(data) == count, f"{name} must hold {count} files in base64", len(data))
+    if len(data) != count:
+        raise _wrong(f"{name} must hold {count} files in base64", len(data))
     try:
         return [base64.b64decode(text, validate=True) for text in data]
     except (TypeError, ValueError, binascii.Error) as error:
@@ -216,15 +239,19 @@ def _outputs(wanted: Any, takes: Signature, binary: bool) -> list[tuple[int, boo
     names = [tensor.name for tensor in takes.outputs]
     if wanted is None or wanted == []:
         return [(i, binary) for i in range(len(names))]
-    _expect(isinstance(wanted, list), "`outputs` must be a list", wanted)
+    if not isinstance(wanted, list):
+        raise _wrong("`outputs` must be a list", wanted)
     found = []
     for output in wanted:
         name = output.get("name") if isinstance(output, dict) else output
         text = f"outputs are named {', '.join(map(repr, names))}"
-        _expect(isinstance(output, dict) and isinstance(name, str) and name in names, text, name)
+        if not (isinstance(output, dict) and isinstance(name, str) and name in names):
+            raise _wrong(text, name)
         own = _parameters(output).get("binary_data", binary)
-        _expect(isinstance(own, bool), "`binary_data` must be true or false", own)
+        if not isinstance(own, bool):
+            raise _wrong("`binary_data` must be true or false", own)
         found.append((names.index(name), own))
     right = len({i for i, _ in found}) == len(found)
-    _expect(right, "each output may be named once", "one named twice")
+    if not right:
+        raise _wrong("each output may be named once", "one named twice")
     return found
