@@ -31,21 +31,33 @@ def paths(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> list[tuple
       List of `(path, leaf)`; the path joins dictionary keys, attribute names and positions
       with '/'.
 
-    Raises:
-      ConfigError: if two leaves have the same path, since a key holds a '/'.
-
     Example:
       >>> [path for path, _ in paths({"conv1": {"kernel": 1.0, "bias": 2.0}, "blocks": [3.0]})]
       ['blocks/0', 'conv1/bias', 'conv1/kernel']
     """
     leaves = jax.tree_util.tree_flatten_with_path(tree, is_leaf)[0]
-    found = [("/".join(map(_key_name, path)), leaf) for path, leaf in leaves]
-    if len({path for path, _ in found}) < len(found):
-        names = [path for path, _ in found]
+    return [("/".join(map(_key_name, path)), leaf) for path, leaf in leaves]
+
+
+def by_path(tree: Any) -> dict[str, Any]:
+    """Returns path -> leaf, in the order of `jax.tree.leaves`.
+
+    Args:
+      tree: any pytree.
+
+    Raises:
+      ConfigError: if two leaves have the same path, since a key holds a '/'.
+
+    Example:
+      >>> by_path({"conv1": {"kernel": 1.0}, "blocks": [3.0]})
+      {'blocks/0': 3.0, 'conv1/kernel': 1.0}
+    """
+    leaves = paths(tree)
+    found = dict(leaves)
+    if len(found) < len(leaves):
+        names = [path for path, _ in leaves]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ConfigError(
-            f"two arrays of the tree have the path {twice!r}: rename the key with a '/'"
-        )
+        raise ConfigError(f"two arrays have the path {twice!r}: rename the key that holds a '/'")
     return found
 
 

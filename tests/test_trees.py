@@ -29,8 +29,8 @@ def test_paths_join_dictionary_keys_attributes_and_positions():
 
 
 def test_two_leaves_of_one_path_are_refused():
-    with pytest.raises(ConfigError, match="two arrays of the tree have the path 'a/b'"):
-        trees.paths({"a/b": 1.0, "a": {"b": 2.0}})
+    with pytest.raises(ConfigError, match="two arrays have the path 'a/b'"):
+        trees.by_path({"a/b": 1.0, "a": {"b": 2.0}})
 
 
 def test_paths_come_in_the_order_of_leaves():

@@ -63,12 +63,12 @@ def names(interface: Any, alone: str) -> list[str]:
       >>> names(({"image": one, "text": tokens},), "images")
       ['image', 'text']
     """
-    found = trees.paths(interface)
+    found = trees.by_path(interface)
     if len(found) == 1:
         return [alone]
     if isinstance(interface, tuple) and len(interface) == 1:
-        found = trees.paths(interface[0])
-    return [path or alone for path, _ in found]
+        found = trees.by_path(interface[0])
+    return [path or alone for path in found]
 
 
 def flatten(interface: tuple, arguments: Sequence[Any]) -> list[Any]:

@@ -49,7 +49,7 @@ def taken_over(
       ConfigError: if fewer than half of the arrays fit.
     """
     source = load(workdir)
-    theirs = dict(trees.paths({"params": source.params, "state": source.state}))
+    theirs = trees.by_path({"params": source.params, "state": source.state})
     ours = trees.paths({"params": params, "state": state})
     fits = [p in theirs and np.shape(theirs[p]) == leaf.shape for p, leaf in ours]
     if sum(fits) * 2 < len(fits):

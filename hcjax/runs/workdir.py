@@ -114,7 +114,7 @@ def load(
         )
     if like is not None:
         params, state = (
-            restructure(dict(trees.paths(tree)), template)
+            restructure(trees.by_path(tree), template)
             for tree, template in zip((params, state), like, strict=True)
         )
     data = record["data"]

@@ -71,7 +71,7 @@ class Checkpoints:
           CheckpointError: if the disk is full or cannot be written, or the checkpoint before cannot
             be read back; earlier checkpoints stay.
         """
-        leaves = dict(trees.paths(tree))
+        leaves = trees.by_path(tree)
         size = sum(leaf.nbytes for leaf in leaves.values())
         with _explained(self.folder):
             self._finish()
@@ -204,7 +204,7 @@ def restructure(arrays: dict[str, np.ndarray], template: Any) -> Any:
     Raises:
       CheckpointError: if a name is missing or left over, or a shape or dtype differs.
     """
-    leaves = dict(trees.paths(template))
+    leaves = trees.by_path(template)
     if set(leaves) != set(arrays):
         missing, extra = sorted(set(leaves) - set(arrays)), sorted(set(arrays) - set(leaves))
         raise CheckpointError(

@@ -58,7 +58,8 @@ def trace(
         batch), if the outputs of an example depend on other examples in any other way, if an output
         does not have the examples on its first axis, if no input has, or if the network needs the
         batch size as a number; the message names the user's line.
-      ConfigError: if `frozen` is not a regular expression or matches no leaf.
+      ConfigError: if `frozen` is not a regular expression or matches no leaf, or two arrays have
+        the same path.
 
     Example:
       >>> params = {"w": jnp.ones((4, 3)), "b": jnp.zeros(3)}
@@ -72,7 +73,7 @@ def trace(
     interface = jax.tree.map(lambda x: leaf_of(jnp.asarray(x)), inputs)
     if not any(leaf.batched for leaf in jax.tree.leaves(interface)):
         raise TypeError("give example inputs, trace(apply, params, images): arrays [N, ...]")
-    leaves = trees.paths(params)
+    leaves = trees.by_path(params).items()
     frozen_mask = dict(trees.paths(trees.select(params, frozen))) if frozen else {}
     (batch,) = export.symbolic_shape("b")
     abstract = jax.tree.map(lambda leaf: leaf.abstract(batch), interface)
