@@ -132,8 +132,11 @@ class _Routes:
         served = self._named(request)
         asked, start = await self._asked(request, served)
         most = self._limits.deadline_seconds
-        left = min(asked.timeout or most, most) - (time.monotonic() - start)
+        end = start + min(asked.timeout or most, most)
+        left = end - time.monotonic()
         result = await served.batcher.submit(asked.arrays, asked.rows, left)
+        if time.monotonic() > end:  # others had their turn before this
+            raise busy("it was computed, but could not be answered before its deadline", 1)
         place = served.place
         body, headers = write_answer(
             asked, result.arrays, served.takes.outputs, name=place.name, version=place.version,

@@ -345,6 +345,17 @@ def test_what_waits_for_a_thread_is_late_in_the_end(monkeypatch):
         assert answer.headers["retry-after"] == "1"
 
 
+def test_what_is_computed_but_late_is_refused(monkeypatch):
+    app = app_of(f"dense={folder() / 'dense.hcz'}", limits=LIMITS._replace(deadline_seconds=0.2))
+    batcher = app._app.routes[0].endpoint.__self__._repository.get("dense").batcher
+    submit = batcher.submit
+    with testclient.TestClient(app) as client:
+        assert infer(client, {"inputs": [tensor()]}).status_code == 200
+        monkeypatch.setattr(batcher, "submit", lambda x, n, _: time.sleep(0.3) or submit(x, n, 9))
+        answer = infer(client, {"inputs": [tensor()]})
+        assert answer.status_code == 503 and "could not be answered" in answer.json()["error"]
+
+
 def test_examples_that_become_too_large_are_refused_before_they_are_made():
     app = app_of(f"dense={folder() / 'dense.hcz'}", limits=LIMITS._replace(queue_bytes=200))
     with testclient.TestClient(app) as client:
