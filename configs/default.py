@@ -137,11 +137,16 @@ def get_config() -> ConfigDict:
     model.norm_momentum = placeholder(float)  # of BatchNorm's running statistics, in [0, 1)
 
     config.loss = loss = ConfigDict()
-    # A key of the task's `losses`, of classification hcjax.losses.LOSSES; None: the task's own, of
-    # classification "cross_entropy".
+    # A key of the task's `losses`, of classification hcjax.losses.LOSSES, "adversarial" or
+    # "trades"; None: the task's own, of classification "cross_entropy".
     loss.name = placeholder(str)
     loss.smoothing = placeholder(float)  # cross_entropy: label smoothing, in [0, 1)
     loss.gamma = placeholder(float)  # focal: >= 0
+    loss.eps = placeholder(float)  # adversarial, trades: radius, where a pixel is 0..1, >= 0
+    loss.norm = placeholder(str)  # adversarial, trades: "linf" or "l2"
+    loss.steps = placeholder(int)  # adversarial, trades: of projected gradient ascent, >= 1
+    loss.step_size = placeholder(float)  # adversarial, trades: > 0; None: 2.5 eps / steps
+    loss.beta = placeholder(float)  # trades: weight of the divergence, > 0
     loss.l1 = 0.0  # times the sum of |w| over kernels, added to the mean loss
     loss.l2 = 0.0  # times half the sum of w^2 over kernels, added to the mean loss
     loss.class_weights = ""  # "balanced" weighs classes by 1 / frequency; "" all alike

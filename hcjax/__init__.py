@@ -28,7 +28,8 @@ and in int8.
 Distil. `distill` holds the losses between a student and its teacher.
 
 Prove. `cards` scores accuracy, size and speed. `changes` lists prediction flips between two models.
-`error_analysis` measures the quantization error of each layer. `pictures` draws what was found.
+`error_analysis` measures the quantization error of each layer. `attack` perturbs inputs until a
+network errs. `pictures` draws what was found.
 
 Ship. `pack` writes a Model to one file and `unpack` reads it. `load_any` gives (Model, about) of a
 workdir or a packed file: the network, and a dict of what is known of its images and classes.
@@ -44,6 +45,7 @@ in seconds.
 """
 
 from hcjax import (
+    attack,
     data,
     distill,
     errors,
@@ -106,6 +108,7 @@ __all__ = [
     "Shared",
     "accelerate",
     "adaround",
+    "attack",
     "calibrate",
     "cards",
     "changes",

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from hcjax import trees
 from hcjax.core import registry
@@ -93,6 +94,144 @@ def focal(logits: jax.Array, target: jax.Array, *, gamma: float = 2.0) -> jax.Ar
 
 
 LOSSES = {"cross_entropy": cross_entropy, "focal": focal}
+
+
+class Robust(NamedTuple):
+    """A loss on perturbed inputs, for `fit` wherever a loss goes: see `adversarial` and `trades`.
+
+    Unlike other losses it needs the network, whose inputs it perturbs: `make_loss_fn` calls `run`.
+
+    loss: `(logits, target) -> float32[N]`; with a teacher, `distill.taught` of it. attack:
+    `(apply, params, pixels, target, key) -> pixels`, pixels in 0..1. mean, std: of the inputs,
+    pixels = inputs · std + mean. beta: of TRADES; None without its divergence.
+    """
+
+    loss: Callable
+    attack: Callable
+    mean: Any = 0.0
+    std: Any = 1.0
+    beta: float | None = None
+
+    def __call__(self, logits: jax.Array, target: Any) -> jax.Array:
+        """Raises ConfigError: logits alone say nothing of inputs nearby."""
+        raise ConfigError(
+            "an adversarial loss perturbs the inputs, and was called with logits alone: give it "
+            "to fit or make_loss_fn as loss="
+        )
+
+    def run(
+        self,
+        network: Callable,
+        params: Any,
+        state: Any,
+        inputs: jax.Array,
+        labels: jax.Array,
+        target: Any,
+        key: jax.Array,
+    ) -> tuple[jax.Array, jax.Array, Any]:
+        """Computes (outputs that are scored, loss of each example, state) of a training batch.
+
+        Args:
+          network: `(params, state, inputs, *, train, key) -> (logits, state)`. The attack sees it
+            as it is in inference: no dropout, running statistics.
+          inputs: float32[N, ...], normalised. labels: int[N]. target: what the inner loss takes.
+        """
+        attack_key, key = jax.random.split(key)
+        pixels = inputs * self.std + self.mean
+        # no derivative of the attack: its loops are no part of what is differentiated
+        frozen = lax.stop_gradient((params, state))
+
+        def logits_of(params, pixels):
+            return network(
+                params, frozen[1], (pixels - self.mean) / self.std, train=False, key=None
+            )[0]
+
+        clean = None
+        if self.beta is not None:
+            clean, state = network(params, state, inputs, train=True, key=key)
+            labels = lax.stop_gradient(jax.nn.softmax(logits_of(frozen[0], pixels)))
+        moved = self.attack(logits_of, frozen[0], pixels, labels, attack_key)
+        moved = (lax.stop_gradient(moved) - self.mean) / self.std
+        logits, state = network(params, state, moved, train=True, key=key)
+        if self.beta is None:
+            return logits, self.loss(logits, target), state
+        each = self.loss(clean, target) + self.beta * _divergence(clean, logits)
+        return clean, each, state
+
+
+def adversarial(
+    attack: Callable, *, loss: Callable = cross_entropy, mean: Any = 0.0, std: Any = 1.0
+) -> Robust:
+    """Makes the loss of adversarial training: that of inputs which an attack has moved.
+
+    loss(f(x'), y) with x' = attack(f, params, x, y, key); with the teacher t of `distill.taught`
+    the student's logits are those of x' and the teacher's those of x (robust distillation).
+
+    Args:
+      attack: `(apply, params, pixels, labels, key) -> pixels`, e.g.
+        `partial(attack.pgd, eps=0.3, steps=10)`.
+      loss: `(logits, target) -> float32[N]`.
+      mean, std: float[C] of the data, `dataset.mean` and `.std`: attacks are of pixels in 0..1,
+        networks of normalised ones.
+
+    Returns:
+      Robust, for `fit(loss=...)`.
+
+    Reference:
+      Madry et al., 2017, arXiv:1706.06083, equation 2.1; Goldblum et al., "Adversarially Robust
+      Distillation", 2020, arXiv:1905.09747, equation 5, for the teacher (the clean term is the
+      loss inside, weighted by `taught`).
+
+    Example:
+      >>> robust = adversarial(lambda apply, params, pixels, labels, key: pixels - 1)
+      >>> net = lambda params, state, x, *, train, key: (x * params, state)
+      >>> key, x, y = jax.random.key(0), jnp.array([[1.0, 2.0]]), jnp.array([0])
+      >>> robust.run(net, jnp.array(2.0), {}, x, y, y, key)[0].tolist()
+      [[0.0, 2.0]]
+    """
+    return Robust(loss, attack, mean, std)
+
+
+def trades(
+    attack: Callable,
+    *,
+    beta: float = 6.0,
+    loss: Callable = cross_entropy,
+    mean: Any = 0.0,
+    std: Any = 1.0,
+) -> Robust:
+    """Makes the loss of TRADES: that of the clean input, and how far an attack moves the output.
+
+    loss(f(x), y) + β · KL(softmax f(x) ‖ softmax f(x')), where x' comes of an attack on the same
+    divergence: `attack` gets softmax f(x) for its labels, whose cross-entropy is the divergence up
+    to a constant.
+
+    Args:
+      attack, loss, mean, std: as of `adversarial`; the attack takes float32[N, K] probabilities,
+        and starts at random, since the divergence is flat at x.
+      beta: β > 0: accuracy for robustness; the paper's 6 on MNIST.
+
+    Returns:
+      Robust, for `fit(loss=...)`.
+
+    Raises:
+      ConfigError: if beta is not positive.
+
+    Reference:
+      Zhang et al., "Theoretically Principled Trade-off between Robustness and Accuracy", 2019,
+      arXiv:1901.08573, equation 5. Deviation: the attack sees the network in inference and the
+      loss in training mode, as in the authors' code.
+
+    Example:
+      >>> robust = trades(lambda apply, params, pixels, labels, key: pixels, beta=1.0)
+      >>> net = lambda params, state, x, *, train, key: (x * params, state)
+      >>> key, x, y = jax.random.key(0), jnp.array([[0.0, 0.0]]), jnp.array([0])
+      >>> robust.run(net, jnp.array(2.0), {}, x, y, y, key)[1].round(4).tolist()
+      [0.6930999755859375]
+    """
+    if not beta > 0:
+        raise ConfigError(f"beta must be > 0, got {beta}; without it see `adversarial`")
+    return Robust(loss, attack, mean, std, beta)
 
 
 def create(name: str, **given: Any) -> Callable[[jax.Array, jax.Array], jax.Array]:
@@ -192,6 +331,12 @@ def class_weights(counts: Sequence[int]) -> np.ndarray:
     present = counts > 0
     weights = counts.sum() / (present.sum() * np.where(present, counts, 1))
     return np.where(present, weights, 0).astype(np.float32)
+
+
+def _divergence(clean: jax.Array, moved: jax.Array) -> jax.Array:
+    """Computes KL(softmax(clean) ‖ softmax(moved)), differentiable in both."""
+    log_p, log_q = (jax.nn.log_softmax(z.astype(jnp.float32)) for z in (clean, moved))
+    return (jnp.exp(log_p) * (log_p - log_q)).sum(-1)
 
 
 def _probabilities(logits: jax.Array, target: jax.Array) -> jax.Array:

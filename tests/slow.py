@@ -5,6 +5,11 @@ from collections.abc import Iterable
 # members of families whose other members are tried in the ordinary suite: these take seconds each,
 # most of them for XLA to compile a network of their own
 SLOW = (
+    "attack/test_auto.py::test_the_misled_err_within_the_ball[l2-0.1]",
+    "attack/test_auto.py::test_it_goes_on_where_it_was_stopped",
+    "attack/test_auto.py::test_eps_0_leaves_the_clean_accuracy",
+    "attack/test_attacks.py::test_no_point_leaves_the_ball_and_keys_decide[square-l2]",
+    "attack/test_attacks.py::test_stronger_attacks_mislead_at_least_as_many[l2]",
     "quantize/test_zero_points.py::test_every_reader_of_a_value_knows_its_zero_point[gate]",
     "quantize/test_zero_points.py::test_masks_of_attention_stay_exact[chosen -inf]",
     "quantize/test_zero_points.py::"

@@ -35,7 +35,7 @@ GUIDES = (
     "train", "accelerate", "fold", "prune", "shrink", "quantize", "distil", "pack", "prove",
     "which",
 )  # fmt: skip
-QUICK = ("data", "own_network", "networks", "export", "export_c", "export_onnx")
+QUICK = ("data", "own_network", "networks", "export", "export_c", "export_onnx", "robust")
 SETTINGS = (DOCS / "mkdocs.yml").read_text()
 
 
@@ -91,6 +91,13 @@ def test_export_onnx(capsys):
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [line[0] for line in lines] == ["float", "exact", "qdq"]
     assert lines[1][1] == "True" and all(line[2] == "True" for line in lines)
+
+
+def test_robustness(capsys):
+    run("robust", {})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "True" and lines[1].startswith("linf 0.1, 16 examples")
+    assert lines[-2] == "True (16,)" and "twin" in lines[-1]
 
 
 def test_your_own_network(capsys):

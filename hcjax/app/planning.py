@@ -83,7 +83,7 @@ def plan(
     tx, train = setup.optimizer_of(recipe.optim, STEPS), recipe.train
     train_step, eval_step = assembly.make_steps(
         network.apply,
-        setup.objective_of(recipe.loss, task, known.counts),
+        setup.objective_of(recipe.loss, task, known.counts, mean=facts["mean"], std=facts["std"]),
         tx=tx,
         augment=augment,
         ema_decay=train.ema_decay,

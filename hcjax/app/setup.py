@@ -15,6 +15,7 @@ import numpy as np
 import optax
 
 from hcjax import data, losses, models, optim, tasks, trees
+from hcjax.attack import training
 from hcjax.config.recipe import Data, Loss, Optim, Platform, Recipe, check
 from hcjax.core import registry
 from hcjax.data.dataset import are_labels
@@ -111,7 +112,9 @@ def set_up(recipe: Recipe) -> Setup:
         network=network,
         params=params,
         state=state,
-        objective=objective_of(recipe.loss, task, counts_of(dataset)),
+        objective=objective_of(
+            recipe.loss, task, counts_of(dataset), mean=dataset.mean, std=dataset.std
+        ),
         tx=tx,
         steps=steps,
         key=fit_key,
@@ -186,7 +189,9 @@ def counts_of(dataset: data.Dataset) -> np.ndarray | None:
     return np.bincount(dataset.train.targets, minlength=dataset.num_classes)
 
 
-def objective_of(loss: Loss, task: Task, counts: np.ndarray | None) -> Objective:
+def objective_of(
+    loss: Loss, task: Task, counts: np.ndarray | None, *, mean: Any = None, std: Any = None
+) -> Objective:
     """Creates what a training minimises.
 
     Args:
@@ -194,12 +199,15 @@ def objective_of(loss: Loss, task: Task, counts: np.ndarray | None) -> Objective
       task: whose losses it names, and whose own it is if it names none.
       counts: int[K], training examples of each class, by which classes may be weighted; None if
         targets are no classes.
+      mean, std: float[C] of the images, which a loss on perturbed ones needs.
 
     Raises:
       ConfigError: if the task has no such loss, the loss no such option, or classes cannot be
         weighted.
     """
-    if task is tasks.classification:
+    if task is tasks.classification and loss.name in training.LOSSES:
+        function = training.create(loss.name, loss.options, mean, std)
+    elif task is tasks.classification:
         function = losses.create(loss.name or "cross_entropy", **loss.options)
     else:
         function = task.loss

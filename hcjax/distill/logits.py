@@ -14,6 +14,7 @@ from jax import lax
 
 from hcjax.core import registry
 from hcjax.errors import ConfigError
+from hcjax.losses import Robust
 
 
 def kl(
@@ -78,7 +79,8 @@ def taught(
     Give it to `fit` together with `teacher=`; it is called with the pair (target, teacher logits).
 
     Args:
-      loss: `(logits float32[N, K], target) -> float32[N]`.
+      loss: `(logits float32[N, K], target) -> float32[N]`; of one on perturbed inputs, e.g.
+        `losses.trades`, the loss inside is mixed.
       weight: w in [0, 1].
       temperature: T > 0 of `by`.
       by: "kl"; "decoupled", which takes the most probable class of mixed labels as the label; or
@@ -97,6 +99,9 @@ def taught(
     if not 0 <= weight <= 1:
         raise ConfigError(f"weight must be in [0, 1], got {weight}")
     distance = registry.choose("by", TEACH, by)
+    if isinstance(loss, Robust):  # the student is taught at the perturbed inputs
+        inner = taught(loss.loss, weight=weight, temperature=temperature, by=by)
+        return loss._replace(loss=inner)
 
     def mixed(logits, target):
         target, teacher_logits = with_teachers("taught", target)

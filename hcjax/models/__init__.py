@@ -23,6 +23,8 @@ MODELS = {
     "mnist_cnn": mnist_cnn.seed_cnn,  # the name that configs use
     "fast_cnn": mnist_cnn.fast_cnn,
     "fast_cnn_tiny": partial(mnist_cnn.fast_cnn, filters=(4, 4), hidden=8),
+    "strided_cnn": mnist_cnn.strided_cnn,
+    "strided_cnn_tiny": partial(mnist_cnn.strided_cnn, filters=(4, 4), hidden=16),
     "seed_cnn_tiny": partial(mnist_cnn.seed_cnn, filters=4),
     "lenet_300_100": lenet.lenet_300_100,
     "mlp_tiny": partial(lenet.lenet_300_100, hidden=(16, 16)),

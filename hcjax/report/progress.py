@@ -37,6 +37,7 @@ class Progress:
       every_seconds: least time between two lines if `stream` is not a terminal. The default gives
         360 lines an hour.
       label: first words of the line, e.g. `"seed 3"`.
+      unit: what a step has `batch_size` of.
       stream: the output; the default is standard error, so that results can be piped.
       clock: gives seconds; for tests.
 
@@ -63,11 +64,13 @@ class Progress:
         quiet: bool = False,
         every_seconds: float = 10.0,
         label: str = "",
+        unit: str = "images",
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
         self._total, self._step, self._batch_size = total, initial, batch_size
         self._quiet, self._label, self._clock = quiet, label, clock
+        self._unit = unit
         self._stream = sys.stderr if stream is None else stream
         self._metrics: dict[str, object] = {}
         self._first: tuple[float, int] | None = None
@@ -181,7 +184,8 @@ class Progress:
         ]
         speed = self._images_per_second()
         if speed is not None:
-            parts.append(f"{speed:,.0f} images/s" if speed >= 10 else f"{speed:.2g} images/s")
+            rate = f"{speed:,.0f}" if speed >= 10 else f"{speed:.2g}"
+            parts.append(f"{rate} {self._unit}/s")
         with self._forgiving():
             if self._bar is not None:
                 self._bar.n = self._step

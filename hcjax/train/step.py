@@ -17,6 +17,7 @@ import optax
 from hcjax import optim
 from hcjax.core import brief
 from hcjax.errors import ConfigError
+from hcjax.losses import Robust
 from hcjax.prune.masked import hold
 from hcjax.tasks import Task, classification
 
@@ -102,7 +103,8 @@ def make_loss_fn(
     Args:
       apply: `(params, state, images, *, train, key) -> (logits, state)`; in place of logits also
         (logits, ...); the loss gets the whole tuple.
-      loss: `(logits float32[N, K], target) -> float32[N]`, nats per example.
+      loss: `(logits float32[N, K], target) -> float32[N]`, nats per example; or one on perturbed
+        inputs, `losses.adversarial` or `losses.trades`.
       penalty: `params -> float32[]`, e.g. L1 or L2; None for none.
       class_weights: float32[K] >= 0, w_i = class_weights[label_i]; None for equal weights.
       task: what is counted, `task.sums`.
@@ -132,14 +134,19 @@ def make_loss_fn(
             )
 
     def loss_fn(params, state, batch, key):
-        outputs, state = apply(params, state, batch["inputs"], train=True, key=key)
-        labels = batch["labels"]
+        inputs, labels = batch["inputs"], batch["labels"]
+        target = batch.get("target", labels)
+        if isinstance(loss, Robust):
+            outputs, each, state = loss.run(apply, params, state, inputs, labels, target, key)
+        else:
+            outputs, state = apply(params, state, inputs, train=True, key=key)
+            each = loss(outputs, target)
         weight = jnp.ones(len(jax.tree.leaves(labels)[0]))
         if class_weights is not None:
             if jnp.ndim(labels) != 1 or not jnp.issubdtype(labels.dtype, jnp.integer):
                 raise ConfigError("class_weights are of labels int[N]; these targets are others")
             weight = jnp.asarray(class_weights)[labels]  # a NumPy array takes no traced index
-        each = loss(outputs, batch.get("target", labels)).astype(jnp.float32)
+        each = each.astype(jnp.float32)
         sums = task.sums(outputs, labels, weight)
         total = jnp.sum(weight * each)
         if penalty is not None:
