@@ -8,6 +8,11 @@ moving average of the parameters.
 Command: python launch.py --config=configs/mnist_robust.py
 
 Then `hcjax.attack.auto` says how robust it is, see docs/robust.md.
+
+Device: one CPU core. Expected: 96.23 % test accuracy (seed 0). The accuracy under AutoAttack at 0.3
+was measured on a forerunner only, of 3,300 steps on another one-cycle schedule: 85.2 % of the first
+250 test images. That is below the paper's 92.81 % (clean 99.48 %): these are 7 epochs of its 100.
+Time: 14 min 37 s beside other jobs.
 """
 
 from configs import default

@@ -5,6 +5,9 @@ from collections.abc import Iterable
 # members of families whose other members are tried in the ordinary suite: these take seconds each,
 # most of them for XLA to compile a network of their own
 SLOW = (
+    "test_docs.py::test_robustness",
+    "attack/test_auto.py::test_integers_are_attacked_through_a_twin_and_by_queries",
+    "attack/test_auto.py::test_the_misled_err_within_the_ball[linf-0.02]",
     "attack/test_auto.py::test_the_misled_err_within_the_ball[l2-0.1]",
     "attack/test_auto.py::test_it_goes_on_where_it_was_stopped",
     "attack/test_auto.py::test_eps_0_leaves_the_clean_accuracy",

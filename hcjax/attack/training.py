@@ -12,7 +12,7 @@ from hcjax.attack.gradient import pgd
 from hcjax.errors import ConfigError
 
 LOSSES = {"adversarial": losses.adversarial, "trades": losses.trades}
-_ATTACK = ("eps", "norm", "steps", "step_size")  # options of the attack, `pgd`
+ATTACK = ("eps", "norm", "steps", "step_size")  # options of the attack, `pgd`
 
 
 def create(name: str, options: Mapping[str, Any], mean: Any, std: Any) -> losses.Robust:
@@ -37,7 +37,7 @@ def create(name: str, options: Mapping[str, Any], mean: Any, std: Any) -> losses
         raise ConfigError(
             f"loss '{name}' needs the option 'eps', the radius where a pixel is 0..1, e.g. 0.3"
         )
-    moves = {k: v for k, v in options.items() if k in _ATTACK}
+    moves = {k: v for k, v in options.items() if k in ATTACK}
     balls.check(moves["eps"], moves.get("norm", "linf"))
     if moves.get("steps", 1) < 1:
         raise ConfigError(f"steps of an attack must be >= 1, got {moves['steps']}")

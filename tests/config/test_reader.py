@@ -9,6 +9,7 @@ import pytest
 
 from configs import default
 from hcjax import data, losses, models, optim, trees
+from hcjax.attack import training
 from hcjax.config.reader import Reader, differences, fingerprint, flatten, to_dict
 from hcjax.core import registry
 from hcjax.errors import ConfigError
@@ -51,7 +52,7 @@ def test_every_option_of_a_table_is_a_key(table, section):
 def test_every_key_of_a_section_is_an_option_of_something():
     for table, section, own in (
         (models.MODELS, "model", {"name", "sync_batchnorm"}),
-        (losses.LOSSES, "loss", {"name", "l1", "l2", "class_weights"}),
+        (losses.LOSSES, "loss", {"name", "l1", "l2", "class_weights", "beta", *training.ATTACK}),
         (optim.OPTIMIZERS, "optim", {"name", "clip_norm", "accumulate_steps", "freeze"}),
         (optim.SCHEDULES, "schedule", {"name"}),
     ):
@@ -115,7 +116,7 @@ def test_get_config_is_a_plain_function_and_its_network_builds(name):
     params, _ = jax.eval_shape(network.init, jax.random.key(0))
     assert trees.num_parameters(params) == {
         "default": 54_410, "mnist_cnn": 54_410, "lenet": 431_080, "lenet_300_100": 266_610,
-        "mnist_speedrun": 57_018, "resnet20": 269_434,
+        "mnist_speedrun": 57_018, "mnist_robust": 166_406, "resnet20": 269_434,
         "emoji_unet": 94_426, "emoji_unet_compress": 94_426,
         "nin": 966_986, "alexnet": 7_506_762, "resnet50_imagenet": 25_557_032,
     }[name.partition("_")[0] if name in STAGED else name]  # fmt: skip
